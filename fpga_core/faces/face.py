@@ -1,0 +1,75 @@
+"""What an analyser sees in a picture: faces, their landmarks and embeddings, and bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from ..geometry import Box
+from ..shapes import Extent
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face of one picture.
+
+    Attributes:
+        box: pixels of the picture.
+        score: the detector's confidence, 0-1.
+        landmarks: (num_points, 2) pixels, x then y; 5 points (eyes, nose, mouth corners; left to right as seen), 68 (iBUG), 106
+            (insightface) or 468/478 (MediaPipe face mesh); the number of points names the layout. None where only a box is known.
+        embeddings: recogniser hash -> (512,) embedding as the recogniser gave it (not normalised).
+    """
+
+    box: Box
+    score: float = 1.0
+    landmarks: np.ndarray | None = None
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def size_px(self) -> float:
+        """The longer side of the box: the figure that size limits are compared with."""
+        return max(self.box.width, self.box.height)
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """One body skeleton: (18, 3) OpenPose (COCO-18) keypoints, x and y in pixels, then confidence 0-1 (0 = absent)."""
+
+    keypoints: np.ndarray
+
+
+@dataclass(frozen=True)
+class PictureFaces:
+    """The faces (and bodies, where known) of one picture; what travels on an `FPGA_FACES` socket is a tuple of these, one per picture of the batch."""
+
+    extent: Extent
+    faces: tuple[Face, ...] = ()
+    bodies: tuple[Body, ...] = ()
+
+
+@runtime_checkable
+class FaceAnalyzer(Protocol):
+    """Finds faces in pictures. Implemented by insightface packs, by tests, by whatever comes next."""
+
+    @property
+    def description(self) -> str:
+        """Model and execution provider, as shown to the user, e.g. `buffalo_l on CPUExecutionProvider`."""
+        ...
+
+    @property
+    def recogniser(self) -> str | None:
+        """Hash that keys this analyser's embeddings (embeddings of different recognisers are not comparable); None if it has none."""
+        ...
+
+    def find_faces(self, pictures: Sequence[np.ndarray]) -> list[tuple[Face, ...]]:
+        """Faces of each picture, in the detector's order.
+
+        Args:
+            pictures: (height, width, 3) uint8, RGB.
+        """
+        ...

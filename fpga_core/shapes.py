@@ -1,0 +1,51 @@
+"""Sizes of pictures, latents and token grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import ShapeMismatchError
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Width and height of a picture, a latent or a token grid, in its own cells."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def num_cells(self) -> int:
+        return self.width * self.height
+
+    def downscaled(self, factor: int) -> Extent:
+        """The extent after `factor`-fold downsampling by stride-2 convolutions (odd sizes round up)."""
+        return Extent(-(-self.width // factor), -(-self.height // factor))
+
+
+def token_grid(latent: Extent, num_tokens: int) -> Extent:
+    """Grid of an attention layer that sees `num_tokens` tokens of a latent.
+
+    A UNet level halves the latent with stride-2 convolutions, which round odd sizes up, so the grid is derived level by
+    level rather than guessed from a square root.
+
+    Args:
+        latent: size of the latent, in latent pixels.
+        num_tokens: number of tokens (queries) of the layer.
+    Returns:
+        The grid, with `width * height == num_tokens`.
+    Raises:
+        ShapeMismatchError: no level of the latent has that many tokens.
+    """
+    grid = latent
+    while grid.num_cells > num_tokens and grid.num_cells > 1:
+        grid = grid.downscaled(2)
+    if grid.num_cells != num_tokens:
+        raise ShapeMismatchError(
+            f"an attention layer with {num_tokens} tokens fits no level of a {latent} latent; a patch that merges or drops "
+            "tokens (ToMe, HyperTile) is probably active on this model: bypass it"
+        )
+    return grid

@@ -1,0 +1,12 @@
+"""ComfyUI nodes: sockets, tooltips and layout conversion; the work is done in `fpga_core`."""
+
+from comfy_api.v0_0_2 import ComfyExtension, io
+
+from . import faces, repcontrolnet
+
+NODES: list[type[io.ComfyNode]] = [*repcontrolnet.NODES, *faces.NODES]
+
+
+class FPGAPortraitExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
