@@ -1,0 +1,65 @@
+"""Small but real ComfyUI models of the SD1.5 family with seeded random weights, for in-process tests."""
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+
+TINY_UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "num_res_blocks": [1, 1, 1],
+    "channel_mult": [1, 2, 2],
+    "transformer_depth": [1, 1, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "num_heads": 4,
+    "num_head_channels": -1,
+    "context_dim": 64,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "legacy": False,
+}
+
+
+def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32, v_prediction: bool = False, **overrides) -> comfy.model_patcher.ModelPatcher:
+    """A ModelPatcher around an SD1.5-family UNet of about 3M parameters (context width 64).
+
+    The output layers that SD initialises to zero are given random weights too, so that every layer matters to the output.
+    """
+    config = comfy.supported_models.SD15({**TINY_UNET, **overrides})
+    config.unet_config["dtype"] = dtype
+    config.manual_cast_dtype = None
+    kind = comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
+    device = comfy.model_management.get_torch_device()
+    model = comfy.model_base.BaseModel(config, kind, device=device)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.diffusion_model.parameters():
+            fan_in = max(parameter[0].numel(), 1) if parameter.ndim > 1 else 50
+            value = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+            parameter.copy_(value if parameter.ndim > 1 else value.abs() if parameter.mean() == 1 else value)
+    return comfy.model_patcher.CoreModelPatcher(
+        model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
+    )
+
+
+def conditioning(seed: int = 1, tokens: int = 7, width: int = 64) -> list:
+    context = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(seed))
+    return [[context, {}]]
+
+
+def sample(model, positive, negative, steps: int = 3, cfg: float = 3.0, seed: int = 5, size=(16, 16), batch: int = 1,
+           sampler: str = "euler", scheduler: str = "normal", latent: torch.Tensor | None = None, denoise: float = 1.0) -> torch.Tensor:  # fmt: skip
+    """A whole sampling run through `comfy.sample.sample`; returns the latent, (batch, 4, height, width)."""
+    import comfy.sample
+
+    latent = torch.zeros(batch, 4, size[1], size[0]) if latent is None else latent
+    noise = comfy.sample.prepare_noise(latent, seed)
+    return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, denoise=denoise, seed=seed)
