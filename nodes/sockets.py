@@ -1,0 +1,24 @@
+"""The pack's own socket types, and the ComfyUI types that it shares with other packs."""
+
+from comfy_api.v0_0_2 import io
+
+RepControlNetSocket = io.Custom("FPGA_REPCONTROLNET")
+"""An `fpga_core.repcontrolnet.branch.RepControlNet`."""
+
+FacesSocket = io.Custom("FPGA_FACES")
+"""A tuple of `fpga_core.faces.face.PictureFaces`, one per picture of the batch."""
+
+FaceAnalysisSocket = io.Custom("FPGA_FACE_ANALYSIS")
+"""A `fpga_core.faces.face.FaceAnalyzer`."""
+
+IdentitySocket = io.Custom("FPGA_IDENTITY")
+"""A `fpga_core.identity.identity.Identity`."""
+
+IdentityAdapterSocket = io.Custom("FPGA_IDENTITY_ADAPTER")
+"""A `fpga_core.identity.adapters.IdentityAdapter`."""
+
+CastSocket = io.Custom("FPGA_CAST")
+"""A `fpga_core.identity.cast.Cast`."""
+
+PoseKeypointSocket = io.Custom("POSE_KEYPOINT")
+FaceLandmarksSocket = io.Custom("FACE_LANDMARKS")
