@@ -1,0 +1,63 @@
+"""The RepControlNet itself: copies of a UNet's layers, the hint encoder, and where both come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+INITIAL_RATIO = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class BranchHeader:
+    """Where a branch comes from.
+
+    Attributes:
+        base: architecture of the UNet it was copied from: "sd15", "sdxl", or another name.
+        conditions: what its condition image shows, in drawing order, as in ("skeleton", "landmarks").
+        trained_on: the data or purpose it was trained on, for people to read.
+        branch_hash: SHA-256 of the copied layers (`checkpoints.hash_state_dict`), by which other files name this branch.
+    """
+
+    base: str
+    conditions: tuple[str, ...]
+    trained_on: str
+    branch_hash: str
+
+
+@dataclass(frozen=True, eq=False)
+class RepControlNet:
+    """A trained branch: what is added to the weights, and what encodes the condition image.
+
+    Attributes:
+        name: how messages call it, usually the file's name.
+        header: where it comes from.
+        weights: `<module path in the UNet>.weight` or `.bias` -> tensor of the base parameter's shape; empty for a file that
+            holds the hint encoder only, because the copy is already folded into a saved model.
+        adapter: state dict of the hint encoder (`adapter.HintEncoder`).
+    """
+
+    name: str
+    header: BranchHeader
+    weights: Mapping[str, Tensor]
+    adapter: Mapping[str, Tensor]
+
+    @property
+    def is_adapter_only(self) -> bool:
+        """Whether the file holds the hint encoder only, so that there is nothing to fold."""
+        return not self.weights
+
+
+def initial_branch(base: Mapping[str, Tensor], ratio: float = INITIAL_RATIO) -> dict[str, Tensor]:
+    """Copies a UNet's layers as the untrained branch.
+
+    Args:
+        base: weights and biases of the UNet's convolution and linear layers (`folding.foldable_parameters` names them).
+        ratio: multiple of the base weights that the copy starts from.
+    Returns:
+        New tensors under the same names, dtypes and devices.
+    Source: FPGA Eq. 5, `W_m = w W` with w = 0.1; at alpha = beta = 1 the fold of an untrained branch is 1.1 W.
+    """
+    return {name: weight.detach() * ratio for name, weight in base.items()}
