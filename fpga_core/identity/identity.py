@@ -1,0 +1,207 @@
+"""An identity: what the encoders saw in the photos of one person, and the file that keeps it.
+
+An identity is not an adapter's tokens. It keeps every photo's embedding and hidden states as the encoders gave them, so
+that one identity serves every adapter; the tokens are made when a cast is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInputError, ShapeMismatchError
+from .recognisers import recogniser_names
+
+EMBEDDING_DIM = 512
+
+
+class Combine(str, Enum):
+    """How several photos of one person become one."""
+
+    MEAN = "mean"
+    MEDIAN = "median"
+    """Element by element: one bad photo among many does not shift it."""
+
+    def __call__(self, photos: Tensor) -> Tensor:
+        """Reduces the first axis of `photos`, (num_photos, ...)."""
+        if photos.shape[0] == 1:
+            return photos[0]
+        if self is Combine.MEAN:
+            return photos.mean(dim=0)
+        ordered = photos.sort(dim=0).values
+        return (ordered[(len(photos) - 1) // 2] + ordered[len(photos) // 2]) / 2
+
+
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """One person, as the encoders saw them in `num_photos` photos.
+
+    Attributes:
+        name: the person's name, for labels and messages.
+        embeddings: recogniser hash -> (num_photos, 512), as the recogniser gave it (not normalised).
+        clip_hidden: CLIP-Vision model key -> (num_photos, tokens, width), penultimate hidden states of the aligned
+            faces.
+        clip_null: same keys -> (1, tokens, width), hidden states of an image that is zero after pixel normalisation:
+            what the public adapters carry in the negative.
+        combine: "mean" or "median": how the photos become one.
+    """
+
+    name: str
+    embeddings: Mapping[str, Tensor] = field(default=_NOTHING)
+    clip_hidden: Mapping[str, Tensor] = field(default=_NOTHING)
+    clip_null: Mapping[str, Tensor] = field(default=_NOTHING)
+    combine: str = Combine.MEAN.value
+
+    def __post_init__(self) -> None:
+        check_identity(self)
+
+    @property
+    def num_photos(self) -> int:
+        return next(iter((*self.embeddings.values(), *self.clip_hidden.values()))).shape[0]
+
+    def photo_embeddings(self, recognisers: Collection[str], needed_by: str) -> Tensor:
+        """Every photo's embedding, of the one of `recognisers` that this identity was encoded with.
+
+        Args:
+            recognisers: hashes of the recognisers that the adapter was trained with, the preferred one first.
+            needed_by: what needs it, for the message.
+        Returns:
+            (num_photos, 512), as the recogniser gave it.
+        Raises:
+            InvalidInputError: the identity has embeddings of other recognisers only, or none.
+        """
+        for recogniser in recognisers:
+            if recogniser in self.embeddings:
+                return self.embeddings[recogniser]
+        raise InvalidInputError(
+            f"{needed_by} needs face embeddings of {recogniser_names(recognisers)}, but the identity '{self.name}' has "
+            f"those of {recogniser_names(self.embeddings)}; embeddings of different recognisers cannot stand in for "
+            "each other: encode the photos again with the face analysis pack that holds the one needed"
+        )
+
+    def embedding(self, recognisers: Collection[str], needed_by: str) -> Tensor:
+        """The photos' embeddings combined into one, at the length that the recogniser gives.
+
+        The direction combines the normalised embeddings, so that no photo counts for more because its embedding is
+        longer; the length is the mean length. A single photo comes back as it is.
+
+        Returns:
+            (512,), not normalised: `torch.nn.functional.normalize` makes what adapters of normalised embeddings need.
+        Raises:
+            InvalidInputError: as `photo_embeddings`.
+        """
+        photos = self.photo_embeddings(recognisers, needed_by)
+        if photos.shape[0] == 1:
+            return photos[0]
+        direction = Combine(self.combine)(torch.nn.functional.normalize(photos.float(), dim=-1))
+        return torch.nn.functional.normalize(direction, dim=-1) * photos.float().norm(dim=-1).mean()
+
+    def clip_model(self, width: int, needed_by: str) -> str:
+        """The key of the one CLIP-Vision model with hidden states of `width` that this identity was encoded with.
+
+        Raises:
+            InvalidInputError: there is none, or there are several.
+        """
+        keys = [key for key, hidden in self.clip_hidden.items() if hidden.shape[-1] == width]
+        if len(keys) == 1:
+            return keys[0]
+        found = ", ".join(f"{key} ({hidden.shape[-1]} wide)" for key, hidden in self.clip_hidden.items()) or "none"
+        raise InvalidInputError(
+            f"{needed_by} needs the hidden states of exactly one CLIP-Vision model that is {width} wide (1280 is "
+            f"ViT-H, 1664 ViT-bigG, 1024 ViT-L), but the identity '{self.name}' holds {len(keys)} such (all it holds: "
+            f"{found}); encode the photos with the CLIP-Vision model that the adapter was trained with"
+        )
+
+    def hidden_states(self, clip_model: str) -> Tensor:
+        """The photos' CLIP hidden states combined into one, (tokens, width)."""
+        return Combine(self.combine)(self.clip_hidden[clip_model].float())
+
+    def extended_by(self, other: Identity) -> Identity:
+        """This identity with what other encoders saw in the same photos, under this one's name and combine rule.
+
+        Raises:
+            ShapeMismatchError: the two were encoded from different numbers of photos.
+            InvalidInputError: both hold the same encoder's view, and it differs.
+        """
+        if self.num_photos != other.num_photos:
+            raise ShapeMismatchError(
+                f"'{self.name}' was encoded from {self.num_photos} photos and '{other.name}' from {other.num_photos}; "
+                "encode both from the same photos (a dropped outlier counts too)"
+            )
+        for kind in ("embeddings", "clip_hidden"):
+            mine, theirs = getattr(self, kind), getattr(other, kind)
+            for key in mine.keys() & theirs.keys():
+                if not torch.equal(mine[key], theirs[key]):
+                    raise InvalidInputError(
+                        f"'{self.name}' and '{other.name}' both hold what {key[:16]} saw, and it differs: they come "
+                        "from different photos; encode both from the same photos"
+                    )
+        return replace(
+            self,
+            embeddings={**other.embeddings, **self.embeddings},
+            clip_hidden={**other.clip_hidden, **self.clip_hidden},
+            clip_null={**other.clip_null, **self.clip_null},
+        )
+
+
+def check_identity(identity: Identity) -> None:
+    """Raises where an identity's parts do not fit together.
+
+    Raises:
+        InvalidInputError: nothing was encoded, a value is not finite, an embedding is zero, or the combine rule is
+            unknown.
+        ShapeMismatchError: a tensor has the wrong shape, or the parts disagree about the number of photos.
+    """
+    name = identity.name
+    if not identity.embeddings and not identity.clip_hidden:
+        raise InvalidInputError(
+            f"the identity '{name}' holds neither a face embedding nor CLIP hidden states; connect a face analysis, a "
+            "CLIP-Vision model, or both when encoding"
+        )
+    rules = [rule.value for rule in Combine]
+    if identity.combine not in rules:
+        raise InvalidInputError(
+            f"the identity '{name}' asks for combine '{identity.combine}'; choose one of {', '.join(rules)}"
+        )
+    for recogniser, photos in identity.embeddings.items():
+        if photos.ndim != 2 or photos.shape[1] != EMBEDDING_DIM or photos.shape[0] < 1:
+            raise ShapeMismatchError(
+                f"the embeddings of '{name}' by {recogniser_names([recogniser])} are {tuple(photos.shape)}, not "
+                f"(photos, {EMBEDDING_DIM}); encode the photos again"
+            )
+        if not torch.isfinite(photos).all() or (photos.norm(dim=-1) == 0).any():
+            raise InvalidInputError(
+                f"an embedding of '{name}' by {recogniser_names([recogniser])} is zero or not finite; encode the "
+                "photos again"
+            )
+    if identity.clip_hidden.keys() != identity.clip_null.keys():
+        raise InvalidInputError(
+            f"the identity '{name}' has CLIP hidden states of {sorted(identity.clip_hidden)}, but the negative's of "
+            f"{sorted(identity.clip_null)}; the two must match: encode the photos again"
+        )
+    for key, hidden in identity.clip_hidden.items():
+        null = identity.clip_null[key]
+        if hidden.ndim != 3 or hidden.shape[0] < 1 or null.shape != (1, *hidden.shape[1:]):
+            raise ShapeMismatchError(
+                f"the CLIP hidden states of '{name}' by {key} are {tuple(hidden.shape)} and the negative's "
+                f"{tuple(null.shape)}; they must be (photos, tokens, width) and (1, tokens, width): encode the photos "
+                "again"
+            )
+        if not torch.isfinite(hidden).all() or not torch.isfinite(null).all():
+            raise InvalidInputError(
+                f"the CLIP hidden states of '{name}' by {key} are not finite; encode the photos again"
+            )
+    counts = {photos.shape[0] for photos in (*identity.embeddings.values(), *identity.clip_hidden.values())}
+    if len(counts) > 1:
+        raise ShapeMismatchError(
+            f"the parts of the identity '{name}' come from different numbers of photos ({sorted(counts)}); encode them "
+            "together"
+        )
