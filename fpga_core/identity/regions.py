@@ -1,0 +1,181 @@
+"""Where an identity acts: boxes and masks, kept as fractions of the picture until a grid's size is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInputError
+from ..geometry import Box
+from ..shapes import Extent
+
+WHOLE_PICTURE = Box(0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of a picture, weighted 0-1, of no particular resolution. Made by `from_box` and `from_mask`.
+
+    Attributes:
+        box: the region is 0 outside of it; fractions of the picture, within 0-1.
+        feather: width of the soft edge inside a solid box, horizontally and vertically, as fractions of the picture.
+        mask: (height, width) float32 weights, spread evenly over `box`; None = a solid box.
+    """
+
+    box: Box
+    feather: tuple[float, float] = (0.0, 0.0)
+    mask: Tensor | None = None
+
+    @classmethod
+    def from_box(cls, box: Box, grow: float = 0.0, feather: float = 0.0) -> Region | None:
+        """A solid box with a soft edge.
+
+        Args:
+            box: fractions of the picture; what lies outside the picture is cut off.
+            grow: what is added on every side, as a fraction of the box's own width and height.
+            feather: width of the soft edge, which lies inside the grown box, as a fraction 0-0.5 of its width and height.
+        Returns:
+            The region; None where nothing of it is inside the picture.
+        Raises:
+            InvalidInputError: grow or feather are out of range.
+        """
+        _check_edges(grow, feather)
+        grown = box.grown(grow)
+        visible = grown.intersection(WHOLE_PICTURE)
+        if visible.area <= 0:
+            return None
+        return cls(visible, (feather * grown.width, feather * grown.height))
+
+    @classmethod
+    def from_mask(cls, mask: Tensor, grow: float = 0.0, feather: float = 0.0) -> Region | None:
+        """A mask over the whole picture.
+
+        Without grow and feather the mask's own greys are the weights. With either, its outline (half of its largest value)
+        is moved outwards by `grow` and softened inwards over `feather`.
+
+        Args:
+            mask: (height, width), values 0-1, of any size.
+            grow: distance by which the outline moves outwards, as a fraction of the mask's mean side.
+            feather: width of the soft edge inside the grown outline, as a fraction 0-0.5 of the same.
+        Returns:
+            The region; None where the mask is empty.
+        Raises:
+            InvalidInputError: the mask is not two-dimensional, or grow or feather are out of range.
+        """
+        _check_edges(grow, feather)
+        if mask.ndim != 2 or mask.numel() == 0:
+            raise InvalidInputError(
+                f"a region's mask must be (height, width), it is {tuple(mask.shape)}; give one mask per person"
+            )
+        weights = mask.detach().to("cpu", torch.float32).nan_to_num().clamp(0, 1)
+        if not weights.any():
+            return None
+        if grow or feather:
+            weights = _reshaped_edge(weights, grow, feather)
+        rows, columns = weights.any(1).nonzero(), weights.any(0).nonzero()
+        top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        height, width = weights.shape
+        box = Box(left / width, top / height, right / width, bottom / height)
+        return cls(box, mask=weights[top:bottom, left:right].clone())
+
+    def rasterise(self, extent: Extent) -> Tensor:
+        """The region on a grid: every cell holds the region's mean over that cell.
+
+        Args:
+            extent: size of the grid, be it a picture, a latent or the tokens of an attention layer.
+        Returns:
+            (height, width) float32 in [0, 1]; exactly 0 in cells that lie outside, exactly 1 in cells that lie deep inside.
+        """
+        box = self.box
+        if self.mask is None:
+            across = _edge_profile(box.x0, box.x1, self.feather[0], extent.width)
+            down = _edge_profile(box.y0, box.y1, self.feather[1], extent.height)
+            means = torch.from_numpy(np.outer(down, across))
+        else:
+            across = _cell_means(self.mask.double(), box.x0, box.x1, extent.width)
+            means = _cell_means(across.T, box.y0, box.y1, extent.height).T.contiguous()
+        # An edge that rounding puts one ulp beyond a cell's edge must not touch the next cell.
+        return means.round(decimals=9).clamp(0, 1).float()
+
+
+def share_overlap(regions: Tensor) -> Tensor:
+    """Weights that sum to at most 1 in every cell: where regions overlap, they share it in proportion.
+
+    Args:
+        regions: (num_regions, height, width) in [0, 1].
+    Returns:
+        The same shape; unchanged wherever the sum is at most 1. Permuting the regions permutes the result bit for bit.
+    """
+    total = regions.sort(dim=0).values.sum(dim=0)  # sorted, so that the rounding does not depend on the order
+    return regions / total.clamp(min=1.0)
+
+
+def _check_edges(grow: float, feather: float) -> None:
+    if not 0 <= grow <= 10:
+        raise InvalidInputError(f"grow is {grow}; it is a fraction of the region's own size, from 0 to 10")
+    if not 0 <= feather <= 0.5:
+        raise InvalidInputError(f"feather is {feather}; it is a fraction of the region's own size, from 0 to 0.5")
+
+
+def _edge_profile(start: float, end: float, feather: float, num_cells: int) -> np.ndarray:
+    """Means over each cell of a bar from `start` to `end` (fractions) that rises and falls over `feather`; (num_cells,).
+
+    Sides on the picture's border are not softened: a box that fills the picture is 1 everywhere.
+    """
+    rise = feather if start > 0 else 0.0
+    fall = feather if end < 1 else 0.0
+    knots = [
+        (start * num_cells, 0.0),
+        ((start + rise) * num_cells, 1.0),
+        ((end - fall) * num_cells, 1.0),
+        (end * num_cells, 0.0),
+    ]
+    edges = np.arange(num_cells + 1, dtype=np.float64)
+    means = np.zeros(num_cells)
+    for (left, low), (right, high) in pairwise(knots):
+        if right > left:  # the trapezium rule is exact on each linear piece
+            inside = edges.clip(left, right)
+            heights = low + (inside - left) / (right - left) * (high - low)
+            means += np.diff(inside) * (heights[1:] + heights[:-1]) / 2
+    return means
+
+
+def _cell_means(mask: Tensor, start: float, end: float, num_cells: int) -> Tensor:
+    """Means over each cell of the rows' values, (rows, columns) spread evenly from `start` to `end`; (rows, num_cells).
+
+    The running integral is linear within a column of the mask, so its differences between cell edges are exact.
+    """
+    num_columns = mask.shape[1]
+    edges = torch.arange(num_cells + 1, dtype=torch.float64) / num_cells
+    position = ((edges - start) / (end - start) * num_columns).clamp(0, num_columns)
+    column = position.long().clamp(max=num_columns - 1)
+    integral = torch.nn.functional.pad(mask.cumsum(1), (1, 0))
+    at_edges = torch.lerp(integral[:, column], integral[:, column + 1], position - column)
+    columns_per_cell = num_columns / ((end - start) * num_cells)
+    return at_edges.diff(dim=1) / columns_per_cell
+
+
+def _reshaped_edge(weights: Tensor, grow: float, feather: float) -> Tensor:
+    """The mask redrawn from the distance to its outline; (height, width)."""
+    level = weights.max()
+    inside = (weights >= level / 2).numpy().astype(np.uint8)
+    columns, rows = inside.any(0).nonzero()[0], inside.any(1).nonzero()[0]
+    mean_side = (np.ptp(columns) + np.ptp(rows)) / 2 + 1
+    grow_px, feather_px = grow * mean_side, feather * mean_side * (1 + 2 * grow)
+    depth = _signed_distance(inside) + grow_px  # pixels inside the grown outline
+    soft = (depth / feather_px).clip(0, 1) if feather_px else depth > 0
+    return torch.from_numpy(soft.astype(np.float32)) * level
+
+
+def _signed_distance(inside: np.ndarray) -> np.ndarray:
+    """Distance in pixels from each pixel's centre to the outline, positive inside; the picture's border is no outline."""
+    if inside.all():
+        return np.full(inside.shape, np.inf)
+    to_outside = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    to_inside = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.where(inside, to_outside - 0.5, 0.5 - to_inside)  # the outline runs between two pixels' centres
