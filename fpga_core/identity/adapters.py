@@ -1,0 +1,239 @@
+"""Identity adapters: from a person to the tokens that a model's cross attention reads."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidInputError, ShapeMismatchError
+from .identity import Identity
+from .recognisers import ANTELOPEV2, BUFFALO_L, KNOWN_RECOGNISERS, recogniser_name
+from .resampler import FacePlusProjection, FeatureResampler
+
+MAX_PORTRAIT_PHOTOS = 5
+
+logger = logging.getLogger(__name__)
+
+
+class BlockSlot(NamedTuple):
+    """A cross-attention layer of a UNet in ComfyUI's terms; the middle block is ("middle", 0).
+
+    Attributes:
+        block: "input", "middle" or "output".
+        number: number of the block among its kind.
+        index: number of the transformer block in it.
+    """
+
+    block: str
+    number: int
+    index: int
+
+
+class KeyValue(NamedTuple):
+    """An adapter's own projections of one cross-attention layer, each (inner_dim, token_dim)."""
+
+    key: Tensor
+    value: Tensor
+
+
+class LowRank(NamedTuple):
+    """A low-rank change of one layer's weight, `weight + up @ down`: down (rank, in), up (out, rank)."""
+
+    down: Tensor
+    up: Tensor
+
+
+class AdapterKind(Enum):
+    """The adapters that the pack knows, by their usual names."""
+
+    FACEID = "IP-Adapter FaceID"
+    FACEID_PLUS = "IP-Adapter FaceID-Plus"
+    FACEID_PLUS_V2 = "IP-Adapter FaceID-PlusV2"
+    FACEID_PORTRAIT = "IP-Adapter FaceID-Portrait"
+    FACEID_PORTRAIT_UNNORM = "IP-Adapter FaceID-Portrait (unnormalised)"
+    PLUS_FACE = "IP-Adapter plus-face"
+    INSTANTID = "InstantID"
+    FPGA = "FPGA"
+
+
+class Negative(str, Enum):
+    """What an adapter's negative carries."""
+
+    ZERO_INPUTS = "zero_inputs"
+    """The tokens of a zero embedding and of an image that is zero after pixel normalisation (the public adapters)."""
+    TRAINED_NULL = "trained_null"
+    SAME_TOKENS = "same_tokens"
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityAdapter:
+    """An adapter, as loaded from its file.
+
+    Attributes:
+        name: how messages call it, usually the file's name.
+        kind: which published (or the pack's own) recipe makes the tokens.
+        base: architecture that it was trained for: "sd15", "sdxl", or another name.
+        resampler: the network that makes the tokens, in the file's dtype; it runs in float32 on the CPU.
+        num_tokens: tokens per identity; FaceID-Portrait makes as many for each photo (`stack_tokens` evens them out).
+        token_dim: width of a token, the model's context width.
+        projections: own key/value projections per cross-attention layer; None: the layer's own, shared with the text.
+        lora: `<path of a linear layer in ComfyUI's UNet>` -> low-rank change that belongs to the adapter; None: has
+            none, or it is switched off.
+        branch_hash: hash of the RepControlNet branch that it was trained with, or None.
+        recogniser: hash of the recogniser whose embeddings it reads; None: it reads none.
+        clip_model: key of the CLIP-Vision model that it reads; None: any of `clip_dim`.
+        clip_dim: width of the CLIP hidden states that it reads; None: it reads none.
+        negative: what the negative carries.
+        null: trained tokens of the negative, (1, num_tokens, token_dim); only with `Negative.TRAINED_NULL`.
+        structure_strength: weight of the CLIP features in FaceID-PlusV2, `s`.
+    """
+
+    name: str
+    kind: AdapterKind
+    base: str
+    resampler: nn.Module
+    num_tokens: int
+    token_dim: int
+    projections: Mapping[BlockSlot, KeyValue] | None = None
+    lora: Mapping[str, LowRank] | None = None
+    branch_hash: str | None = None
+    recogniser: str | None = None
+    clip_model: str | None = None
+    clip_dim: int | None = None
+    negative: Negative = Negative.ZERO_INPUTS
+    null: Tensor | None = None
+    structure_strength: float = 1.0
+
+    @property
+    def description(self) -> str:
+        """What it is and what it needs, for people to read."""
+        needs = [recogniser_name(self.recogniser)] if self.recogniser else []
+        if self.clip_dim:
+            needs.append(self.clip_model or f"CLIP-Vision {self.clip_dim} wide")
+        return f"{self.kind.value} for {self.base} ({self.num_tokens} tokens; needs {' and '.join(needs)})"
+
+    def tokens(self, identity: Identity) -> Tensor:
+        """Makes an identity's tokens.
+
+        Args:
+            identity: a person, encoded with what this adapter reads.
+        Returns:
+            (1, num_tokens, token_dim) float32 on the CPU; FaceID-Portrait: (1, num_photos * num_tokens, token_dim).
+        Raises:
+            InvalidInputError: the identity lacks what the adapter reads, or has another recogniser's embeddings.
+        Source: the published pipelines (docs/formats.md lists them); several photos are combined as the identity says.
+        """
+        embedding = self._embedding(identity) if self.recogniser else None
+        features = identity.hidden_states(self._clip_key(identity))[None] if self.clip_dim else None
+        return self._resample(embedding, features)
+
+    def null_tokens(self, identity: Identity) -> Tensor:
+        """Makes the tokens that stand for no one, which the negative carries.
+
+        Args:
+            identity: the person whose tokens the positive carries.
+        Returns:
+            The shape of `tokens`.
+        Raises:
+            InvalidInputError: as `tokens`.
+        Source: the published pipelines feed zero *inputs* through the resampler (a zero embedding; the hidden states
+            of an image of zeros after pixel normalisation), never zero tokens.
+        """
+        if self.negative is Negative.SAME_TOKENS:
+            return self.tokens(identity)
+        if self.null is not None:
+            return self.null.float()
+        embedding = torch.zeros_like(self._embedding(identity)) if self.recogniser else None
+        features = identity.clip_null[self._clip_key(identity)].float() if self.clip_dim else None
+        return self._resample(embedding, features)
+
+    def _resample(self, embedding: Tensor | None, features: Tensor | None) -> Tensor:
+        """(photos, 512) and (1, num_features, clip_dim), each where the adapter reads it, to (1, tokens, token_dim)."""
+        weights = {name: tensor.float() for name, tensor in self.resampler.state_dict().items()}
+        options = {}
+        if isinstance(self.resampler, FacePlusProjection):
+            options = {"shortcut": self.kind is not AdapterKind.FACEID_PLUS, "scale": self.structure_strength}
+        if isinstance(self.resampler, FeatureResampler) and embedding is not None:
+            embedding = embedding[:, None]  # (photos, 512) -> (photos, 1, 512): the embedding is the only feature
+        inputs = tuple(part for part in (embedding, features) if part is not None)
+        with torch.no_grad():
+            tokens = torch.func.functional_call(self.resampler, weights, inputs, options)
+        return tokens.flatten(0, 1)[None]  # photos side by side: (photos, tokens, dim) -> (1, photos * tokens, dim)
+
+    def _embedding(self, identity: Identity) -> Tensor:
+        """What the resampler reads of the face embeddings: (1, 512), or one row for each photo."""
+        recognisers, needed_by = self._recognisers(identity), f"the identity adapter '{self.name}'"
+        if self.kind in (AdapterKind.FACEID_PORTRAIT, AdapterKind.FACEID_PORTRAIT_UNNORM):
+            photos = identity.photo_embeddings(recognisers, needed_by)
+            if photos.shape[0] > MAX_PORTRAIT_PHOTOS:
+                logger.warning(
+                    "'%s' reads %d photos; the identity '%s' has %d, and the last ones are not used",
+                    self.name, MAX_PORTRAIT_PHOTOS, identity.name, photos.shape[0],
+                )  # fmt: skip
+            embedding = photos[:MAX_PORTRAIT_PHOTOS]
+        else:
+            embedding = identity.embedding(recognisers, needed_by)[None]
+        embedding = embedding.float()
+        if self.kind in (AdapterKind.INSTANTID, AdapterKind.FACEID_PORTRAIT_UNNORM):
+            return embedding
+        return nn.functional.normalize(embedding, dim=-1)
+
+    def _recognisers(self, identity: Identity) -> tuple[str, ...]:
+        """Recognisers whose embeddings may be used, the right one first.
+
+        A public adapter's file does not say which recogniser it needs: a recogniser that the pack does not know may be
+        the right one in another file, so it is used with a warning. One that is known to be another is never used.
+        """
+        if self.recogniser is None:
+            return ()
+        if self.kind is AdapterKind.FPGA or self.recogniser in identity.embeddings:
+            return (self.recogniser,)
+        unknown = tuple(key for key in identity.embeddings if key not in KNOWN_RECOGNISERS)
+        for key in unknown[:1]:
+            logger.warning(
+                "'%s' needs embeddings of %s; those of '%s' are of an unknown recogniser (%s) and are used as they are",
+                self.name, recogniser_name(self.recogniser), identity.name, key[:12],
+            )  # fmt: skip
+        return (self.recogniser, *unknown)
+
+    def _clip_key(self, identity: Identity) -> str:
+        if self.clip_model is None:
+            return identity.clip_model(self.clip_dim, f"the identity adapter '{self.name}'")
+        if self.clip_model not in identity.clip_hidden:
+            found = ", ".join(identity.clip_hidden) or "none"
+            raise InvalidInputError(
+                f"the identity adapter '{self.name}' was trained with the CLIP-Vision model {self.clip_model}; the "
+                f"identity '{identity.name}' holds hidden states of: {found}; encode the photos with that model"
+            )
+        return self.clip_model
+
+
+REQUIRED_RECOGNISER = {AdapterKind.INSTANTID: ANTELOPEV2}
+DEFAULT_RECOGNISER = BUFFALO_L
+
+
+def stack_tokens(tokens: Sequence[Tensor]) -> Tensor:
+    """Stacks the tokens of several identities, repeating whole sets where their numbers differ.
+
+    Softmax attention over a set of keys and values is unchanged by repeating the whole set, so identities that were
+    encoded from different numbers of photos can share one batch without a mask, exactly.
+
+    Args:
+        tokens: per identity (1, num_tokens_i, token_dim).
+    Returns:
+        (identities, least common multiple of the numbers of tokens, token_dim).
+    Raises:
+        ShapeMismatchError: the widths differ.
+    """
+    if len({part.shape[-1] for part in tokens}) > 1:
+        widths = ", ".join(str(part.shape[-1]) for part in tokens)
+        raise ShapeMismatchError(f"identity tokens are {widths} wide; use one adapter for all identities of a cast")
+    length = math.lcm(*(part.shape[1] for part in tokens))
+    return torch.cat([part.repeat(1, length // part.shape[1], 1) for part in tokens])
