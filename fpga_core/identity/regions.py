@@ -38,7 +38,7 @@ class Region:
         Args:
             box: fractions of the picture; what lies outside the picture is cut off.
             grow: what is added on every side, as a fraction of the box's own width and height.
-            feather: width of the soft edge, which lies inside the grown box, as a fraction 0-0.5 of its width and height.
+            feather: width of the soft edge, inside the grown box, as a fraction 0-0.5 of its width and height.
         Returns:
             The region; None where nothing of it is inside the picture.
         Raises:
@@ -55,8 +55,8 @@ class Region:
     def from_mask(cls, mask: Tensor, grow: float = 0.0, feather: float = 0.0) -> Region | None:
         """A mask over the whole picture.
 
-        Without grow and feather the mask's own greys are the weights. With either, its outline (half of its largest value)
-        is moved outwards by `grow` and softened inwards over `feather`.
+        Without grow and feather the mask's own greys are the weights. With either, its outline (half of its largest
+        value) is moved outwards by `grow` and softened inwards over `feather`.
 
         Args:
             mask: (height, width), values 0-1, of any size.
@@ -89,7 +89,7 @@ class Region:
         Args:
             extent: size of the grid, be it a picture, a latent or the tokens of an attention layer.
         Returns:
-            (height, width) float32 in [0, 1]; exactly 0 in cells that lie outside, exactly 1 in cells that lie deep inside.
+            (height, width) float32 in [0, 1]; exactly 0 in cells outside, exactly 1 in cells deep inside.
         """
         box = self.box
         if self.mask is None:
@@ -123,7 +123,7 @@ def _check_edges(grow: float, feather: float) -> None:
 
 
 def _edge_profile(start: float, end: float, feather: float, num_cells: int) -> np.ndarray:
-    """Means over each cell of a bar from `start` to `end` (fractions) that rises and falls over `feather`; (num_cells,).
+    """Means over the cells of a bar from `start` to `end` (fractions), rising and falling over `feather`; (num_cells,).
 
     Sides on the picture's border are not softened: a box that fills the picture is 1 everywhere.
     """
@@ -173,7 +173,7 @@ def _reshaped_edge(weights: Tensor, grow: float, feather: float) -> Tensor:
 
 
 def _signed_distance(inside: np.ndarray) -> np.ndarray:
-    """Distance in pixels from each pixel's centre to the outline, positive inside; the picture's border is no outline."""
+    """Distance in pixels from pixel centres to the outline, positive inside; the picture's border is no outline."""
     if inside.all():
         return np.full(inside.shape, np.inf)
     to_outside = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
