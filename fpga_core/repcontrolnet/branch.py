@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..checkpoints import hash_state_dict
+from .bases import recognise_base
+
 INITIAL_RATIO = 0.1
 
 
@@ -15,7 +18,7 @@ class BranchHeader:
     """Where a branch comes from.
 
     Attributes:
-        base: architecture of the UNet it was copied from: "sd15", "sdxl", or another name.
+        base: architecture of the UNet it was copied from, as `bases.recognise_base` names it: "sd15", "sdxl", ...
         conditions: what its condition image shows, in drawing order, as in ("skeleton", "landmarks").
         trained_on: the data or purpose it was trained on, for people to read.
         branch_hash: SHA-256 of the copied layers (`checkpoints.hash_state_dict`), by which other files name this branch.
@@ -43,6 +46,28 @@ class RepControlNet:
     header: BranchHeader
     weights: Mapping[str, Tensor]
     adapter: Mapping[str, Tensor]
+
+    @classmethod
+    def from_weights(
+        cls,
+        name: str,
+        weights: Mapping[str, Tensor],
+        adapter: Mapping[str, Tensor],
+        conditions: tuple[str, ...] = (),
+        trained_on: str = "",
+    ) -> RepControlNet:
+        """A branch with the header that its weights imply: the base is recognised, the hash computed.
+
+        Args:
+            name: how messages call it.
+            weights: copies of all of a UNet's convolution and linear layers.
+            adapter: state dict of the hint encoder.
+            conditions: what the condition image shows.
+            trained_on: the data or purpose it was trained on.
+        """
+        base = recognise_base({parameter: weight.shape for parameter, weight in weights.items()})
+        header = BranchHeader(base, conditions, trained_on, branch_hash=hash_state_dict(weights))
+        return cls(name, header, weights, adapter)
 
     @property
     def is_adapter_only(self) -> bool:

@@ -1,0 +1,151 @@
+"""Reading, checking, hashing and writing of weights files (safetensors)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import CheckpointError, CheckpointKeyError, CheckpointReadError, CheckpointShapeError
+
+NUM_LISTED = 5
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors file.
+
+    Args:
+        path: the file.
+    Returns:
+        The tensors, on the CPU and mapped from the file, and the metadata of its header.
+    Raises:
+        CheckpointReadError: the file is missing, empty, truncated, or not a safetensors file.
+    """
+    path = Path(path)
+    try:
+        num_bytes = path.stat().st_size
+    except OSError as error:
+        raise CheckpointReadError(f"'{path.name}' cannot be opened: {error}") from error
+    if num_bytes == 0:
+        raise CheckpointReadError(f"'{path.name}' is empty (0 bytes); download it again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointReadError(
+            f"'{path.name}' ({num_bytes:,} bytes) is truncated or not a safetensors file: {error}; download it again"
+        ) from error
+
+
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file at once: whoever looks at `path` finds the old file or the whole new one.
+
+    Args:
+        path: the file; its folder exists.
+        tensors: any device and memory layout; names that share memory are written as separate tensors.
+        metadata: text entries of the file's header.
+    Raises:
+        CheckpointError: the file cannot be written; one that was there before is unchanged.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        save_file(_standalone(tensors), partial, metadata=dict(metadata))
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"'{path}' cannot be written: {error}; free some disk space, check that the folder exists and that no other "
+            "program has the file open"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _standalone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, no two of them in one storage: safetensors refuses anything else."""
+    standalone: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        standalone[name] = tensor
+    return standalone
+
+
+def hash_state_dict(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a set of named tensors: equal for equal names, dtypes, shapes and bytes, whatever the order or the device.
+
+    Each tensor, in the order of the names by code point, contributes one line of JSON, `["name","dtype",[sizes]]` without spaces
+    and in ASCII, closed by a line feed, and then its elements' bytes, row-major and little-endian. The dtype is called as torch calls
+    it (`float16`, `bfloat16`, `float8_e4m3fn`).
+
+    Args:
+        tensors: name -> tensor of any shape and dtype.
+    Returns:
+        64 lower-case hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        entry = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+        digest.update(json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n")
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The first few names, sorted, and how many more there are: for messages."""
+    ordered = sorted(names)
+    listed = ", ".join(ordered[:NUM_LISTED])
+    return listed if len(ordered) <= NUM_LISTED else f"{listed} and {len(ordered) - NUM_LISTED} more"
+
+
+def check_keys(file: str, found: Iterable[str], expected: Iterable[str]) -> None:
+    """Raises unless a file holds exactly the tensors that its place in the model takes.
+
+    Args:
+        file: what messages call the file.
+        found: names of the file's tensors.
+        expected: names that belong there.
+    Raises:
+        CheckpointKeyError: tensors are missing or do not belong; the message names them.
+    """
+    missing, extra = set(expected) - set(found), set(found) - set(expected)
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} missing ({list_names(missing)})")
+    if extra:
+        faults.append(f"{len(extra)} that do not belong ({list_names(extra)})")
+    if faults:
+        raise CheckpointKeyError(
+            f"the tensors of '{file}' do not fit: {', '.join(faults)}; the file is incomplete or was made for another model"
+        )
+
+
+def check_shapes(file: str, found: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
+    """Raises unless each tensor of a file has the shape of its place in the model.
+
+    Args:
+        file: what messages call the file.
+        found: the file's tensors; all their names are in `expected`.
+        expected: name -> shape.
+    Raises:
+        CheckpointShapeError: a tensor has another shape; the message gives the first and how many more.
+    """
+    wrong = [name for name in sorted(found) if found[name].shape != expected[name]]
+    if wrong:
+        first, more = wrong[0], f" (and {len(wrong) - 1} more tensors)" if len(wrong) > 1 else ""
+        raise CheckpointShapeError(
+            f"'{first}' of '{file}' is {tuple(found[first].shape)}, the model takes {tuple(expected[first])}{more}; "
+            "the file was made for another model"
+        )

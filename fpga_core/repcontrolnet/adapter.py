@@ -1,0 +1,90 @@
+"""The Adapter: ControlNet's hint encoder, whose output is added after the UNet's first convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import check_keys
+from ..errors import CheckpointShapeError
+
+SD15_WIDTHS = (3, 16, 16, 32, 32, 96, 96, 256, 320)
+STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
+"""One for each 3x3 convolution: from pixels to latent pixels, 8 times smaller."""
+
+
+class HintEncoder(nn.Sequential):
+    """Encodes a condition image, (batch, 3, height, width) in [0, 1], as a feature map 8 times smaller.
+
+    Eight 3x3 convolutions with SiLU between them; the last is linear. They are the sequence's entries 0, 2, ..., 14, so that the state
+    dict is named as ControlNet's `input_hint_block` is.
+
+    Args:
+        widths: channels of the image, after each convolution, and of the UNet's first convolution: 9 numbers.
+        operations: where `Conv2d` is taken from: `torch.nn`, or one of ComfyUI's classes of operations.
+        dtype, device: of the parameters.
+    Source: ControlNet's hint encoder; 1,086,480 parameters at SD1.5's widths.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = SD15_WIDTHS,
+        operations: ModuleType | type = nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        layers: list[nn.Module] = []
+        for num_in, num_out, stride in zip(widths[:-1], widths[1:], STRIDES, strict=True):
+            layers += [operations.Conv2d(num_in, num_out, 3, stride, 1, dtype=dtype, device=device), nn.SiLU()]
+        super().__init__(*layers[:-1])
+
+
+def hint_widths(adapter: Mapping[str, Tensor], file: str = "adapter") -> tuple[int, ...]:
+    """Channels of a hint encoder, read off its state dict.
+
+    Args:
+        adapter: state dict, keys `0.weight`, `0.bias`, `2.weight`, ... `14.bias`.
+        file: what messages call the file it comes from.
+    Returns:
+        9 numbers, as `HintEncoder` takes them.
+    Raises:
+        CheckpointKeyError: a layer is missing, or there is one that does not belong.
+        CheckpointShapeError: a tensor is not of a 3x3 convolution, or does not fit the one before it.
+    """
+    layers = range(0, 2 * len(STRIDES), 2)
+    expected = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    check_keys(file, (f"adapter.{name}" for name in adapter), (f"adapter.{name}" for name in expected))
+    widths = [SD15_WIDTHS[0]]
+    for layer in layers:
+        weight, bias = adapter[f"{layer}.weight"].shape, adapter[f"{layer}.bias"].shape
+        if len(weight) != 4 or weight[1:] != (widths[-1], 3, 3) or bias != weight[:1] or weight[0] == 0:
+            raise CheckpointShapeError(
+                f"adapter.{layer} of '{file}' has a weight of {tuple(weight)} and a bias of {tuple(bias)}; expected "
+                f"(channels, {widths[-1]}, 3, 3) and (channels,), the hint encoder of a ControlNet; the file is damaged"
+            )
+        widths.append(weight[0])
+    return tuple(widths)
+
+
+def build_hint_encoder(
+    adapter: Mapping[str, Tensor],
+    operations: ModuleType | type = nn,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> HintEncoder:
+    """A hint encoder with the weights of `adapter`, at the widths found there.
+
+    Args:
+        adapter: state dict of a hint encoder.
+        operations: where `Conv2d` is taken from, as in `HintEncoder`.
+        dtype: of the parameters; as in the state dict when omitted.
+        device: of the parameters.
+    Raises:
+        CheckpointKeyError, CheckpointShapeError: the state dict is not of a hint encoder.
+    """
+    encoder = HintEncoder(hint_widths(adapter), operations, dtype or adapter["0.weight"].dtype, device)
+    encoder.load_state_dict(dict(adapter))
+    return encoder.requires_grad_(False)

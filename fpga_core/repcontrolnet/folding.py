@@ -1,0 +1,49 @@
+"""Folding a branch into the weights that it was copied from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ShapeMismatchError
+
+
+def foldable_parameters(unet: nn.Module) -> dict[str, torch.Size]:
+    """Names the parameters that a RepControlNet copies: weight and bias of every convolution and linear layer.
+
+    Args:
+        unet: the diffusion model. Its layers may be any classes, quantized ones included: what has a weight of two or more
+            dimensions convolves or multiplies, norms have vectors, and embedding tables are left out.
+    Returns:
+        `<module path>.weight` and `.bias` -> shape, in the order of the modules.
+    Source: FPGA section 3.3; time embedding and resampling convolutions are included, norms are not.
+    """
+    shapes: dict[str, torch.Size] = {}
+    for path, module in unet.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding):
+            continue
+        shapes[f"{path}.weight"] = weight.shape
+        bias = module._parameters.get("bias")
+        if bias is not None:
+            shapes[f"{path}.bias"] = bias.shape
+    return shapes
+
+
+def fold_weight(base: Tensor, branch: Tensor, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
+    """Folds one parameter of a branch into the base's.
+
+    Args:
+        base: weight or bias of the base layer, any float dtype.
+        branch: its trained copy, same shape.
+        alpha: weight of the base.
+        beta: weight of the copy.
+    Returns:
+        `alpha base + beta branch`, computed in float32, in the dtype and on the device of `base`.
+    Raises:
+        ShapeMismatchError: the two shapes differ.
+    Source: FPGA Eq. 6.
+    """
+    if base.shape != branch.shape:
+        raise ShapeMismatchError(f"the base parameter is {tuple(base.shape)}, its copy is {tuple(branch.shape)}")
+    return (alpha * base.float() + beta * branch.to(base.device, torch.float32)).to(base.dtype)

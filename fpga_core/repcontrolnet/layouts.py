@@ -1,0 +1,163 @@
+"""Reading RepControlNet files: the pack's own layout and the third-party one, told apart by their tensors.
+
+docs/formats.md specifies both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..checkpoints import hash_state_dict, list_names
+from ..errors import BaseModelError, CheckpointKeyError, CheckpointReadError, UnknownFormatError
+from .adapter import hint_widths
+from .bases import recognise_base
+from .branch import BranchHeader, RepControlNet
+from .diffusers_layout import convert_diffusers, has_twins
+
+FORMAT = "fpga-repcontrolnet"
+VERSION = 1
+BRANCH_PREFIX = "modal."
+ADAPTER_PREFIX = "adapter."
+CONTENTS_BRANCH = "branch"
+CONTENTS_ADAPTER = "adapter"
+HEADER_KEYS = ("version", "contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash")
+
+OTHER_FILES = {
+    "a whole checkpoint": ("model.diffusion_model.", "first_stage_model."),
+    "a ControlNet": ("input_hint_block.", "controlnet_cond_embedding.", "zero_convs.", "controlnet_down_blocks."),
+    "a T2I-Adapter": ("adapter.body.", "adapter.conv_in.", "body.0."),
+    "a LoRA": (".lora_down.", ".lora_up.", ".lora_A.", ".hada_w1_a", ".lokr_w1"),
+    "an IP-Adapter": ("ip_adapter.", "image_proj."),
+    "a diffusion model": ("input_blocks.", "down_blocks.", "double_blocks.", "transformer_blocks."),
+    "a VAE": ("encoder.conv_in.", "decoder.conv_in."),
+    "a text or image encoder": ("text_model.", "vision_model."),
+}
+"""What a file that is no RepControlNet looks like, and how its tensors are named; the first that matches is told."""
+
+
+def read_repcontrolnet(
+    state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None, name: str
+) -> RepControlNet:
+    """Makes a RepControlNet of the contents of a file, in any of the layouts that docs/formats.md lists.
+
+    Args:
+        state_dict: the file's tensors.
+        metadata: text entries of the file's header; None or empty where the file type has none.
+        name: what messages call the file.
+    Returns:
+        The branch, its weights under ComfyUI's parameter names.
+    Raises:
+        UnknownFormatError: the file is no RepControlNet, or of a newer version, or its header is missing or damaged.
+        CheckpointKeyError: tensors are missing or do not belong.
+        CheckpointShapeError: the hint encoder's tensors do not fit each other.
+        BaseModelError: the header names another base than the tensors show.
+        CheckpointReadError: the tensors are not those that the file was written with.
+    """
+    metadata = metadata or {}
+    names = [str(key) for key in state_dict]
+    if metadata.get("format") == FORMAT or any(re.match(r"modal\.|adapter\.\d+\.", key) for key in names):
+        _check_tensors(state_dict, name)
+        return _read_own_layout(state_dict, metadata, name)
+    if has_twins(names):
+        _check_tensors(state_dict, name)
+        weights, adapter = convert_diffusers(state_dict, name)
+        hint_widths(adapter, name)
+        return RepControlNet.from_weights(name, weights, adapter)
+    kind = next(
+        (kind for kind, marks in OTHER_FILES.items() if any(mark in key for mark in marks for key in names)), None
+    )
+    looks = f"it looks like {kind}" if kind else f"it holds {len(names)} entries ({list_names(names)})"
+    raise UnknownFormatError(f"'{name}' is not a RepControlNet: {looks}; choose a RepControlNet file")
+
+
+def _check_tensors(state_dict: Mapping[str, Tensor], name: str) -> None:
+    for key, tensor in state_dict.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise UnknownFormatError(
+                f"'{key}' of '{name}' is {kind}, not a floating-point tensor; the file is damaged or no weights file"
+            )
+
+
+def _read_own_layout(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str], name: str) -> RepControlNet:
+    header = _read_header(metadata, name)
+    weights = {
+        key.removeprefix(BRANCH_PREFIX): tensor for key, tensor in state_dict.items() if key.startswith(BRANCH_PREFIX)
+    }
+    adapter = {
+        key.removeprefix(ADAPTER_PREFIX): tensor for key, tensor in state_dict.items() if key.startswith(ADAPTER_PREFIX)
+    }
+    if strangers := [key for key in state_dict if not key.startswith((BRANCH_PREFIX, ADAPTER_PREFIX))]:
+        raise CheckpointKeyError(
+            f"'{name}' holds tensors that do not belong in a RepControlNet: {list_names(strangers)}; the file is damaged"
+        )
+    if bool(weights) != (metadata["contents"] == CONTENTS_BRANCH):
+        raise CheckpointKeyError(
+            f"the header of '{name}' announces '{metadata['contents']}', but the file holds {len(weights)} '{BRANCH_PREFIX}' tensors; "
+            "the file is damaged"
+        )
+    hint_widths(adapter, name)
+    _check_hash("adapter", adapter, metadata["adapter_hash"], name)
+    if weights:
+        _check_hash("branch", weights, header.branch_hash, name)
+        base = recognise_base({key: tensor.shape for key, tensor in weights.items()})
+        if base != header.base:
+            raise BaseModelError(
+                f"the header of '{name}' says it is for {header.base}, but its tensors are those of {base}; "
+                "the file is damaged or was written by another program"
+            )
+    return RepControlNet(name, header, weights, adapter)
+
+
+def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
+    if metadata.get("format") != FORMAT:
+        raise UnknownFormatError(
+            f"'{name}' has the tensors of a RepControlNet, but its header does not say '{FORMAT}'; a program that saved it again has "
+            "probably dropped the header: use the original file"
+        )
+    if missing := [key for key in HEADER_KEYS if key not in metadata]:
+        raise UnknownFormatError(f"the header of '{name}' lacks {', '.join(missing)}; the file is damaged")
+    version = metadata["version"]
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+        raise UnknownFormatError(
+            f"the header of '{name}' gives the version {version!r}, which is not a number; the file is damaged"
+        )
+    if int(version) > VERSION:
+        raise UnknownFormatError(
+            f"'{name}' is of version {version} of the RepControlNet format, this pack reads up to version {VERSION}; update the pack"
+        )
+    if metadata["contents"] not in (CONTENTS_BRANCH, CONTENTS_ADAPTER):
+        raise UnknownFormatError(
+            f"the header of '{name}' gives the contents {metadata['contents']!r}; the file is damaged"
+        )
+    return BranchHeader(
+        metadata["base"],
+        _read_conditions(metadata["conditions"], name),
+        metadata["trained_on"],
+        metadata["branch_hash"],
+    )
+
+
+def _read_conditions(text: str, name: str) -> tuple[str, ...]:
+    try:
+        conditions = json.loads(text)
+    except (ValueError, RecursionError):
+        conditions = None
+    if not isinstance(conditions, list) or not all(isinstance(condition, str) for condition in conditions):
+        raise UnknownFormatError(
+            f"the header of '{name}' gives conditions that are not a JSON list of words; the file is damaged"
+        )
+    return tuple(conditions)
+
+
+def _check_hash(part: str, tensors: Mapping[str, Tensor], expected: str, name: str) -> None:
+    found = hash_state_dict(tensors)
+    if found != expected:
+        raise CheckpointReadError(
+            f"the {part} of '{name}' is damaged, or was changed after it was written: its hash is {found[:12]}, the header says "
+            f"{expected[:12]}; get the original file"
+        )

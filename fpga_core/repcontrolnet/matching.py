@@ -1,0 +1,60 @@
+"""Whether a branch fits a model, asked before anything is patched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ..checkpoints import check_keys, check_shapes
+from ..errors import BaseModelError, CheckpointKeyError, CheckpointShapeError
+from .adapter import hint_widths
+from .bases import recognise_base
+from .branch import RepControlNet
+
+FIRST_CONVOLUTION = "input_blocks.0.0.weight"
+
+
+def check_branch_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> None:
+    """Raises unless every layer of the model has its copy in the branch, and the other way round.
+
+    Args:
+        branch: as read from a file.
+        layers: the model's parameters, as `folding.foldable_parameters` gives them.
+    Raises:
+        BaseModelError: the branch is for another architecture.
+        CheckpointKeyError: copies are missing, do not belong, or are not there at all (a file with the adapter only).
+        CheckpointShapeError: a copy has another shape than its layer.
+    """
+    check_adapter_fits(branch, layers)
+    if branch.is_adapter_only:
+        raise CheckpointKeyError(
+            f"'{branch.name}' holds the adapter only, its layers are already folded into a saved model; "
+            "use it with that model and mode 'adapter_only'"
+        )
+    check_keys(branch.name, branch.weights, layers)
+    check_shapes(branch.name, branch.weights, layers)
+
+
+def check_adapter_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> None:
+    """Raises unless the branch's hint encoder can feed the model: all that a model with the branch folded in still needs.
+
+    Args:
+        branch: as read from a file.
+        layers: the model's parameters, as `folding.foldable_parameters` gives them.
+    Raises:
+        BaseModelError: the branch is for another architecture.
+        CheckpointShapeError: the encoder's width is not that of the model's first convolution.
+    """
+    model_base, branch_base = recognise_base(layers), branch.header.base
+    if branch_base != model_base or FIRST_CONVOLUTION not in layers:
+        raise BaseModelError(
+            f"'{branch.name}' is a RepControlNet for {branch_base}, but the connected model is {model_base}; "
+            f"connect a model of {branch_base}, or choose a RepControlNet for {model_base}"
+        )
+    width, expected = hint_widths(branch.adapter, branch.name)[-1], layers[FIRST_CONVOLUTION][0]
+    if width != expected:
+        raise CheckpointShapeError(
+            f"the adapter of '{branch.name}' gives {width} channels, the model's first convolution {expected}; "
+            "the file was made for another model"
+        )
