@@ -62,8 +62,8 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"'{path}' cannot be written: {error}; free some disk space, check that the folder exists and that no other "
-            "program has the file open"
+            f"'{path}' cannot be written: {error}; free some disk space, and check that the folder exists and that no "
+            "other program has the file open"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -83,11 +83,11 @@ def _standalone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def hash_state_dict(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a set of named tensors: equal for equal names, dtypes, shapes and bytes, whatever the order or the device.
+    """SHA-256 of named tensors: equal for equal names, dtypes, shapes and bytes, whatever their order or device.
 
-    Each tensor, in the order of the names by code point, contributes one line of JSON, `["name","dtype",[sizes]]` without spaces
-    and in ASCII, closed by a line feed, and then its elements' bytes, row-major and little-endian. The dtype is called as torch calls
-    it (`float16`, `bfloat16`, `float8_e4m3fn`).
+    Each tensor, in the order of the names by code point, contributes one line of JSON, `["name","dtype",[sizes]]`
+    without spaces and in ASCII, closed by a line feed, and then its elements' bytes, row-major and little-endian. The
+    dtype is called as torch calls it (`float16`, `bfloat16`, `float8_e4m3fn`).
 
     Args:
         tensors: name -> tensor of any shape and dtype.
@@ -128,7 +128,8 @@ def check_keys(file: str, found: Iterable[str], expected: Iterable[str]) -> None
         faults.append(f"{len(extra)} that do not belong ({list_names(extra)})")
     if faults:
         raise CheckpointKeyError(
-            f"the tensors of '{file}' do not fit: {', '.join(faults)}; the file is incomplete or was made for another model"
+            f"the tensors of '{file}' do not fit: {', '.join(faults)}; "
+            "the file is incomplete or was made for another model"
         )
 
 

@@ -19,8 +19,8 @@ STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
 class HintEncoder(nn.Sequential):
     """Encodes a condition image, (batch, 3, height, width) in [0, 1], as a feature map 8 times smaller.
 
-    Eight 3x3 convolutions with SiLU between them; the last is linear. They are the sequence's entries 0, 2, ..., 14, so that the state
-    dict is named as ControlNet's `input_hint_block` is.
+    Eight 3x3 convolutions with SiLU between them; the last is linear. They are the sequence's entries 0, 2, ..., 14, so
+    that the state dict is named as ControlNet's `input_hint_block` is.
 
     Args:
         widths: channels of the image, after each convolution, and of the UNet's first convolution: 9 numbers.

@@ -21,7 +21,7 @@ class BranchHeader:
         base: architecture of the UNet it was copied from, as `bases.recognise_base` names it: "sd15", "sdxl", ...
         conditions: what its condition image shows, in drawing order, as in ("skeleton", "landmarks").
         trained_on: the data or purpose it was trained on, for people to read.
-        branch_hash: SHA-256 of the copied layers (`checkpoints.hash_state_dict`), by which other files name this branch.
+        branch_hash: SHA-256 of the copied layers (`checkpoints.hash_state_dict`); other files name this branch by it.
     """
 
     base: str
@@ -37,8 +37,8 @@ class RepControlNet:
     Attributes:
         name: how messages call it, usually the file's name.
         header: where it comes from.
-        weights: `<module path in the UNet>.weight` or `.bias` -> tensor of the base parameter's shape; empty for a file that
-            holds the hint encoder only, because the copy is already folded into a saved model.
+        weights: `<module path in the UNet>.weight` or `.bias` -> tensor of the base parameter's shape; empty for a file
+            that holds the hint encoder only, because the copy is already folded into a saved model.
         adapter: state dict of the hint encoder (`adapter.HintEncoder`).
     """
 

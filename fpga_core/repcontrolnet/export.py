@@ -33,8 +33,8 @@ def as_state_dict(branch: RepControlNet) -> tuple[dict[str, Tensor], dict[str, s
         base = recognise_base({name: weight.shape for name, weight in branch.weights.items()})
         if (base, hash_state_dict(branch.weights)) != (header.base, header.branch_hash):
             raise InvalidInputError(
-                f"the header of '{branch.name}' ({header.base}, {header.branch_hash[:12]}) does not belong to its weights ({base}); "
-                "make a changed branch with RepControlNet.from_weights"
+                f"the header of '{branch.name}' ({header.base}, {header.branch_hash[:12]}) does not belong to its "
+                f"weights ({base}); make a changed branch with RepControlNet.from_weights"
             )
     tensors = _prefixed(BRANCH_PREFIX, branch.weights) | _prefixed(ADAPTER_PREFIX, branch.adapter)
     return tensors, {
@@ -63,7 +63,7 @@ def write_repcontrolnet(branch: RepControlNet, path: str | os.PathLike[str]) -> 
 
 
 def write_adapter(branch: RepControlNet, path: str | os.PathLike[str]) -> None:
-    """Writes the adapter alone, for a model that has the branch folded in; its header still names the branch by its hash.
+    """Writes the adapter alone, for a model that has the branch folded in; its header names the branch by its hash.
 
     Args:
         branch: its weights are left out.

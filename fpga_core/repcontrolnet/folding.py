@@ -12,8 +12,8 @@ def foldable_parameters(unet: nn.Module) -> dict[str, torch.Size]:
     """Names the parameters that a RepControlNet copies: weight and bias of every convolution and linear layer.
 
     Args:
-        unet: the diffusion model. Its layers may be any classes, quantized ones included: what has a weight of two or more
-            dimensions convolves or multiplies, norms have vectors, and embedding tables are left out.
+        unet: the diffusion model. Its layers may be of any class, quantized ones included: what has a weight of two or
+            more dimensions convolves or multiplies, norms have vectors, and embedding tables are left out.
     Returns:
         `<module path>.weight` and `.bias` -> shape, in the order of the modules.
     Source: FPGA section 3.3; time embedding and resampling convolutions are included, norms are not.

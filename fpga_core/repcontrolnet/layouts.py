@@ -25,6 +25,7 @@ ADAPTER_PREFIX = "adapter."
 CONTENTS_BRANCH = "branch"
 CONTENTS_ADAPTER = "adapter"
 HEADER_KEYS = ("version", "contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash")
+OWN_TENSOR = re.compile(r"modal\.|adapter\.\d+\.")
 
 OTHER_FILES = {
     "a whole checkpoint": ("model.diffusion_model.", "first_stage_model."),
@@ -36,7 +37,7 @@ OTHER_FILES = {
     "a VAE": ("encoder.conv_in.", "decoder.conv_in."),
     "a text or image encoder": ("text_model.", "vision_model."),
 }
-"""What a file that is no RepControlNet looks like, and how its tensors are named; the first that matches is told."""
+"""What a file that is no RepControlNet looks like, by parts of its tensors' names; the first that matches is told."""
 
 
 def read_repcontrolnet(
@@ -58,20 +59,16 @@ def read_repcontrolnet(
         CheckpointReadError: the tensors are not those that the file was written with.
     """
     metadata = metadata or {}
-    names = [str(key) for key in state_dict]
-    if metadata.get("format") == FORMAT or any(re.match(r"modal\.|adapter\.\d+\.", key) for key in names):
+    keys = [str(key) for key in state_dict]
+    if metadata.get("format") == FORMAT or any(OWN_TENSOR.match(key) for key in keys):
         _check_tensors(state_dict, name)
         return _read_own_layout(state_dict, metadata, name)
-    if has_twins(names):
+    if has_twins(keys):
         _check_tensors(state_dict, name)
         weights, adapter = convert_diffusers(state_dict, name)
         hint_widths(adapter, name)
         return RepControlNet.from_weights(name, weights, adapter)
-    kind = next(
-        (kind for kind, marks in OTHER_FILES.items() if any(mark in key for mark in marks for key in names)), None
-    )
-    looks = f"it looks like {kind}" if kind else f"it holds {len(names)} entries ({list_names(names)})"
-    raise UnknownFormatError(f"'{name}' is not a RepControlNet: {looks}; choose a RepControlNet file")
+    raise UnknownFormatError(f"'{name}' is not a RepControlNet: {_describe(keys)}; choose a RepControlNet file")
 
 
 def _check_tensors(state_dict: Mapping[str, Tensor], name: str) -> None:
@@ -83,22 +80,26 @@ def _check_tensors(state_dict: Mapping[str, Tensor], name: str) -> None:
             )
 
 
+def _describe(keys: list[str]) -> str:
+    for kind, marks in OTHER_FILES.items():
+        if any(mark in key for mark in marks for key in keys):
+            return f"it looks like {kind}"
+    return f"it holds {len(keys)} entries ({list_names(keys)})" if keys else "it holds no tensors"
+
+
 def _read_own_layout(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str], name: str) -> RepControlNet:
     header = _read_header(metadata, name)
-    weights = {
-        key.removeprefix(BRANCH_PREFIX): tensor for key, tensor in state_dict.items() if key.startswith(BRANCH_PREFIX)
-    }
-    adapter = {
-        key.removeprefix(ADAPTER_PREFIX): tensor for key, tensor in state_dict.items() if key.startswith(ADAPTER_PREFIX)
-    }
+    weights = _without_prefix(BRANCH_PREFIX, state_dict)
+    adapter = _without_prefix(ADAPTER_PREFIX, state_dict)
     if strangers := [key for key in state_dict if not key.startswith((BRANCH_PREFIX, ADAPTER_PREFIX))]:
         raise CheckpointKeyError(
-            f"'{name}' holds tensors that do not belong in a RepControlNet: {list_names(strangers)}; the file is damaged"
+            f"'{name}' holds tensors that do not belong in a RepControlNet ({list_names(strangers)}); the file is damaged"
         )
-    if bool(weights) != (metadata["contents"] == CONTENTS_BRANCH):
+    contents = metadata["contents"]
+    if bool(weights) != (contents == CONTENTS_BRANCH):
         raise CheckpointKeyError(
-            f"the header of '{name}' announces '{metadata['contents']}', but the file holds {len(weights)} '{BRANCH_PREFIX}' tensors; "
-            "the file is damaged"
+            f"the header of '{name}' announces the contents '{contents}', but the file holds {len(weights)} "
+            f"'{BRANCH_PREFIX}' tensors; the file is damaged"
         )
     hint_widths(adapter, name)
     _check_hash("adapter", adapter, metadata["adapter_hash"], name)
@@ -113,33 +114,39 @@ def _read_own_layout(state_dict: Mapping[str, Tensor], metadata: Mapping[str, st
     return RepControlNet(name, header, weights, adapter)
 
 
+def _without_prefix(prefix: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
+
+
+def _check_hash(part: str, tensors: Mapping[str, Tensor], expected: str, name: str) -> None:
+    found = hash_state_dict(tensors)
+    if found != expected:
+        raise CheckpointReadError(
+            f"the {part} of '{name}' is damaged, or was changed after it was written: its hash is {found[:12]}, the "
+            f"header says {expected[:12]}; get the original file"
+        )
+
+
 def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
     if metadata.get("format") != FORMAT:
         raise UnknownFormatError(
-            f"'{name}' has the tensors of a RepControlNet, but its header does not say '{FORMAT}'; a program that saved it again has "
-            "probably dropped the header: use the original file"
+            f"'{name}' has the tensors of a RepControlNet, but its header does not say '{FORMAT}'; a program that saved "
+            "it again has probably dropped the header: use the original file"
         )
     if missing := [key for key in HEADER_KEYS if key not in metadata]:
         raise UnknownFormatError(f"the header of '{name}' lacks {', '.join(missing)}; the file is damaged")
-    version = metadata["version"]
+    version, contents = metadata["version"], metadata["contents"]
     if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
-        raise UnknownFormatError(
-            f"the header of '{name}' gives the version {version!r}, which is not a number; the file is damaged"
-        )
+        raise UnknownFormatError(f"the header of '{name}' gives {version!r} as its version; the file is damaged")
     if int(version) > VERSION:
         raise UnknownFormatError(
-            f"'{name}' is of version {version} of the RepControlNet format, this pack reads up to version {VERSION}; update the pack"
+            f"'{name}' is of version {version} of the RepControlNet format, this pack reads up to version {VERSION}; "
+            "update the pack"
         )
-    if metadata["contents"] not in (CONTENTS_BRANCH, CONTENTS_ADAPTER):
-        raise UnknownFormatError(
-            f"the header of '{name}' gives the contents {metadata['contents']!r}; the file is damaged"
-        )
-    return BranchHeader(
-        metadata["base"],
-        _read_conditions(metadata["conditions"], name),
-        metadata["trained_on"],
-        metadata["branch_hash"],
-    )
+    if contents not in (CONTENTS_BRANCH, CONTENTS_ADAPTER):
+        raise UnknownFormatError(f"the header of '{name}' gives {contents!r} as its contents; the file is damaged")
+    conditions = _read_conditions(metadata["conditions"], name)
+    return BranchHeader(metadata["base"], conditions, metadata["trained_on"], metadata["branch_hash"])
 
 
 def _read_conditions(text: str, name: str) -> tuple[str, ...]:
@@ -149,15 +156,6 @@ def _read_conditions(text: str, name: str) -> tuple[str, ...]:
         conditions = None
     if not isinstance(conditions, list) or not all(isinstance(condition, str) for condition in conditions):
         raise UnknownFormatError(
-            f"the header of '{name}' gives conditions that are not a JSON list of words; the file is damaged"
+            f"the conditions in the header of '{name}' are not a JSON list of words; the file is damaged"
         )
     return tuple(conditions)
-
-
-def _check_hash(part: str, tensors: Mapping[str, Tensor], expected: str, name: str) -> None:
-    found = hash_state_dict(tensors)
-    if found != expected:
-        raise CheckpointReadError(
-            f"the {part} of '{name}' is damaged, or was changed after it was written: its hash is {found[:12]}, the header says "
-            f"{expected[:12]}; get the original file"
-        )

@@ -37,7 +37,7 @@ def check_branch_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -
 
 
 def check_adapter_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> None:
-    """Raises unless the branch's hint encoder can feed the model: all that a model with the branch folded in still needs.
+    """Raises unless the branch's hint encoder can feed the model: all that a model which carries the fold still needs.
 
     Args:
         branch: as read from a file.
