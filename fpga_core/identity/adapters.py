@@ -10,30 +10,18 @@ from enum import Enum
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from ..errors import InvalidInputError, ShapeMismatchError
+from .attention_slots import BlockSlot
 from .identity import Identity
-from .recognisers import ANTELOPEV2, BUFFALO_L, KNOWN_RECOGNISERS, recogniser_name
-from .resampler import FacePlusProjection, FeatureResampler
+from .recognisers import KNOWN_RECOGNISERS, recogniser_name
+from .resampler import FacePlusProjection, FeatureResampler, Resampler
 
 MAX_PORTRAIT_PHOTOS = 5
 
 logger = logging.getLogger(__name__)
-
-
-class BlockSlot(NamedTuple):
-    """A cross-attention layer of a UNet in ComfyUI's terms; the middle block is ("middle", 0).
-
-    Attributes:
-        block: "input", "middle" or "output".
-        number: number of the block among its kind.
-        index: number of the transformer block in it.
-    """
-
-    block: str
-    number: int
-    index: int
 
 
 class KeyValue(NamedTuple):
@@ -81,15 +69,12 @@ class IdentityAdapter:
         kind: which published (or the pack's own) recipe makes the tokens.
         base: architecture that it was trained for: "sd15", "sdxl", or another name.
         resampler: the network that makes the tokens, in the file's dtype; it runs in float32 on the CPU.
-        num_tokens: tokens per identity; FaceID-Portrait makes as many for each photo (`stack_tokens` evens them out).
-        token_dim: width of a token, the model's context width.
         projections: own key/value projections per cross-attention layer; None: the layer's own, shared with the text.
         lora: `<path of a linear layer in ComfyUI's UNet>` -> low-rank change that belongs to the adapter; None: has
             none, or it is switched off.
         branch_hash: hash of the RepControlNet branch that it was trained with, or None.
         recogniser: hash of the recogniser whose embeddings it reads; None: it reads none.
-        clip_model: key of the CLIP-Vision model that it reads; None: any of `clip_dim`.
-        clip_dim: width of the CLIP hidden states that it reads; None: it reads none.
+        clip_model: key of the CLIP-Vision model that it reads; None: any of its width, or none.
         negative: what the negative carries.
         null: trained tokens of the negative, (1, num_tokens, token_dim); only with `Negative.TRAINED_NULL`.
         structure_strength: weight of the CLIP features in FaceID-PlusV2, `s`.
@@ -98,18 +83,32 @@ class IdentityAdapter:
     name: str
     kind: AdapterKind
     base: str
-    resampler: nn.Module
-    num_tokens: int
-    token_dim: int
+    resampler: Resampler
     projections: Mapping[BlockSlot, KeyValue] | None = None
     lora: Mapping[str, LowRank] | None = None
     branch_hash: str | None = None
     recogniser: str | None = None
     clip_model: str | None = None
-    clip_dim: int | None = None
     negative: Negative = Negative.ZERO_INPUTS
     null: Tensor | None = None
     structure_strength: float = 1.0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens per identity; FaceID-Portrait makes as many for each photo (`stack_tokens` evens them out)."""
+        return self.resampler.num_tokens
+
+    @property
+    def token_dim(self) -> int:
+        """Width of a token: the model's context width."""
+        return self.resampler.token_dim
+
+    @property
+    def clip_dim(self) -> int | None:
+        """Width of the CLIP hidden states that it reads; None where it reads none."""
+        if isinstance(self.resampler, FacePlusProjection) or self.kind is AdapterKind.PLUS_FACE:
+            return self.resampler.feature_dim
+        return None
 
     @property
     def description(self) -> str:
@@ -183,7 +182,7 @@ class IdentityAdapter:
         embedding = embedding.float()
         if self.kind in (AdapterKind.INSTANTID, AdapterKind.FACEID_PORTRAIT_UNNORM):
             return embedding
-        return nn.functional.normalize(embedding, dim=-1)
+        return functional.normalize(embedding, dim=-1)
 
     def _recognisers(self, identity: Identity) -> tuple[str, ...]:
         """Recognisers whose embeddings may be used, the right one first.
@@ -213,10 +212,6 @@ class IdentityAdapter:
                 f"identity '{identity.name}' holds hidden states of: {found}; encode the photos with that model"
             )
         return self.clip_model
-
-
-REQUIRED_RECOGNISER = {AdapterKind.INSTANTID: ANTELOPEV2}
-DEFAULT_RECOGNISER = BUFFALO_L
 
 
 def stack_tokens(tokens: Sequence[Tensor]) -> Tensor:

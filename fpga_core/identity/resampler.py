@@ -23,6 +23,7 @@ class FaceProjection(nn.Module):
     def __init__(self, embedding_dim: int, token_dim: int, num_tokens: int) -> None:
         super().__init__()
         self.num_tokens = num_tokens
+        self.token_dim = token_dim
         inner_dim = embedding_dim * EMBEDDING_RATIO
         self.proj = nn.Sequential(
             nn.Linear(embedding_dim, inner_dim), nn.GELU(), nn.Linear(inner_dim, token_dim * num_tokens)
@@ -104,6 +105,9 @@ class FeatureResampler(Perceiver):
         self, feature_dim: int, dim: int, token_dim: int, num_heads: int, num_tokens: int, depth: int = 4
     ) -> None:
         super().__init__(feature_dim, dim, token_dim, num_heads, depth)
+        self.num_tokens = num_tokens
+        self.token_dim = token_dim
+        self.feature_dim = feature_dim
         self.latents = nn.Parameter(torch.randn(1, num_tokens, dim) / dim**0.5)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -122,6 +126,7 @@ class FacePlusProjection(FaceProjection):
         self, embedding_dim: int, feature_dim: int, token_dim: int, num_heads: int, num_tokens: int, depth: int = 4
     ) -> None:
         super().__init__(embedding_dim, token_dim, num_tokens)
+        self.feature_dim = feature_dim
         self.perceiver_resampler = Perceiver(feature_dim, token_dim, token_dim, num_heads, depth)
 
     def forward(self, embedding: Tensor, features: Tensor, shortcut: bool = True, scale: float = 1.0) -> Tensor:
@@ -138,3 +143,7 @@ class FacePlusProjection(FaceProjection):
         tokens = super().forward(embedding)
         structure = self.perceiver_resampler.resample(tokens, features)
         return tokens + scale * structure if shortcut else structure
+
+
+Resampler = FaceProjection | FeatureResampler
+"""Either kind of network; FacePlusProjection is a FaceProjection."""

@@ -1,0 +1,256 @@
+"""Identity adapter files, recognised by their tensors, never by their names.
+
+A public file holds two groups of tensors, `image_proj` (the network that makes the tokens) and `ip_adapter` (what belongs
+to the model's attention layers), nested as dictionaries (`.bin`) or as prefixes (`.safetensors`). docs/formats.md has the
+table; the pack's own files are read by `export`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import check_keys, check_shapes, list_names
+from ..errors import BaseModelError, CheckpointKeyError, InvalidInputError, UnknownFormatError
+from .adapters import AdapterKind, IdentityAdapter, KeyValue, LowRank
+from .attention_slots import KNOWN_LAYOUTS, AttentionLayout
+from .export import is_fpga_adapter, read_fpga_adapter
+from .identity import EMBEDDING_DIM
+from .recognisers import ANTELOPEV2, BUFFALO_L
+from .resampler import Resampler
+from .resampler_loading import file_shape, has_perceiver, load_face_projection, load_feature_resampler
+
+FACEID_TOKENS = 4
+NETWORK, LAYERS = "image_proj.", "ip_adapter."
+KNOWN_FILES = "an IP-Adapter FaceID, plus-face, InstantID or FPGA adapter file"
+
+
+class Variant(str, Enum):
+    """Which of two adapters a file is, where both have the same tensors."""
+
+    AUTO = "auto"
+    """FaceID-PlusV2 rather than V1; InstantID rather than FaceID-Portrait for unnormalised embeddings."""
+    PLUS_V1 = "plus_v1"
+    PLUS_V2 = "plus_v2"
+    INSTANTID = "instantid"
+    PORTRAIT_UNNORM = "portrait_unnorm"
+
+
+VARIANT_KINDS: Mapping[Variant, AdapterKind] = MappingProxyType(
+    {
+        Variant.PLUS_V1: AdapterKind.FACEID_PLUS,
+        Variant.PLUS_V2: AdapterKind.FACEID_PLUS_V2,
+        Variant.INSTANTID: AdapterKind.INSTANTID,
+        Variant.PORTRAIT_UNNORM: AdapterKind.FACEID_PORTRAIT_UNNORM,
+    }
+)
+"""What the choice of a variant makes of a file."""
+
+RECOGNISERS: Mapping[AdapterKind, str | None] = MappingProxyType(
+    {
+        AdapterKind.FACEID: BUFFALO_L,
+        AdapterKind.FACEID_PLUS: BUFFALO_L,
+        AdapterKind.FACEID_PLUS_V2: BUFFALO_L,
+        AdapterKind.FACEID_PORTRAIT: BUFFALO_L,
+        AdapterKind.FACEID_PORTRAIT_UNNORM: BUFFALO_L,
+        AdapterKind.PLUS_FACE: None,
+        AdapterKind.INSTANTID: ANTELOPEV2,
+    }
+)
+"""The recogniser that each public adapter was trained with."""
+
+
+def read_identity_adapter(
+    state: Mapping[str, Any],
+    metadata: Mapping[str, str] | None,
+    name: str,
+    variant: Variant = Variant.AUTO,
+    use_lora: bool = True,
+    structure_strength: float = 1.0,
+    layouts: Sequence[AttentionLayout] = KNOWN_LAYOUTS,
+) -> IdentityAdapter:
+    """Recognises an identity adapter, the pack's own or a public one, and checks every tensor.
+
+    Args:
+        state: what the file holds, nested or flat.
+        metadata: text entries of the file's header; None or empty where the file type has none.
+        name: how messages call the file.
+        variant: which adapter it is, where the tensors leave two.
+        use_lora: whether the LoRA inside a FaceID file is kept.
+        structure_strength: weight of the CLIP features in FaceID-PlusV2, `s`.
+        layouts: architectures that a public adapter may be for.
+    Returns:
+        The adapter; its tensors are those of `state`.
+    Raises:
+        UnknownFormatError: the tensors are of no layout that the pack knows.
+        CheckpointKeyError, CheckpointShapeError: tensors are missing, do not belong, or have a wrong shape.
+        CheckpointReadError: the tensors are not those that the file was written with.
+        BaseModelError: the adapter is for another architecture.
+        InvalidInputError: the variant is none that the file can be.
+    """
+    if is_fpga_adapter(state, metadata or {}):
+        if variant is not Variant.AUTO:
+            raise InvalidInputError(f"'{name}' is an FPGA adapter, which has no variants; set the variant to 'auto'")
+        return read_fpga_adapter(state, metadata or {}, name)
+    network, layers = _split_groups(state, name)
+    has_lora = any("_lora." in key for key in layers)
+    resampler, kinds = _recognise_network(network, has_lora, name)
+    kind = _choose_kind(kinds, variant, name)
+    layout = _choose_layout(resampler.token_dim, layers, layouts, name)
+    lora_layers = _lora_layers(layout) if has_lora else {}
+    _check_layers(layers, layout, lora_layers, name)
+    lora = {
+        path: LowRank(layers[f"{key}.down.weight"], layers[f"{key}.up.weight"])
+        for key, (path, _) in lora_layers.items()
+    }
+    return IdentityAdapter(
+        name=name,
+        kind=kind,
+        base=layout.base,
+        resampler=resampler,
+        projections=MappingProxyType(
+            {
+                slot: KeyValue(layers[f"{2 * number + 1}.to_k_ip.weight"], layers[f"{2 * number + 1}.to_v_ip.weight"])
+                for number, slot in enumerate(layout.widths)
+            }
+        ),
+        lora=MappingProxyType(lora) if has_lora and use_lora else None,
+        recogniser=RECOGNISERS[kind],
+        structure_strength=structure_strength,
+    )
+
+
+def _split_groups(state: Mapping[str, Any], name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of the groups `image_proj` and `ip_adapter`, without the groups' names."""
+    flat: dict[str, Any] = {}
+    for key, value in state.items():
+        flat |= (
+            {f"{key}.{part}": tensor for part, tensor in value.items()} if isinstance(value, Mapping) else {key: value}
+        )
+    network, layers = (
+        {key.removeprefix(group): tensor for key, tensor in flat.items() if str(key).startswith(group)}
+        for group in (NETWORK, LAYERS)
+    )
+    if not network and not layers and any("lora" in str(key) for key in flat):
+        raise UnknownFormatError(
+            f"'{name}' is a LoRA, not an identity adapter; the LoRA of a FaceID adapter is also inside the adapter's own "
+            "file: load that one, the separate LoRA is not needed"
+        )
+    for group, tensors in ((NETWORK, network), (LAYERS, layers)):
+        if not tensors:
+            raise UnknownFormatError(
+                f"'{name}' holds no '{group}' tensors, so it is not an identity adapter (it holds "
+                f"{list_names(map(str, flat)) or 'nothing'}); choose {KNOWN_FILES}"
+            )
+    if strangers := [str(key) for key in flat if not str(key).startswith((NETWORK, LAYERS))]:
+        raise CheckpointKeyError(
+            f"'{name}' holds tensors that do not belong in an identity adapter: {list_names(strangers)}; the file is "
+            "damaged: download it again"
+        )
+    for key, tensor in flat.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise UnknownFormatError(
+                f"'{key}' of '{name}' is {kind}, not a floating-point tensor; the file is damaged: download it again"
+            )
+    return network, layers
+
+
+def _recognise_network(
+    network: Mapping[str, Tensor], has_lora: bool, name: str
+) -> tuple[Resampler, tuple[AdapterKind, ...]]:
+    """The resampler, and what the file can be, the likelier first."""
+    for marker, what in (
+        ("proj.weight", "a plain IP-Adapter, which follows the style of a picture rather than a face"),
+        ("proj.3.weight", "an IP-Adapter full-face"),
+    ):
+        if marker in network:
+            raise UnknownFormatError(f"'{name}' is {what}; choose {KNOWN_FILES}")
+    if has_perceiver(network):
+        resampler = load_face_projection(network, name, NETWORK)
+        return resampler, (AdapterKind.FACEID_PLUS_V2, AdapterKind.FACEID_PLUS)
+    if "latents" in network:
+        resampler = load_feature_resampler(network, name, NETWORK)
+        if resampler.feature_dim == EMBEDDING_DIM:
+            return resampler, (AdapterKind.INSTANTID, AdapterKind.FACEID_PORTRAIT_UNNORM)
+        return resampler, (AdapterKind.PLUS_FACE,)
+    if "proj.2.weight" in network:
+        resampler = load_face_projection(network, name, NETWORK)
+        is_faceid = has_lora or resampler.num_tokens == FACEID_TOKENS
+        return resampler, (AdapterKind.FACEID if is_faceid else AdapterKind.FACEID_PORTRAIT,)
+    raise UnknownFormatError(
+        f"the '{NETWORK}' tensors of '{name}' are of no layout that the pack knows ({list_names(network)}); choose "
+        f"{KNOWN_FILES}"
+    )
+
+
+def _choose_kind(kinds: tuple[AdapterKind, ...], variant: Variant, name: str) -> AdapterKind:
+    if variant is Variant.AUTO:
+        return kinds[0]
+    if VARIANT_KINDS[variant] not in kinds:
+        possible = [Variant.AUTO, *(choice for choice, kind in VARIANT_KINDS.items() if kind in kinds)]
+        raise InvalidInputError(
+            f"'{name}' is {kinds[0].value} by its tensors and cannot be '{variant.value}'; set the variant to "
+            + " or ".join(choice.value for choice in possible)
+        )
+    return VARIANT_KINDS[variant]
+
+
+def _choose_layout(
+    token_dim: int, layers: Mapping[str, Tensor], layouts: Sequence[AttentionLayout], name: str
+) -> AttentionLayout:
+    """The architecture whose context is `token_dim` wide, and of several the one with as many blocks as the file."""
+    fitting = [layout for layout in layouts if layout.token_dim == token_dim]
+    if not fitting:
+        known = ", ".join(f"{layout.base} ({layout.token_dim})" for layout in layouts)
+        raise BaseModelError(
+            f"the tokens of '{name}' are {token_dim} wide, which fits none of the architectures that the pack has a table "
+            f"of: {known}; choose an adapter for one of these"
+        )
+    num_blocks = sum(key.endswith(".to_k_ip.weight") for key in layers)
+    return next((layout for layout in fitting if len(layout.widths) == num_blocks), fitting[0])
+
+
+def _check_layers(
+    layers: Mapping[str, Tensor],
+    layout: AttentionLayout,
+    lora_layers: Mapping[str, tuple[str, tuple[int, int]]],
+    name: str,
+) -> None:
+    """Raises unless `layers` are the projections and the LoRA of every attention layer, in the right shapes.
+
+    The attention layers are numbered in the order of diffusers' `attn_processors`, two per transformer block: even numbers
+    are self attention, odd ones cross attention.
+    """
+    expected: dict[str, torch.Size] = {}
+    for number, width in enumerate(layout.widths.values()):
+        for part in ("k", "v"):
+            expected[f"{LAYERS}{2 * number + 1}.to_{part}_ip.weight"] = torch.Size((width, layout.token_dim))
+    for key, (_, (num_rows, num_columns)) in lora_layers.items():
+        rank = file_shape(layers, f"{key}.down.weight", 2, name)[0]
+        expected[f"{LAYERS}{key}.down.weight"] = torch.Size((rank, num_columns))
+        expected[f"{LAYERS}{key}.up.weight"] = torch.Size((num_rows, rank))
+    found = {LAYERS + key: tensor for key, tensor in layers.items()}
+    check_keys(name, found, expected)
+    check_shapes(name, found, expected)
+
+
+def _lora_layers(layout: AttentionLayout) -> dict[str, tuple[str, tuple[int, int]]]:
+    """`<number>.to_q_lora` and so on -> (path of the layer in ComfyUI's UNet, (rows, columns) of its weight)."""
+    layers: dict[str, tuple[str, tuple[int, int]]] = {}
+    for number, (slot, width) in enumerate(layout.widths.items()):
+        for key, attention, context_dim in (
+            (2 * number, "attn1", width),
+            (2 * number + 1, "attn2", layout.token_dim),
+        ):
+            path = f"{slot.module_path}.{attention}"
+            layers[f"{key}.to_q_lora"] = (f"{path}.to_q", (width, width))
+            layers[f"{key}.to_k_lora"] = (f"{path}.to_k", (width, context_dim))
+            layers[f"{key}.to_v_lora"] = (f"{path}.to_v", (width, context_dim))
+            layers[f"{key}.to_out_lora"] = (f"{path}.to_out.0", (width, width))
+    return layers

@@ -1,0 +1,174 @@
+"""The pack's own identity adapter file, "FPGA identity adapter" in docs/formats.md: written and read here.
+
+Its tokens share the key/value projections of the text, so it holds a resampler and nothing of the model's layers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoints import check_keys, hash_state_dict, list_names, write_safetensors
+from ..errors import (
+    CheckpointKeyError,
+    CheckpointReadError,
+    CheckpointShapeError,
+    InvalidInputError,
+    UnknownFormatError,
+)
+from .adapters import AdapterKind, IdentityAdapter, Negative
+from .resampler import FacePlusProjection, FaceProjection
+from .resampler_loading import load_face_projection
+
+FORMAT = "fpga-identity-adapter"
+VERSION = 1
+NETWORK = "resampler."
+NULL = "null_tokens"
+HEADER_KEYS = ("version", "base", "negative", "recogniser", "clip_model", "branch_hash", "tensors_hash")
+NEGATIVES = (Negative.TRAINED_NULL, Negative.SAME_TOKENS)
+
+
+def write_fpga_adapter(adapter: IdentityAdapter, path: str | os.PathLike[str]) -> None:
+    """Writes an adapter of kind FPGA as one safetensors file.
+
+    Args:
+        adapter: to be written; reading the file gives the same tensors and header.
+        path: the file; its folder exists.
+    Raises:
+        InvalidInputError: the adapter is not one that the format can hold.
+        CheckpointError: the file cannot be written.
+    """
+    write_safetensors(path, *as_state_dict(adapter))
+
+
+def as_state_dict(adapter: IdentityAdapter) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of the file that `read_fpga_adapter` reads as this adapter.
+
+    Raises:
+        InvalidInputError: the adapter is not one that the format can hold.
+    """
+    check_fpga_adapter(adapter)
+    tensors = {NETWORK + key: tensor for key, tensor in adapter.resampler.state_dict().items()}
+    if adapter.null is not None:
+        tensors[NULL] = adapter.null
+    return tensors, {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "base": adapter.base,
+        "negative": adapter.negative.value,
+        "recogniser": adapter.recogniser or "",
+        "clip_model": adapter.clip_model or "",
+        "branch_hash": adapter.branch_hash or "",
+        "tensors_hash": hash_state_dict(tensors),
+    }
+
+
+def check_fpga_adapter(adapter: IdentityAdapter) -> None:
+    """Raises unless an adapter is one that the FPGA format can hold.
+
+    Raises:
+        InvalidInputError: it is of another kind, or its parts do not fit together.
+    """
+    reads_clip = isinstance(adapter.resampler, FacePlusProjection)
+    null_shape = None if adapter.null is None else tuple(adapter.null.shape)
+    faults = {
+        f"it is {adapter.kind.value}, not FPGA": adapter.kind is not AdapterKind.FPGA,
+        "its resampler is not a face projection": not isinstance(adapter.resampler, FaceProjection),
+        "it has projections or a LoRA of its own": adapter.projections is not None or adapter.lora is not None,
+        f"its negative is '{adapter.negative.value}'": adapter.negative not in NEGATIVES,
+        f"its null tokens are {null_shape}": null_shape
+        != ((1, adapter.num_tokens, adapter.token_dim) if adapter.negative is Negative.TRAINED_NULL else None),
+        "it does not name its recogniser": not adapter.recogniser,
+        "it names a CLIP-Vision model, and its resampler reads none, or the other way round": reads_clip
+        != bool(adapter.clip_model),
+        "the strength of its structure is not 1": adapter.structure_strength != 1,
+    }
+    if found := [fault for fault, is_so in faults.items() if is_so]:
+        raise InvalidInputError(
+            f"the adapter '{adapter.name}' cannot be an FPGA identity adapter: {'; '.join(found)}; docs/formats.md says "
+            "what one holds"
+        )
+
+
+def is_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str]) -> bool:
+    """Whether a file is, or was meant to be, an FPGA identity adapter."""
+    return metadata.get("format") == FORMAT or any(str(key).startswith(NETWORK) for key in state)
+
+
+def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], name: str) -> IdentityAdapter:
+    """Reads an FPGA identity adapter.
+
+    Args:
+        state: the file's tensors.
+        metadata: text entries of its header.
+        name: how messages call the file.
+    Returns:
+        The adapter; its tensors are those of `state`.
+    Raises:
+        UnknownFormatError: the header is missing, damaged, or of a newer version.
+        CheckpointKeyError, CheckpointShapeError: tensors are missing, do not belong, or have a wrong shape.
+        CheckpointReadError: the tensors are not those that the file was written with.
+    """
+    negative = _check_header(metadata, name)
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise UnknownFormatError(f"'{key}' of '{name}' is not a floating-point tensor; the file is damaged")
+    network = {key.removeprefix(NETWORK): tensor for key, tensor in state.items() if key.startswith(NETWORK)}
+    others = [NULL] if negative is Negative.TRAINED_NULL else []
+    check_keys(name, [key for key in state if not key.startswith(NETWORK)], others)
+    resampler = load_face_projection(network, name, NETWORK)
+    null = state.get(NULL)
+    if null is not None and null.shape != (1, resampler.num_tokens, resampler.token_dim):
+        raise CheckpointShapeError(
+            f"'{NULL}' of '{name}' is {tuple(null.shape)}, its resampler makes (1, {resampler.num_tokens}, "
+            f"{resampler.token_dim}); the file is damaged"
+        )
+    if isinstance(resampler, FacePlusProjection) != bool(metadata["clip_model"]):
+        raise CheckpointKeyError(
+            f"the header of '{name}' names the CLIP-Vision model '{metadata['clip_model']}', which does not fit its "
+            "tensors; the file is damaged"
+        )
+    if hash_state_dict(state) != metadata["tensors_hash"]:
+        raise CheckpointReadError(f"the tensors of '{name}' are not those that it was written with; download it again")
+    return IdentityAdapter(
+        name=name,
+        kind=AdapterKind.FPGA,
+        base=metadata["base"],
+        resampler=resampler,
+        branch_hash=metadata["branch_hash"] or None,
+        recogniser=metadata["recogniser"],
+        clip_model=metadata["clip_model"] or None,
+        negative=negative,
+        null=null,
+    )
+
+
+def _check_header(metadata: Mapping[str, str], name: str) -> Negative:
+    if metadata.get("format") != FORMAT:
+        raise UnknownFormatError(
+            f"'{name}' has the tensors of an FPGA identity adapter, but its header does not say '{FORMAT}'; a program "
+            "that saved it again has probably dropped the header: use the original file"
+        )
+    if missing := [key for key in HEADER_KEYS if key not in metadata]:
+        raise UnknownFormatError(f"the header of '{name}' lacks {list_names(missing)}; the file is damaged")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", metadata["version"]):
+        raise UnknownFormatError(
+            f"the header of '{name}' gives the version {metadata['version']!r}, which is not a number; the file is damaged"
+        )
+    if int(metadata["version"]) > VERSION:
+        raise UnknownFormatError(
+            f"'{name}' is of version {metadata['version']} of the FPGA identity adapter format, this pack reads up to "
+            f"version {VERSION}; update the pack"
+        )
+    if not metadata["recogniser"]:
+        raise UnknownFormatError(f"the header of '{name}' does not name a recogniser; the file is damaged")
+    if metadata["negative"] not in [negative.value for negative in NEGATIVES]:
+        raise UnknownFormatError(
+            f"the header of '{name}' says that the negative carries {metadata['negative']!r}, which is none of "
+            f"{', '.join(negative.value for negative in NEGATIVES)}; the file is damaged or newer than this pack"
+        )
+    return Negative(metadata["negative"])
