@@ -1,8 +1,8 @@
 """Identity adapter files, recognised by their tensors, never by their names.
 
-A public file holds two groups of tensors, `image_proj` (the network that makes the tokens) and `ip_adapter` (what belongs
-to the model's attention layers), nested as dictionaries (`.bin`) or as prefixes (`.safetensors`). docs/formats.md has the
-table; the pack's own files are read by `export`.
+A public file holds two groups of tensors, `image_proj` (the network that makes the tokens) and `ip_adapter` (what
+belongs to the model's attention layers), nested as dictionaries (`.bin`) or as prefixes (`.safetensors`).
+docs/formats.md has the table; the pack's own files are read by `export`.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def _split_groups(state: Mapping[str, Any], name: str) -> tuple[dict[str, Tensor
     )
     if not network and not layers and any("lora" in str(key) for key in flat):
         raise UnknownFormatError(
-            f"'{name}' is a LoRA, not an identity adapter; the LoRA of a FaceID adapter is also inside the adapter's own "
-            "file: load that one, the separate LoRA is not needed"
+            f"'{name}' is a LoRA, not an identity adapter; the LoRA of a FaceID adapter is also inside the adapter's "
+            "own file: load that one, the separate LoRA is not needed"
         )
     for group, tensors in ((NETWORK, network), (LAYERS, layers)):
         if not tensors:
@@ -209,8 +209,8 @@ def _choose_layout(
     if not fitting:
         known = ", ".join(f"{layout.base} ({layout.token_dim})" for layout in layouts)
         raise BaseModelError(
-            f"the tokens of '{name}' are {token_dim} wide, which fits none of the architectures that the pack has a table "
-            f"of: {known}; choose an adapter for one of these"
+            f"the tokens of '{name}' are {token_dim} wide, which fits none of the architectures that the pack has a "
+            f"table of: {known}; choose an adapter for one of these"
         )
     num_blocks = sum(key.endswith(".to_k_ip.weight") for key in layers)
     return next((layout for layout in fitting if len(layout.widths) == num_blocks), fitting[0])
@@ -224,8 +224,8 @@ def _check_layers(
 ) -> None:
     """Raises unless `layers` are the projections and the LoRA of every attention layer, in the right shapes.
 
-    The attention layers are numbered in the order of diffusers' `attn_processors`, two per transformer block: even numbers
-    are self attention, odd ones cross attention.
+    The attention layers are numbered in the order of diffusers' `attn_processors`, two per transformer block: even
+    numbers are self attention, odd ones cross attention.
     """
     expected: dict[str, torch.Size] = {}
     for number, width in enumerate(layout.widths.values()):

@@ -23,7 +23,7 @@ class BlockSlot(NamedTuple):
 
     @property
     def module_path(self) -> str:
-        """Path of the transformer block in ComfyUI's UNet; its attention layers are `.attn1` (self) and `.attn2` (cross)."""
+        """Path of the transformer block in ComfyUI's UNet, which holds `.attn1` (self) and `.attn2` (cross attention)."""
         if self.block == "middle":
             return f"middle_block.1.transformer_blocks.{self.index}"
         return f"{self.block}_blocks.{self.number}.1.transformer_blocks.{self.index}"
@@ -36,7 +36,8 @@ class AttentionLayout:
     Attributes:
         base: name of the architecture.
         token_dim: width of the context that cross attention reads.
-        widths: slot -> width of its attention layers, in the order of diffusers' `attn_processors`: down, up, middle last.
+        widths: slot -> width of its attention layers, in the order of diffusers' `attn_processors`: down, up, and the
+            middle last.
     """
 
     base: str
@@ -49,8 +50,8 @@ def attention_layout(base: str, unet_config: Mapping[str, Any]) -> AttentionLayo
 
     Args:
         base: name of the architecture.
-        unet_config: ComfyUI's description of it: `model_channels`, `channel_mult`, `num_res_blocks`, `transformer_depth`,
-            `transformer_depth_middle`, `transformer_depth_output`, `context_dim`.
+        unet_config: ComfyUI's description of it: `model_channels`, `channel_mult`, `num_res_blocks`, `context_dim`,
+            `transformer_depth`, `transformer_depth_middle`, `transformer_depth_output`.
     Returns:
         The layout.
     Source: the constructors of ComfyUI's `UNetModel` (which takes the output depths from the list's end) and diffusers'

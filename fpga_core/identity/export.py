@@ -89,8 +89,8 @@ def check_fpga_adapter(adapter: IdentityAdapter) -> None:
     }
     if found := [fault for fault, is_so in faults.items() if is_so]:
         raise InvalidInputError(
-            f"the adapter '{adapter.name}' cannot be an FPGA identity adapter: {'; '.join(found)}; docs/formats.md says "
-            "what one holds"
+            f"the adapter '{adapter.name}' cannot be an FPGA identity adapter: {'; '.join(found)}; docs/formats.md "
+            "says what one holds"
         )
 
 
@@ -157,7 +157,8 @@ def _check_header(metadata: Mapping[str, str], name: str) -> Negative:
         raise UnknownFormatError(f"the header of '{name}' lacks {list_names(missing)}; the file is damaged")
     if not re.fullmatch(r"[1-9][0-9]{0,8}", metadata["version"]):
         raise UnknownFormatError(
-            f"the header of '{name}' gives the version {metadata['version']!r}, which is not a number; the file is damaged"
+            f"the header of '{name}' gives the version {metadata['version']!r}, which is not a number; the file is "
+            "damaged"
         )
     if int(metadata["version"]) > VERSION:
         raise UnknownFormatError(
