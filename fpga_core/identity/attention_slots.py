@@ -23,7 +23,7 @@ class BlockSlot(NamedTuple):
 
     @property
     def module_path(self) -> str:
-        """Path of the transformer block in ComfyUI's UNet, which holds `.attn1` (self) and `.attn2` (cross attention)."""
+        """Path of the transformer block in ComfyUI's UNet; it holds `.attn1` (self) and `.attn2` (cross attention)."""
         if self.block == "middle":
             return f"middle_block.1.transformer_blocks.{self.index}"
         return f"{self.block}_blocks.{self.number}.1.transformer_blocks.{self.index}"
