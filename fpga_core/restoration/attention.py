@@ -1,0 +1,96 @@
+"""What happens at one self-attention layer: its output is recorded during the inversion and fused during the restoration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..shapes import Extent, token_grid
+from .feature_cache import AttentionSlot, FeatureCache
+from .fusion import FusionSettings, as_cells, fuse
+from .inversion import StepCounter
+
+
+def mask_on_grid(mask: Tensor, num_tokens: int) -> Tensor:
+    """The mask averaged over the cells of an attention layer.
+
+    Args:
+        mask: M in [0, 1], (batch, 1, height, width), latent pixels.
+        num_tokens: number of tokens of the layer.
+    Returns:
+        (batch, num_tokens, 1), the dtype and device of `mask`.
+    Raises:
+        ShapeMismatchError: no level of the UNet has that many tokens.
+    """
+    grid = token_grid(Extent(width=mask.shape[-1], height=mask.shape[-2]), num_tokens)
+    return as_cells(F.interpolate(mask, size=(grid.height, grid.width), mode="area"))
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionRecorder:
+    """Keeps self-attention outputs of the inversion, SA^C of Alg. 1.
+
+    Attributes:
+        cache: where they go.
+        counter: the sampler's step; nothing is recorded while it is None.
+        mask: M, (batch, 1, height, width), latent pixels; None is enough in full mode.
+    """
+
+    cache: FeatureCache
+    counter: StepCounter
+    mask: Tensor | None
+
+    def record(self, features: Tensor, slot: AttentionSlot) -> None:
+        """Keeps the output of one layer, (batch, tokens, channels), if the plan has it."""
+        step = self.counter.current
+        if step is None or not self.cache.wants(step, slot):
+            return
+        mask = None if self.mask is None else mask_on_grid(self.mask.to(features.device), features.shape[1])
+        self.cache.record(step, slot, features, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionFusion:
+    """Fuses recorded self-attention outputs into the restoration's, SA^R of Alg. 1.
+
+    Attributes:
+        cache: a finished inversion.
+        counter: the sampler's step; nothing is fused while it is None.
+        mask: M, (batch, 1, height, width), latent pixels.
+        settings: style source and strengths; steps and layers are those that the cache recorded.
+        layers: slots that are fused.
+    """
+
+    cache: FeatureCache
+    counter: StepCounter
+    mask: Tensor
+    settings: FusionSettings
+    layers: frozenset[AttentionSlot]
+
+    def fuse(self, features: Tensor, slot: AttentionSlot) -> Tensor:
+        """The output of one layer after fusion.
+
+        Args:
+            features: (chunks * batch, tokens, channels), the chunks being cond and uncond.
+        Returns:
+            The same shape, dtype and device.
+        Source: FPGA Alg. 1, line 6.
+        """
+        step = self.counter.current
+        if step is None or slot not in self.layers:
+            return features
+        mask = mask_on_grid(self.mask.to(features.device), features.shape[1])
+        chunks = features.unflatten(0, (-1, mask.shape[0]))  # (chunks, batch, tokens, channels)
+        cached = self.cache.background(step, slot)
+        style = self.cache.style(step, slot, self.settings.style_source, mask)
+        fused = fuse(
+            chunks,
+            chunks if cached is None else cached.to(features.device),
+            mask,
+            style,
+            self.settings.style_strength,
+            self.settings.attention_strength,
+        )
+        return fused.flatten(0, 1)

@@ -1,0 +1,250 @@
+"""What an inversion leaves for the restoration: latents and self-attention outputs, step by step, within a budget."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, field
+from enum import Enum
+from types import TracebackType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInputError
+from .adain import Moments, masked_moments
+from .fusion import FusionSettings, StyleSource
+
+MIB = 1 << 20
+
+
+class CacheMode(Enum):
+    """What is kept of each self-attention output.
+
+    FULL: the map itself; outside the mask it is replayed. Hundreds of MiB a face.
+    STATISTICS: its mean and deviation inside and outside the mask; the background then comes from the latents alone.
+    """
+
+    FULL = "full"
+    STATISTICS = "statistics"
+
+
+class AttentionSlot(NamedTuple):
+    """A self-attention layer of a UNet in ComfyUI's terms, e.g. `("input", 4, 0)`; the middle block is `("middle", 0, 0)`."""
+
+    block: str
+    number: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.block} block {self.number}, layer {self.index}"
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """A self-attention layer and the shape of its output for one item: `num_tokens` x `channels`."""
+
+    slot: AttentionSlot
+    num_tokens: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What a run will record, known from shapes before it starts.
+
+    Attributes:
+        mode: maps or statistics.
+        layers: the layers that are recorded.
+        steps: the steps t (1 to `num_steps`) at which they are.
+        num_steps: T; T + 1 latents are kept, from Z_0 to Z_T.
+        latent_shape: (batch, channels, height, width).
+        dtype: of stored maps; latents and statistics are always float32.
+    """
+
+    mode: CacheMode
+    layers: tuple[AttentionLayer, ...]
+    steps: frozenset[int]
+    num_steps: int
+    latent_shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float16
+    slots: frozenset[AttentionSlot] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", frozenset(layer.slot for layer in self.layers))
+
+    @staticmethod
+    def of(
+        mode: CacheMode,
+        layers: tuple[AttentionLayer, ...],
+        settings: FusionSettings,
+        num_steps: int,
+        latent_shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float16,
+    ) -> CachePlan:
+        """The least that a restoration with these settings needs.
+
+        Args:
+            layers: every self-attention layer of the UNet, in the order it runs them.
+        """
+        used = tuple(layer for number, layer in enumerate(layers) if settings.covers_layer(number))
+        steps = frozenset(step for step in range(1, num_steps + 1) if settings.covers_step(step, num_steps))
+        if settings.attention_strength == 0:
+            used = ()
+        return CachePlan(mode, used, steps, num_steps, latent_shape, dtype)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the finished cache."""
+        batch = self.latent_shape[0]
+        latents = (self.num_steps + 1) * math.prod(self.latent_shape) * torch.float32.itemsize
+        if self.mode is CacheMode.FULL:
+            per_step = sum(layer.num_tokens * layer.channels for layer in self.layers) * self.dtype.itemsize
+        else:  # inside and outside the mask: mean, deviation, and whether they are defined
+            per_step = sum(
+                2 * (2 * layer.channels * torch.float32.itemsize + torch.bool.itemsize) for layer in self.layers
+            )
+        return latents + batch * len(self.steps) * per_step
+
+    @property
+    def num_mib(self) -> int:
+        """The smallest budget in whole MiB that holds it."""
+        return math.ceil(self.num_bytes / MIB)
+
+
+class FeatureCache:
+    """Latents and self-attention outputs of one inversion, keyed by the sampler's step counter and the layer's slot.
+
+    Use it as a context manager where the run that fills it also consumes it, so that it is freed on success, error and interrupt
+    alike. Recording is safe from several threads (ComfyUI runs cond and uncond on different GPUs).
+
+    Args:
+        plan: what will be recorded.
+        budget_mib: the most it may take, wherever it is stored.
+        device_bytes: of that, how much may stay on the device it was computed on; the rest spills to CPU memory.
+    Raises:
+        InvalidInputError: the plan does not fit the budget.
+    """
+
+    def __init__(self, plan: CachePlan, budget_mib: int, device_bytes: int = 0) -> None:
+        if plan.num_mib > budget_mib:
+            raise InvalidInputError(
+                f"the inversion cache is limited to {budget_mib} MiB, but {plan.latent_shape[0]} picture(s) of "
+                f"{plan.num_steps} steps need {plan.num_mib} MiB in {plan.mode.value} mode: set cache_budget_mib to {plan.num_mib} "
+                "or more, use fewer steps or layers, or choose statistics mode"
+            )
+        self.plan = plan
+        self._device_bytes = device_bytes
+        self._latents: dict[int, Tensor] = {}
+        self._maps: dict[tuple[int, AttentionSlot], Tensor] = {}
+        self._moments: dict[tuple[int, AttentionSlot], dict[StyleSource, Moments]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> FeatureCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Frees everything stored."""
+        with self._lock:
+            self._latents.clear()
+            self._maps.clear()
+            self._moments.clear()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes stored now."""
+        moments = (entry for both in self._moments.values() for entry in both.values())
+        tensors = (*self._latents.values(), *self._maps.values())
+        return sum(tensor.nbytes for tensor in tensors) + sum(entry.num_bytes for entry in moments)
+
+    def wants(self, step: int, slot: AttentionSlot) -> bool:
+        """Whether the plan records this layer at this step."""
+        return step in self.plan.steps and slot in self.plan.slots
+
+    def record_latent(self, step: int, latent: Tensor) -> None:
+        """Keeps Z_t, (batch, channels, height, width); step 0 is the clean latent."""
+        self._latents[step] = self._stored(latent, torch.float32)
+
+    def latent(self, step: int) -> Tensor:
+        """Z_t as recorded, float32.
+
+        Raises:
+            InvalidInputError: the cache was freed, or the inversion did not get that far.
+        """
+        if step not in self._latents:
+            raise InvalidInputError(
+                f"the inversion holds no latent of step {step} of {self.plan.num_steps}: run the inversion again"
+            )
+        return self._latents[step]
+
+    def record(self, step: int, slot: AttentionSlot, features: Tensor, mask: Tensor | None) -> None:
+        """Keeps a self-attention output, or its statistics. Of several calls for one step and slot the first counts: guidance that
+        runs a perturbed model within the same step does not overwrite the model's own features.
+
+        Args:
+            features: (batch, tokens, channels).
+            mask: (batch, tokens, 1) on the layer's grid; required in statistics mode.
+        """
+        key = (step, slot)
+        if self.plan.mode is CacheMode.FULL:
+            stored = self._stored(features, self.plan.dtype)
+            with self._lock:
+                self._maps.setdefault(key, stored)
+            return
+        if mask is None:
+            raise InvalidInputError(
+                "statistics mode measures inside and outside a mask: connect one, or choose full mode"
+            )
+        sources = (StyleSource.FACE, StyleSource.SURROUNDINGS)
+        measured = {source: self._stored_moments(masked_moments(features, source.weights(mask))) for source in sources}
+        with self._lock:
+            self._moments.setdefault(key, measured)
+
+    def background(self, step: int, slot: AttentionSlot) -> Tensor | None:
+        """The recorded map, (batch, tokens, channels); None in statistics mode."""
+        return self._entry(self._maps, step, slot) if self.plan.mode is CacheMode.FULL else None
+
+    def style(self, step: int, slot: AttentionSlot, source: StyleSource, mask: Tensor) -> Moments | None:
+        """Moments of the recorded map over a style source; None where the source is off.
+
+        Args:
+            mask: (batch, tokens, 1) on the layer's grid. In statistics mode the mask of the inversion counts instead.
+        """
+        if source is StyleSource.OFF:
+            return None
+        if self.plan.mode is CacheMode.STATISTICS:
+            return self._entry(self._moments, step, slot)[source].to(mask.device)
+        return masked_moments(self._entry(self._maps, step, slot).to(mask.device), source.weights(mask))
+
+    def _stored(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """A copy where it will live: on its own device while there is room, otherwise on the CPU."""
+        num_bytes = tensor.numel() * dtype.itemsize
+        with self._lock:
+            fits = tensor.device.type == "cpu" or num_bytes <= self._device_bytes
+            if fits:
+                self._device_bytes -= num_bytes
+        if dtype is torch.float16 and tensor.dtype is not torch.float16:  # saturate rather than overflow to infinity
+            limit = torch.finfo(torch.float16).max
+            tensor = tensor.clamp(-limit, limit)
+        return tensor.detach().to(tensor.device if fits else "cpu", dtype, copy=True)
+
+    def _stored_moments(self, moments: Moments) -> Moments:
+        return Moments(
+            self._stored(moments.mean, torch.float32),
+            self._stored(moments.deviation, torch.float32),
+            self._stored(moments.is_defined, torch.bool),
+        )
+
+    def _entry(self, entries: dict, step: int, slot: AttentionSlot):  # noqa: ANN202 - the value type of `entries`
+        if (step, slot) not in entries:
+            raise InvalidInputError(
+                f"the inversion recorded nothing for {slot} at step {step} of {self.plan.num_steps}: its step and layer ranges must "
+                "cover those of the restoration, and both must use the same model"
+            )
+        return entries[step, slot]

@@ -1,0 +1,112 @@
+"""DDIM inversion in sigma space: from a clean latent to the noise that leads back to it.
+
+In sigma space a latent is `x = x0 + sigma * eps`, and DDIM (eta = 0) is Euler's method on `dx/dsigma = (x - x0) / sigma`. Models enter only
+as `x0 = denoise(x, sigma)`, so eps- and v-prediction need no case of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInputError
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""`x0 = denoise(x, sigma)`: x (batch, channels, height, width) in sigma space, sigma a scalar tensor; returns x's shape."""
+
+
+class StepCounter:
+    """Tells the attention patches which step the sampler is in; they see sigmas only as floats.
+
+    `current` is t of Alg. 1 (1 is the least noisy step) while a model call belongs to that step's record, otherwise None.
+    """
+
+    def __init__(self) -> None:
+        self.current: int | None = None
+
+    @contextmanager
+    def at(self, step: int | None) -> Iterator[None]:
+        self.current = step
+        try:
+            yield
+        finally:
+            self.current = None
+
+
+@dataclass(frozen=True, eq=False)
+class InversionStep:
+    """One finished step of the inversion.
+
+    Attributes:
+        step: t, from 1 to T.
+        sigma: noise level of `latent`.
+        latent: Z_t, (batch, channels, height, width).
+        x0: the model's estimate of the clean latent, same shape.
+        residual: (batch,) relative change `|Z - Z'| / |Z|` of the last repetition: how far the evaluated latent is from solving
+            the step exactly.
+    """
+
+    step: int
+    sigma: Tensor
+    latent: Tensor
+    x0: Tensor
+    residual: Tensor
+
+
+def check_sigmas(sigmas: Tensor) -> None:
+    """Refuses sigmas that do not descend to zero.
+
+    Args:
+        sigmas: (steps + 1,) noise levels as samplers take them, noisiest first.
+    Raises:
+        InvalidInputError: fewer than two, not strictly descending, or not ending at 0.
+    """
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise InvalidInputError(
+            f"sigmas has shape {tuple(sigmas.shape)}; an inversion needs at least one step: connect a scheduler"
+        )
+    if not bool((sigmas[:-1] > sigmas[1:]).all()):
+        raise InvalidInputError("sigmas must descend from step to step, noisiest first, as schedulers give them")
+    if float(sigmas[-1]) != 0.0:
+        raise InvalidInputError(
+            f"sigmas end at {float(sigmas[-1]):.4g}; they must end at 0, where the picture is: use the whole schedule, not a split part"
+        )
+
+
+def invert(
+    denoise: Denoiser, latent: Tensor, sigmas: Tensor, repetitions: int, counter: StepCounter
+) -> Iterator[InversionStep]:
+    """Runs DDIM backwards so that sampling from its end, with the same sigmas, comes back to `latent`.
+
+    The sampling step t evaluates the model at (Z_t, sigma_t), which the inversion does not know yet. It solves
+    `Z_t = Z_{t-1} + (sigma_t - sigma_{t-1}) * noise(Z_t, sigma_t)` by fixed-point repetitions, started with the noise of the step before. The features of the last evaluation are therefore those that the sampling step t will see.
+
+    Args:
+        denoise: the model.
+        latent: Z_0, (batch, channels, height, width).
+        sigmas: (T + 1,) descending to 0, as the sampler will use them.
+        repetitions: model calls per step beyond the first.
+        counter: is set to t during the last call of step t, for the patches that record features.
+    Yields:
+        Steps 1 to T.
+    Source: FPGA Alg. 1, line 2; fixed-point repetitions as in AIDI (Pan et al. 2023).
+    """
+    check_sigmas(sigmas)
+    ascending = sigmas.flip(0)
+    z, noise = latent, torch.zeros_like(latent)
+    for step in range(1, len(ascending)):
+        sigma_before, sigma = ascending[step - 1], ascending[step]
+        z_next = z + (sigma - sigma_before) * noise
+        for repetition in range(repetitions + 1):
+            z_eval = z_next
+            with counter.at(step if repetition == repetitions else None):
+                x0 = denoise(z_eval, sigma)
+            noise = (z_eval - x0) / sigma
+            z_next = z + (sigma - sigma_before) * noise
+        residual = (z_next - z_eval).flatten(1).norm(dim=1) / z_next.flatten(1).norm(dim=1)
+        z = z_next
+        yield InversionStep(step, sigma, z, x0, residual)

@@ -1,0 +1,58 @@
+"""The restoration itself: lines 3 to 9 of Alg. 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .feature_cache import FeatureCache
+from .fusion import FusionSettings, fuse_latent
+from .inversion import Denoiser, StepCounter
+
+
+@dataclass(frozen=True, eq=False)
+class RestorationStep:
+    """One finished step t of the restoration: Z_{t-1}, and the model's estimate of the clean latent that led there."""
+
+    step: int
+    sigma: Tensor
+    latent: Tensor
+    x0: Tensor
+
+
+def restore(
+    denoise: Denoiser,
+    cache: FeatureCache,
+    start: Tensor,
+    sigmas: Tensor,
+    mask: Tensor,
+    settings: FusionSettings,
+    counter: StepCounter,
+) -> Iterator[RestorationStep]:
+    """Samples from the inverted noise while the cached run is fused in.
+
+    Args:
+        denoise: the model with its identity and condition image; its self-attention outputs are fused by a patch that reads `counter`.
+        cache: latents of the inversion.
+        start: Z_T, (batch, channels, height, width) in sigma space.
+        sigmas: (T + 1,) descending to 0, those of the inversion.
+        mask: M in [0, 1], (batch, 1, height, width).
+        settings: what is fused, when and how strongly.
+        counter: is set to t during the model call of a fused step t.
+    Yields:
+        Steps T to 1.
+    Source: FPGA Alg. 1, lines 3-9.
+    """
+    num_steps = len(sigmas) - 1
+    z = start  # line 3
+    for step in range(num_steps, 0, -1):  # line 5
+        sigma, sigma_next = sigmas[num_steps - step], sigmas[num_steps - step + 1]
+        is_fused = settings.covers_step(step, num_steps)
+        with counter.at(step if is_fused else None):
+            x0 = denoise(z, sigma)  # lines 4, 6 and 7: the patch fuses inside
+        z = z + (sigma_next - sigma) * (z - x0) / sigma
+        if is_fused and settings.latent_strength > 0:
+            z = fuse_latent(z, cache.latent(step - 1).to(z), mask, settings)  # line 8
+        yield RestorationStep(step, sigma, z, x0)

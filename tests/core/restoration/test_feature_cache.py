@@ -1,0 +1,171 @@
+"""The feature cache: sizes known beforehand, budgets, first call counts, statistics equal to those of the map, threads."""
+
+import threading
+
+import pytest
+import torch
+from fpga.fpga_core.errors import InvalidInputError
+from fpga.fpga_core.restoration.adain import masked_moments
+from fpga.fpga_core.restoration.feature_cache import AttentionLayer, AttentionSlot, CacheMode, CachePlan, FeatureCache
+from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
+
+LAYERS = tuple(AttentionLayer(AttentionSlot(*slot), tokens, channels) for slot, tokens, channels in [
+    (("input", 1, 0), 64, 8), (("middle", 0, 0), 16, 12), (("output", 2, 1), 64, 8)
+])  # fmt: skip
+SHAPE = (2, 4, 8, 8)
+
+SD15_512 = tuple(
+    AttentionLayer(AttentionSlot(block, number, 0), tokens, channels)
+    for block, number, tokens, channels in [
+        *[("input", n, 4096, 320) for n in (1, 2)], *[("input", n, 1024, 640) for n in (4, 5)],
+        *[("input", n, 256, 1280) for n in (7, 8)], ("middle", 0, 64, 1280), *[("output", n, 256, 1280) for n in (3, 4, 5)],
+        *[("output", n, 1024, 640) for n in (6, 7, 8)], *[("output", n, 4096, 320) for n in (9, 10, 11)],
+    ]
+)  # fmt: skip
+
+
+def plan(mode=CacheMode.FULL, dtype=torch.float32, settings=None, num_steps=3, shape=SHAPE) -> CachePlan:
+    return CachePlan.of(mode, LAYERS, settings or FusionSettings(), num_steps, shape, dtype)
+
+
+def features(layer: AttentionLayer, step: int = 0) -> torch.Tensor:
+    return torch.randn(SHAPE[0], layer.num_tokens, layer.channels, generator=torch.Generator().manual_seed(step))
+
+
+def mask(layer: AttentionLayer) -> torch.Tensor:
+    return torch.rand(SHAPE[0], layer.num_tokens, 1, generator=torch.Generator().manual_seed(9))
+
+
+def fill(cache: FeatureCache) -> None:
+    for step in range(cache.plan.num_steps + 1):
+        cache.record_latent(step, torch.randn(SHAPE))
+        for layer in LAYERS:
+            if cache.wants(step, layer.slot):
+                cache.record(step, layer.slot, features(layer, step), mask(layer))
+
+
+@pytest.mark.parametrize("mode", CacheMode)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("settings", [FusionSettings(), FusionSettings(first_layer=1), FusionSettings(end_percent=0.5)])
+def test_the_planned_size_is_the_recorded_size_to_the_byte(mode, dtype, settings):
+    cache = FeatureCache(plan(mode, dtype, settings), budget_mib=1)
+    fill(cache)
+    assert cache.num_bytes == cache.plan.num_bytes
+    cache.clear()
+    assert cache.num_bytes == 0
+
+
+def test_without_attention_fusion_only_latents_are_planned():
+    settings = FusionSettings(attention_strength=0)
+    assert plan(settings=settings).num_bytes == 4 * 2 * 4 * 64 * 4
+
+
+def test_a_512_crop_of_sd15_at_30_steps():
+    settings, shape = FusionSettings(), (1, 4, 64, 64)
+    statistics = CachePlan.of(CacheMode.STATISTICS, SD15_512, settings, 30, shape)
+    full = CachePlan.of(CacheMode.FULL, SD15_512, settings, 30, shape)
+    assert statistics.num_mib <= 16
+    assert full.num_mib == 663  # 11.55M numbers a step at 2 bytes, 30 times, and 31 latents of 64 KiB
+
+
+def test_a_budget_that_is_too_small_names_the_one_that_would_do():
+    settings, shape = FusionSettings(), (3, 4, 64, 64)
+    wanted = CachePlan.of(CacheMode.FULL, SD15_512, settings, 30, shape)
+    with pytest.raises(
+        InvalidInputError, match=f"512 MiB.*3 picture.*30 steps.*set cache_budget_mib to {wanted.num_mib} or more"
+    ):
+        FeatureCache(wanted, budget_mib=512)
+    FeatureCache(wanted, budget_mib=wanted.num_mib)
+    with pytest.raises(InvalidInputError):
+        FeatureCache(wanted, budget_mib=wanted.num_mib - 1)
+
+
+def test_full_mode_returns_what_was_recorded_and_its_moments():
+    cache, layer = FeatureCache(plan(), 1), LAYERS[1]
+    fill(cache)
+    recorded = features(layer, 2)
+    assert torch.equal(cache.background(2, layer.slot), recorded)
+    style = cache.style(2, layer.slot, StyleSource.SURROUNDINGS, mask(layer))
+    expected = masked_moments(recorded, 1 - mask(layer))
+    assert torch.equal(style.mean, expected.mean) and torch.equal(style.deviation, expected.deviation)
+    assert cache.style(2, layer.slot, StyleSource.OFF, mask(layer)) is None
+
+
+@pytest.mark.parametrize("source", [StyleSource.FACE, StyleSource.SURROUNDINGS])
+def test_statistics_mode_keeps_exactly_the_moments_of_the_map(source):
+    full, statistics = FeatureCache(plan(), 1), FeatureCache(plan(CacheMode.STATISTICS), 1)
+    fill(full)
+    fill(statistics)
+    for layer in LAYERS:
+        a = full.style(1, layer.slot, source, mask(layer))
+        b = statistics.style(1, layer.slot, source, mask(layer))
+        assert (
+            torch.equal(a.mean, b.mean)
+            and torch.equal(a.deviation, b.deviation)
+            and torch.equal(a.is_defined, b.is_defined)
+        )
+        assert statistics.background(1, layer.slot) is None
+
+
+def test_statistics_mode_without_a_mask_says_so():
+    with pytest.raises(InvalidInputError, match="statistics mode measures inside and outside a mask"):
+        FeatureCache(plan(CacheMode.STATISTICS), 1).record(1, LAYERS[0].slot, features(LAYERS[0]), None)
+
+
+def test_of_several_calls_in_a_step_the_first_counts():
+    cache, layer = FeatureCache(plan(), 1), LAYERS[0]
+    cache.record(1, layer.slot, features(layer, 1), None)
+    cache.record(1, layer.slot, features(layer, 2), None)
+    assert torch.equal(cache.background(1, layer.slot), features(layer, 1))
+
+
+def test_a_record_is_a_copy():
+    cache, layer = FeatureCache(plan(), 1), LAYERS[0]
+    changed = features(layer)
+    cache.record(1, layer.slot, changed, None)
+    changed.zero_()
+    assert torch.equal(cache.background(1, layer.slot), features(layer))
+
+
+def test_half_precision_saturates_instead_of_overflowing():
+    cache, layer = FeatureCache(plan(dtype=torch.float16), 1), LAYERS[0]
+    cache.record(1, layer.slot, torch.full((2, 64, 8), -1e6), None)
+    assert torch.isfinite(cache.background(1, layer.slot)).all()
+
+
+def test_missing_entries_say_what_to_do():
+    cache = FeatureCache(plan(), 1)
+    with pytest.raises(InvalidInputError, match="nothing for middle block 0, layer 0 at step 2 of 3"):
+        cache.background(2, LAYERS[1].slot)
+    with pytest.raises(InvalidInputError, match="no latent of step 3 of 3: run the inversion again"):
+        cache.latent(3)
+
+
+def test_leaving_the_context_frees_it_on_errors_too():
+    cache = FeatureCache(plan(), 1)
+    with pytest.raises(KeyboardInterrupt), cache:
+        fill(cache)
+        assert cache.num_bytes > 0
+        raise KeyboardInterrupt
+    assert cache.num_bytes == 0
+
+
+def test_threads_may_record_at_once():
+    cache = FeatureCache(plan(num_steps=200), 64)
+    ready = threading.Barrier(4)
+
+    def record(worker: int) -> None:
+        ready.wait()
+        for step in range(1, 201):
+            if step % 4 == worker:
+                for layer in LAYERS:
+                    cache.record(step, layer.slot, features(layer, step), None)
+
+    workers = [threading.Thread(target=record, args=(worker,)) for worker in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for step in range(1, 201):
+        for layer in LAYERS:
+            assert torch.equal(cache.background(step, layer.slot), features(layer, step))
