@@ -39,20 +39,52 @@ def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32, v_prediction: 
     kind = comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
     device = comfy.model_management.get_torch_device()
     model = comfy.model_base.BaseModel(config, kind, device=device)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.diffusion_model.parameters():
-            fan_in = max(parameter[0].numel(), 1) if parameter.ndim > 1 else 50
-            value = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
-            parameter.copy_(value if parameter.ndim > 1 else value.abs() if parameter.mean() == 1 else value)
+    fill_random(model.diffusion_model, seed)
     return comfy.model_patcher.CoreModelPatcher(
         model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
     )
 
 
+def fill_random(unet: torch.nn.Module, seed: int) -> None:
+    """Seeded weights of a trained network's scale in every parameter, the layers that SD initialises to zero included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 50
+            value = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+            parameter.copy_(value.abs() if parameter.ndim == 1 and parameter.mean() == 1 else value)
+
+
+TINY_SDXL_UNET = {
+    **TINY_UNET,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 1, 1, 2, 2],
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+    "transformer_depth_middle": 2,
+    "num_heads": -1,
+    "num_head_channels": 16,
+    "use_linear_in_transformer": True,
+    "num_classes": "sequential",
+    "adm_in_channels": 6 * 256 + 16,
+}
+
+
+def tiny_sdxl(seed: int = 0) -> comfy.model_patcher.ModelPatcher:
+    """A ModelPatcher around a small UNet of SDXL's layout (context width 64, pooled width 16)."""
+    config = comfy.supported_models.SDXL(dict(TINY_SDXL_UNET))
+    config.unet_config["dtype"] = torch.float32
+    device = comfy.model_management.get_torch_device()
+    model = comfy.model_base.SDXL(config, comfy.model_base.ModelType.EPS, device=device)
+    fill_random(model.diffusion_model, seed)
+    return comfy.model_patcher.CoreModelPatcher(model, device, comfy.model_management.unet_offload_device())
+
+
 def conditioning(seed: int = 1, tokens: int = 7, width: int = 64) -> list:
-    context = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(seed))
-    return [[context, {}]]
+    """A conditioning of random text tokens, with the pooled output that SDXL wants."""
+    generator = torch.Generator().manual_seed(seed)
+    context = torch.randn(1, tokens, width, generator=generator)
+    return [[context, {"pooled_output": torch.randn(1, 16, generator=generator)}]]
 
 
 def sample(model, positive, negative, steps: int = 3, cfg: float = 3.0, seed: int = 5, size=(16, 16), batch: int = 1,

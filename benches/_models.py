@@ -1,0 +1,67 @@
+"""Full-size models with random weights, on the meta device or in memory: the shapes of SD1.5, no download."""
+
+from comfy.cli_args import args
+
+args.use_pytorch_cross_attention = True  # what ComfyUI chooses by itself on a GPU; it is read when comfy.ldm is imported
+
+import comfy.cldm.cldm  # noqa: E402
+import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel  # noqa: E402
+import comfy.model_base  # noqa: E402
+import comfy.model_management  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import comfy.ops  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import torch  # noqa: E402
+
+SD15_UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "context_dim": 768,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "legacy": False,
+}
+TINY_UNET = {**SD15_UNET, "model_channels": 32, "num_heads": 4}
+
+
+def meta_unet() -> torch.nn.Module:
+    return openaimodel.UNetModel(**SD15_UNET, device="meta", operations=comfy.ops.disable_weight_init)
+
+
+def meta_controlnet() -> torch.nn.Module:
+    config = {key: value for key, value in SD15_UNET.items() if key not in ("out_channels", "transformer_depth_output")}
+    return comfy.cldm.cldm.ControlNet(**config, hint_channels=3, device="meta", operations=comfy.ops.disable_weight_init)
+
+
+def random_(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Fills a module's parameters in place with seeded values of a trained network's scale."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                bound = (3 / parameter[0].numel()) ** 0.5
+                parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+            else:
+                parameter.fill_(1.0 if parameter.mean() == 1 else 0.01)
+    return module
+
+
+def random_model(config: dict = SD15_UNET, dtype: torch.dtype = torch.bfloat16) -> comfy.model_patcher.ModelPatcher:
+    """A ModelPatcher around an SD1.5 UNet with random weights, on the device that ComfyUI computes on."""
+    supported = comfy.supported_models.SD15(dict(config))
+    supported.unet_config["dtype"] = dtype
+    device = comfy.model_management.get_torch_device()
+    model = comfy.model_base.BaseModel(supported, comfy.model_base.ModelType.EPS, device=torch.device("cpu"))
+    random_(model.diffusion_model)
+    return comfy.model_patcher.CoreModelPatcher(model, device, comfy.model_management.unet_offload_device())

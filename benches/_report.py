@@ -1,0 +1,58 @@
+"""What every bench does: parse `--json FILE` and `--tiny`, time alternatives in turn, print a table."""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
+    parser.add_argument("--tiny", action="store_true", help="a smoke run on a tiny model; its figures mean nothing")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each alternative is measured")
+    return parser.parse_args()
+
+
+def interleaved(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each alternative, one of each in turn, so that a machine that slows down slows all of them; one warm-up each."""
+    for run in alternatives.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for _ in range(rounds):
+        for name, run in alternatives.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio_rows(seconds: dict[str, list[float]], baseline: str) -> list[dict]:
+    """Median seconds of each alternative, and the median, least and largest ratio to the baseline of the same round."""
+    rows = []
+    for name, values in seconds.items():
+        ratios = [value / base for value, base in zip(values, seconds[baseline], strict=True)]
+        rows.append(
+            {
+                "what": name,
+                "seconds": round(statistics.median(values), 4),
+                f"over {baseline}": round(statistics.median(ratios), 4),
+                "least": round(min(ratios), 4),
+                "largest": round(max(ratios), 4),
+            }
+        )
+    return rows
+
+
+def report(title: str, rows: Sequence[dict], file: Path | None = None) -> None:
+    """Prints rows as a table, and writes them as JSON where a file is named."""
+    columns = list(rows[0])
+    widths = [max(len(str(column)), *(len(str(row[column])) for row in rows)) for column in columns]
+    print(f"\n{title}")
+    print("  ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True)))
+    for row in rows:
+        print("  ".join(str(row[column]).ljust(width) for column, width in zip(columns, widths, strict=True)))
+    if file:
+        file.write_text(json.dumps({"title": title, "rows": list(rows)}, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,33 @@
+"""When in a sampling run a patch acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from comfy.model_sampling import ModelSamplingDiscrete
+
+from ..errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class StepRange:
+    """A part of the sampling schedule, as fractions 0-1 of it: 0 is the noisiest step."""
+
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_percent <= self.end_percent <= 1:
+            raise InvalidInputError(
+                f"start_percent {self.start_percent} and end_percent {self.end_percent} must rise from 0 to 1; swap or correct them"
+            )
+
+    @property
+    def is_whole_run(self) -> bool:
+        return self.start_percent == 0 and self.end_percent == 1
+
+    def contains(self, model_sampling: ModelSamplingDiscrete, sigma: torch.Tensor) -> bool:
+        """Whether the step at `sigma` (batch,) lies in the range; the same rule as ComfyUI's ControlNets."""
+        first, last = map(model_sampling.percent_to_sigma, (self.start_percent, self.end_percent))
+        return last <= float(sigma[0]) <= first
