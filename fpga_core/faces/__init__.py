@@ -1,1 +1,1 @@
-"""Faces and bodies in pictures: the analyser protocol, what it finds, and how it is drawn. A leaf: any package may import it."""
+"""Faces and bodies in pictures: what an analyser is, finds and draws. A leaf: any package may import it."""

@@ -20,8 +20,9 @@ class Face:
     Attributes:
         box: pixels of the picture.
         score: the detector's confidence, 0-1.
-        landmarks: (num_points, 2) pixels, x then y; 5 points (eyes, nose, mouth corners; left to right as seen), 68 (iBUG), 106
-            (insightface) or 468/478 (MediaPipe face mesh); the number of points names the layout. None where only a box is known.
+        landmarks: (num_points, 2) pixels, x then y; 5 points (eyes, nose, mouth corners; left to right as seen), 68
+            (iBUG), 106 (insightface) or 468/478 (MediaPipe face mesh); the number of points names the layout. A point
+            that was not seen is NaN. None where only a box is known.
         embeddings: recogniser hash -> (512,) embedding as the recogniser gave it (not normalised).
     """
 
@@ -45,7 +46,10 @@ class Body:
 
 @dataclass(frozen=True)
 class PictureFaces:
-    """The faces (and bodies, where known) of one picture; what travels on an `FPGA_FACES` socket is a tuple of these, one per picture of the batch."""
+    """The faces (and bodies, where known) of one picture.
+
+    An `FPGA_FACES` socket carries a tuple of these, one per picture of the batch.
+    """
 
     extent: Extent
     faces: tuple[Face, ...] = ()
@@ -63,7 +67,10 @@ class FaceAnalyzer(Protocol):
 
     @property
     def recogniser(self) -> str | None:
-        """Hash that keys this analyser's embeddings (embeddings of different recognisers are not comparable); None if it has none."""
+        """Hash that keys this analyser's embeddings; None if it has none.
+
+        Embeddings of different recognisers are not comparable.
+        """
         ...
 
     def find_faces(self, pictures: Sequence[np.ndarray]) -> list[tuple[Face, ...]]:

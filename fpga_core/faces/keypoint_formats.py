@@ -1,0 +1,205 @@
+"""What ComfyUI's own detectors put on FACE_LANDMARKS and POSE_KEYPOINT sockets, read as faces and bodies.
+
+FACE_LANDMARKS (MediaPipe nodes): `{"frames": [[face, ...], ...], "image_size": (height, width)}`, one frame per
+picture; a face has `landmarks_xy` (478, 2) and `bbox_xyxy` (4,), both in pixels, and `score`.
+
+POSE_KEYPOINT (SDPose, and the OpenPose and DWPose preprocessors): one dictionary per picture in OpenPose's JSON format,
+`{"canvas_width", "canvas_height", "people": [{"pose_keypoints_2d", "face_keypoints_2d", ...}]}`, each list flat x, y,
+confidence. Some writers use pixels of the canvas, others fractions of it; absent lists are None, empty or missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import InvalidInputError, ShapeMismatchError
+from ..geometry import Box
+from ..shapes import Extent
+from .face import Body, Face, PictureFaces
+from .landmarks import check_landmarks, face_outline
+from .skeleton import FROM_BODY_25, NUM_KEYPOINTS
+
+MIN_CONFIDENCE = 0.3
+"""Points of which the detector is less sure count as not seen: the threshold of DWPose and SDPose."""
+
+NUM_FACE_POINTS = 68
+
+ASPECT_TOLERANCE = 0.02
+"""Aspect ratios that differ by less come from rounding sizes to whole pixels."""
+
+
+def read_face_landmarks(payload: object, pictures: Sequence[Extent]) -> tuple[PictureFaces, ...]:
+    """Faces from a FACE_LANDMARKS socket.
+
+    Args:
+        payload: what `MediaPipeFaceLandmarker` gives.
+        pictures: sizes of the pictures that the faces are wanted for; coordinates are scaled to them.
+    Returns:
+        One entry per picture. A single frame serves all pictures.
+    Raises:
+        InvalidInputError: the payload is malformed.
+        ShapeMismatchError: the number of frames or their aspect ratio is not that of the pictures.
+    """
+    frames = _field(payload, "frames", "FACE_LANDMARKS")
+    height, width = _numbers(_field(payload, "image_size", "FACE_LANDMARKS"), 2, "image_size of FACE_LANDMARKS")
+    canvas = _canvas(width, height, "FACE_LANDMARKS")
+    found = []
+    for frame, picture in zip(_frames_for(frames, len(pictures), "FACE_LANDMARKS"), pictures, strict=True):
+        scale = _scale(canvas, picture, "FACE_LANDMARKS")
+        found.append(PictureFaces(picture, tuple(_mesh_face(face, scale) for face in _sequence(frame, "a frame"))))
+    return tuple(found)
+
+
+def read_pose_keypoints(payload: object, pictures: Sequence[Extent]) -> tuple[PictureFaces, ...]:
+    """Faces and bodies from a POSE_KEYPOINT socket.
+
+    Args:
+        payload: one frame in OpenPose's format, or a list of them.
+        pictures: sizes of the pictures that the faces are wanted for; coordinates are scaled to them.
+    Returns:
+        One entry per picture: 68-point faces of which at least half was seen (points that were not are NaN), and every
+        body. A single frame serves all pictures.
+    Raises:
+        InvalidInputError: the payload is malformed.
+        ShapeMismatchError: the number of frames or their aspect ratio is not that of the pictures.
+    """
+    frames = [payload] if isinstance(payload, Mapping) else payload
+    matched = zip(_frames_for(frames, len(pictures), "POSE_KEYPOINT"), pictures, strict=True)
+    return tuple(_read_frame(frame, picture) for frame, picture in matched)
+
+
+def with_bodies(faces: Sequence[PictureFaces], pose_keypoints: object) -> tuple[PictureFaces, ...]:
+    """The same faces, with the bodies of a POSE_KEYPOINT socket (one frame per picture, or one for all)."""
+    poses = read_pose_keypoints(pose_keypoints, [picture.extent for picture in faces])
+    return tuple(replace(picture, bodies=pose.bodies) for picture, pose in zip(faces, poses, strict=True))
+
+
+def _mesh_face(face: object, scale: np.ndarray) -> Face:
+    landmarks = np.asarray(_field(face, "landmarks_xy", "a face of FACE_LANDMARKS"), dtype=np.float32)
+    check_landmarks(landmarks)
+    box = np.asarray(_numbers(_field(face, "bbox_xyxy", "a face of FACE_LANDMARKS"), 4, "bbox_xyxy"))
+    (score,) = _numbers([_field(face, "score", "a face of FACE_LANDMARKS")], 1, "score")
+    return Face(Box(*(box * np.tile(scale, 2)).tolist()), score, landmarks * scale.astype(np.float32))
+
+
+def _read_frame(frame: object, picture: Extent) -> PictureFaces:
+    source = "a frame of POSE_KEYPOINT"
+    size = [_field(frame, "canvas_width", source), _field(frame, "canvas_height", source)]
+    canvas = _canvas(*_numbers(size, 2, "canvas size of POSE_KEYPOINT"), source)
+    people = _sequence(_field(frame, "people", source), "people")
+    body_points = [_triples(person, "pose_keypoints_2d", (18, 25)) for person in people]
+    face_points = [_triples(person, "face_keypoints_2d", (68, 70)) for person in people]
+    seen = [points[points[:, 2] > 0, :2] for points in (*body_points, *face_points) if points is not None]
+    is_normalised = all(np.abs(points).max(initial=0) <= 2 for points in seen)  # nobody fits into two pixels
+    scale = _scale(canvas, picture, source)
+    if is_normalised:
+        scale = scale * (canvas.width, canvas.height)
+    bodies = [_body(points, scale) for points in body_points if points is not None]
+    faces = [_pose_face(points, scale) for points in face_points if points is not None]
+    return PictureFaces(picture, tuple(face for face in faces if face is not None), tuple(bodies))
+
+
+def _body(points: np.ndarray, scale: np.ndarray) -> Body:
+    if len(points) != NUM_KEYPOINTS:
+        points = points[list(FROM_BODY_25)]
+    return Body(np.concatenate([points[:, :2] * scale, points[:, 2:]], axis=1).astype(np.float32))
+
+
+def _pose_face(points: np.ndarray, scale: np.ndarray) -> Face | None:
+    points = points[:NUM_FACE_POINTS]  # the 70-point form repeats the body's eyes at the end
+    is_seen = points[:, 2] >= MIN_CONFIDENCE
+    if is_seen.sum() * 2 < NUM_FACE_POINTS:
+        return None
+    landmarks = np.where(is_seen[:, None], points[:, :2] * scale, np.nan).astype(np.float32)
+    outline = face_outline(landmarks)
+    if outline is None:
+        return None
+    box = Box(*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist())
+    return Face(box, float(points[is_seen, 2].mean()), landmarks)
+
+
+def _triples(person: object, key: str, counts: tuple[int, int]) -> np.ndarray | None:
+    """(num_points, 3) x, y, confidence in [0, 1], which is 0 for an absent point; None for an absent list."""
+    if not isinstance(person, Mapping):
+        raise InvalidInputError(f"a person in POSE_KEYPOINT is a {type(person).__name__}, not a dictionary")
+    flat = person.get(key)
+    if flat is None or len(_sequence(flat, key)) == 0:
+        return None
+    if len(flat) not in [3 * count for count in counts]:
+        raise InvalidInputError(
+            f"{key} has {len(flat)} numbers; expected x, y, confidence for {counts[0]} or {counts[1]} points "
+            f"({3 * counts[0]} or {3 * counts[1]} numbers)"
+        )
+    points = np.array(_numbers(flat, len(flat), key)).reshape(-1, 3)
+    points[(points[:, :2] == -1).all(axis=1), 2] = 0  # how SDPose marks a point outside its heat map
+    points[:, 2] = points[:, 2].clip(0, 1)
+    return points
+
+
+def _scale(canvas: Extent, picture: Extent, source: str) -> np.ndarray:
+    """(x, y) factors from pixels of the canvas to pixels of the picture.
+
+    The preprocessors of controlnet_aux scale the picture to a short side (a multiple of 64) and pad the long one to
+    such a multiple at the right or bottom; some report the padded canvas, and both factors are that of the short side.
+    """
+    factor = min(canvas.width, canvas.height) / min(picture.width, picture.height)
+    padded = Extent(*(64 * math.ceil(round(side * factor) / 64) for side in (picture.width, picture.height)))
+    if canvas == padded:
+        return np.array([1 / factor, 1 / factor])
+    scale = np.array([picture.width / canvas.width, picture.height / canvas.height])
+    if abs(scale[0] / scale[1] - 1) > ASPECT_TOLERANCE:
+        raise ShapeMismatchError(
+            f"{source} belongs to a {canvas} picture, the image is {picture}: connect the image it was detected in"
+        )
+    return scale
+
+
+def _frames_for(frames: object, num_pictures: int, socket: str) -> Sequence:
+    frames = _sequence(frames, f"frames of {socket}")
+    if len(frames) == 1:
+        return list(frames) * num_pictures
+    if len(frames) != num_pictures:
+        raise ShapeMismatchError(
+            f"{socket} holds {len(frames)} frames, the batch has {num_pictures} pictures; detect in the same batch, or "
+            "in one picture, whose frame then serves all"
+        )
+    return frames
+
+
+def _canvas(width: float, height: float, source: str) -> Extent:
+    if width < 1 or height < 1:
+        raise InvalidInputError(
+            f"{source} names a picture of {width:g}x{height:g} pixels; each side must be at least 1"
+        )
+    return Extent(round(width), round(height))
+
+
+def _field(mapping: object, key: str, source: str) -> object:
+    if not isinstance(mapping, Mapping):
+        raise InvalidInputError(
+            f"{source} is a {type(mapping).__name__}, not a dictionary; connect a detector's output"
+        )
+    if key not in mapping:
+        raise InvalidInputError(f"{source} has no '{key}' (it has: {', '.join(map(str, mapping)) or 'nothing'})")
+    return mapping[key]
+
+
+def _sequence(value: object, what: str) -> Sequence:
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        raise InvalidInputError(f"{what} is a {type(value).__name__}, not a list")
+    return value
+
+
+def _numbers(values: object, count: int, what: str) -> list[float]:
+    values = _sequence(values, what)
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{what} holds something that is not a number: {error}") from error
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise InvalidInputError(f"{what} must be {count} finite numbers, got {len(numbers)}: {numbers[:6]}")
+    return numbers

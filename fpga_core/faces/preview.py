@@ -1,0 +1,90 @@
+"""What DetectFaces shows and hands on: numbered boxes on the picture, masks, and ComfyUI's bounding boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from .face import Face, PictureFaces
+from .landmarks import face_outline
+
+BOX_COLOR = (255, 200, 0)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw_numbers(pictures: Sequence[np.ndarray], found: Sequence[PictureFaces]) -> torch.Tensor:
+    """The pictures with a box around each face and its number, counted from 1 in each picture.
+
+    Args:
+        pictures: (height, width, 3) uint8 RGB, all of one size.
+        found: their faces.
+    Returns:
+        (batch, height, width, 3) float32 in [0, 1].
+    """
+    previews = []
+    for picture, faces in zip(pictures, found, strict=True):
+        preview = np.ascontiguousarray(picture).copy()
+        for number, face in enumerate(faces.faces, start=1):
+            _draw_number(preview, face, number)
+        previews.append(preview)
+    return torch.from_numpy(np.stack(previews)).float() / 255
+
+
+def face_masks(found: Sequence[PictureFaces]) -> torch.Tensor:
+    """One mask per face of the whole batch, picture after picture.
+
+    A mask fills the outline of the landmarks, forehead included; where only a box or five points are known, the ellipse
+    inside the box.
+
+    Returns:
+        (num_faces, height, width) float32 in [0, 1]; one empty mask where there is no face at all.
+    """
+    masks = [_face_mask(face, picture) for picture in found for face in picture.faces]
+    if not masks:
+        masks = [np.zeros((found[0].extent.height, found[0].extent.width), np.uint8)]
+    return torch.from_numpy(np.stack(masks)).float() / 255
+
+
+def bounding_boxes(found: Sequence[PictureFaces]) -> list[list[dict]]:
+    """What BOUNDING_BOX sockets carry: one list per picture, of boxes in whole pixels, cut at the picture's edges."""
+    return [[_bounding_box(face, picture) for face in picture.faces] for picture in found]
+
+
+def _bounding_box(face: Face, picture: PictureFaces) -> dict:
+    box = face.box.clipped(picture.extent)
+    x, y = math.floor(box.x0), math.floor(box.y0)
+    width, height = math.ceil(box.x1) - x, math.ceil(box.y1) - y
+    return {"x": x, "y": y, "width": width, "height": height, "label": "face", "score": face.score}
+
+
+def _face_mask(face: Face, picture: PictureFaces) -> np.ndarray:
+    mask = np.zeros((picture.extent.height, picture.extent.width), np.uint8)
+    outline = None if face.landmarks is None else face_outline(face.landmarks)
+    if outline is None:
+        angles = np.linspace(0, 2 * np.pi, 128, endpoint=False)
+        half = np.array([face.box.width, face.box.height]) / 2
+        outline = np.array(face.box.center) + half * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    corners = np.round((outline - 0.5) * 256).astype(
+        np.int32
+    )  # cv2 counts from the first pixel's centre, here in 1/256
+    cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_AA, 8)
+    return mask
+
+
+def _draw_number(preview: np.ndarray, face: Face, number: int) -> None:
+    height, width = preview.shape[:2]
+    stroke = max(round(min(width, height) / 256), 1)
+    scale = max(face.size_px / 160, min(width, height) / 1024, 0.4)
+    x0, y0, x1, y1 = (round(value) for value in (face.box.x0, face.box.y0, face.box.x1, face.box.y1))
+    cv2.rectangle(preview, (x0, y0), (x1, y1), BOX_COLOR, stroke, cv2.LINE_AA)
+    (text_width, text_height), baseline = cv2.getTextSize(str(number), FONT, scale, 2 * stroke)
+    left = min(max(x0, 0), max(width - text_width - 2 * stroke, 0))
+    bottom = min(max(y0 + text_height + baseline, text_height + baseline), height)
+    corner = (left + text_width + 2 * stroke, bottom - text_height - baseline)
+    cv2.rectangle(preview, (left, bottom), corner, BOX_COLOR, cv2.FILLED)
+    origin = (left + stroke, bottom - baseline // 2)
+    cv2.putText(preview, str(number), origin, FONT, scale, (0, 0, 0), 2 * stroke, cv2.LINE_AA)

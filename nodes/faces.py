@@ -1,0 +1,184 @@
+"""Face nodes: find faces in pictures, draw condition images from them."""
+
+from comfy_api.v0_0_2 import io
+
+from ..fpga_core.faces.detection import SOURCES, as_pictures, detect_faces, source_problem
+from ..fpga_core.faces.drawing import DrawnParts, FaceStyle, draw_conditions
+from ..fpga_core.faces.keypoint_formats import with_bodies
+from ..fpga_core.faces.ordering import FaceOrder
+from ..fpga_core.faces.preview import bounding_boxes, draw_numbers, face_masks
+from .sockets import FaceAnalysisSocket, FaceLandmarksSocket, FacesSocket, PoseKeypointSocket
+
+CATEGORY = "FPGA Portrait/faces"
+
+
+class DetectFaces(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FPGA_DetectFaces",
+            display_name="Detect Faces",
+            category=CATEGORY,
+            description=(
+                "Finds each picture's faces, from one of three sources: a face analysis pack, ComfyUI's MediaPipe "
+                "landmarks, or a pose (SDPose, OpenPose, DWPose)."
+            ),
+            search_aliases=[
+                "face detection",
+                "find faces",
+                "face boxes",
+                "face mask",
+                "landmarks",
+                "insightface",
+                "fpga",
+            ],
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="The pictures in which faces are looked for, of any size, one or a batch."
+                ),
+                FaceAnalysisSocket.Input(
+                    "face_analysis",
+                    optional=True,
+                    tooltip="A detector from Load Face Analysis. Connect exactly one of the three sources.",
+                ),
+                FaceLandmarksSocket.Input(
+                    "face_landmarks",
+                    optional=True,
+                    tooltip="Landmarks from Detect Face Landmarks (MediaPipe), found in the same pictures.",
+                ),
+                PoseKeypointSocket.Input(
+                    "pose_keypoints",
+                    optional=True,
+                    tooltip="Keypoints from SDPose, OpenPose or DWPose, found in the same pictures. Bodies come along.",
+                ),
+                io.Combo.Input(
+                    "order",
+                    options=FaceOrder,
+                    default=FaceOrder.LARGEST_FIRST,
+                    tooltip="Order in which the faces of each picture are listed and numbered.",
+                ),
+                io.Int.Input(
+                    "min_size_px",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    tooltip="Faces whose longer side has fewer pixels are left out. 0 keeps all.",
+                ),
+            ],
+            outputs=[
+                FacesSocket.Output(display_name="faces", tooltip="Boxes, landmarks and embeddings of each picture."),
+                io.BoundingBox.Output(
+                    display_name="boxes",
+                    tooltip="One list of boxes per picture, for SDPose, SAM, Crop and Draw BBoxes.",
+                ),
+                io.Mask.Output(
+                    display_name="masks",
+                    tooltip="One mask per face of the whole batch; one empty mask if there is none.",
+                ),
+                io.Image.Output(display_name="preview", tooltip="The pictures with a numbered box around each face."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, image=None, face_analysis=False, face_landmarks=False, pose_keypoints=False) -> bool | str:
+        # None is what ComfyUI passes for a connected input; one that is not connected keeps the default. It asks only
+        # where one of these inputs is there, so `image`, which always is, is among them.
+        given = zip(SOURCES, (face_analysis, face_landmarks, pose_keypoints), strict=True)
+        return source_problem([name for name, value in given if value is None]) or True
+
+    @classmethod
+    def execute(
+        cls, image, order, min_size_px, face_analysis=None, face_landmarks=None, pose_keypoints=None
+    ) -> io.NodeOutput:
+        pictures = as_pictures(image)
+        found = detect_faces(pictures, face_analysis, face_landmarks, pose_keypoints, FaceOrder(order), min_size_px)
+        return io.NodeOutput(found, bounding_boxes(found), face_masks(found), draw_numbers(pictures, found))
+
+
+class DrawLandmarks(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FPGA_DrawLandmarks",
+            display_name="Draw Landmarks",
+            category=CATEGORY,
+            description=(
+                "Draws a condition image for a ControlNet or RepControlNet: face landmarks, body skeletons, or both in "
+                "one picture."
+            ),
+            search_aliases=[
+                "landmark image",
+                "openpose",
+                "skeleton",
+                "keypoints",
+                "instantid",
+                "condition image",
+                "fpga",
+            ],
+            inputs=[
+                FacesSocket.Input(
+                    "faces", tooltip="Faces from Detect Faces; bodies come along if their source was a pose."
+                ),
+                PoseKeypointSocket.Input(
+                    "skeleton",
+                    optional=True,
+                    tooltip="Bodies from SDPose, OpenPose or DWPose, drawn instead of those that came with the faces.",
+                ),
+                io.Combo.Input(
+                    "what",
+                    options=DrawnParts,
+                    default=DrawnParts.FACE,
+                    tooltip="What is drawn. The FPGA paper's last stage uses face and body in one picture.",
+                ),
+                io.Combo.Input(
+                    "style",
+                    options=FaceStyle,
+                    default=FaceStyle.OPENPOSE,
+                    tooltip=(
+                        "How faces are drawn; choose what your ControlNet was trained on. openpose: a white dot per "
+                        "landmark. curves: coloured jaw, brows, nose, eyes and mouth. instantid: five coloured dots."
+                    ),
+                ),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    tooltip="Width in pixels, to which coordinates are stretched. 0: follows height, or the picture.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    tooltip="Height in pixels. 0: follows width at the picture's aspect ratio, or the picture.",
+                ),
+                io.Float.Input(
+                    "line_width",
+                    default=1.0,
+                    min=0.1,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="1 = the widths that ControlNets were trained on; they grow with the size of the picture.",
+                ),
+                io.Float.Input(
+                    "min_confidence",
+                    default=0.3,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Body keypoints of which the detector was less sure are left out.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="One condition image per picture, on black.")],
+        )
+
+    @classmethod
+    def execute(cls, faces, what, style, width, height, line_width, min_confidence, skeleton=None) -> io.NodeOutput:
+        pictures = faces if skeleton is None else with_bodies(faces, skeleton)
+        parts, face_style = DrawnParts(what), FaceStyle(style)
+        return io.NodeOutput(draw_conditions(pictures, parts, face_style, width, height, line_width, min_confidence))
+
+
+NODES: list[type[io.ComfyNode]] = [DetectFaces, DrawLandmarks]
