@@ -55,9 +55,9 @@ class Identity:
     """
 
     name: str
-    embeddings: Mapping[str, Tensor] = field(default=_NOTHING)
-    clip_hidden: Mapping[str, Tensor] = field(default=_NOTHING)
-    clip_null: Mapping[str, Tensor] = field(default=_NOTHING)
+    embeddings: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
+    clip_hidden: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
+    clip_null: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
     combine: str = Combine.MEAN.value
 
     def __post_init__(self) -> None:
