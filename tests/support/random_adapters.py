@@ -116,7 +116,7 @@ def faceid_portrait(architecture="sd15", seed=0, dtype=torch.float32, device="cp
 
 
 def faceid_plus(architecture="sd15", seed=0, lora_rank=128, dtype=torch.float32, device="cpu") -> Nested:
-    """`ip-adapter-faceid-plus_*` and `-plusv2_*`, which have the same tensors: ArcFace and CLIP, with the LoRA inside."""
+    """`ip-adapter-faceid-plus_*` and `-plusv2_*`, whose tensors are the same: ArcFace, CLIP, and the LoRA inside."""
 
     def draw(net: Weights, arch: Architecture) -> None:
         net.face_projection(arch.token_dim, 4)
@@ -136,7 +136,7 @@ def plus_face(architecture="sd15", seed=0, dtype=torch.float32, device="cpu", fe
 
 
 def instantid(architecture="sdxl", seed=0, dtype=torch.float32, device="cpu") -> Nested:
-    """InstantID's `ip-adapter.bin`, and `ip-adapter-faceid-portrait_sdxl_unnorm.bin`: the embedding is the only feature."""
+    """InstantID's `ip-adapter.bin` and `ip-adapter-faceid-portrait_sdxl_unnorm.bin`: the one feature is the embedding."""
     return plus_face(architecture, seed, dtype, device, feature_dim=EMBEDDING_DIM)
 
 
@@ -172,9 +172,10 @@ def fpga_adapter(
     )
 
 
-def random_identity(
-    name="someone", seed=0, num_photos=1, recognisers=(BUFFALO_L,), clip: Mapping[str, int] = MappingProxyType({}), clip_tokens=5
-):  # fmt: skip
+NO_CLIP: Mapping[str, int] = MappingProxyType({})
+
+
+def random_identity(name="someone", seed=0, num_photos=1, recognisers=(BUFFALO_L,), clip=NO_CLIP, clip_tokens=5):
     """An `Identity` with random embeddings (about 20 long, as ArcFace's are); `clip` maps model keys to widths."""
     from fpga.fpga_core.identity.identity import Identity
 
