@@ -43,8 +43,8 @@ def masked_moments(features: Tensor, mask: Tensor) -> Moments:
         features: (..., cells, channels), any float dtype.
         mask: weights in [0, 1], (..., cells, 1), broadcast over the leading dimensions.
     Returns:
-        Moments in float32. The effective number of cells of a soft mask is `(sum m)^2 / sum m^2` (Kish): one for a single
-        cell of any weight. Below two, the moments are finite but marked as undefined.
+        Moments in float32. The effective number of cells of a soft mask is `(sum m)^2 / sum m^2` (Kish): one for a
+        single cell of any weight. Below two, the moments are finite but marked as undefined.
     Source: mu and sigma of AdaIN (Huang & Belongie 2017, Eq. 5-7), weighted by the mask.
     """
     features, mask = features.float(), mask.float()
@@ -66,8 +66,8 @@ def adain(features: Tensor, content: Moments, style: Moments) -> Tensor:
         content: moments of `features` under the mask.
         style: moments to give them.
     Returns:
-        `style.deviation * (features - content.mean) / content.deviation + style.mean`, the shape of `features`; unchanged
-        where either side is undefined.
+        `style.deviation * (features - content.mean) / content.deviation + style.mean`, the shape of `features`;
+        unchanged where either side is undefined.
     Source: AdaIN (Huang & Belongie 2017, Eq. 8).
     """
     scale = style.deviation / content.deviation

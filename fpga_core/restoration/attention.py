@@ -1,4 +1,4 @@
-"""What happens at one self-attention layer: its output is recorded during the inversion and fused during the restoration."""
+"""What happens at one self-attention layer: the inversion records its output, the restoration fuses it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import threading
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from .fusion import FusionSettings, StyleSource
 MIB = 1 << 20
 
 
-class CacheMode(Enum):
+class CacheMode(str, Enum):
     """What is kept of each self-attention output.
 
     FULL: the map itself; outside the mask it is replayed. Hundreds of MiB a face.
@@ -30,15 +29,8 @@ class CacheMode(Enum):
     STATISTICS = "statistics"
 
 
-class AttentionSlot(NamedTuple):
-    """A self-attention layer of a UNet in ComfyUI's terms, e.g. `("input", 4, 0)`; the middle block is `("middle", 0, 0)`."""
-
-    block: str
-    number: int
-    index: int
-
-    def __str__(self) -> str:
-        return f"{self.block} block {self.number}, layer {self.index}"
+AttentionSlot = tuple[str, int, int]
+"""A self-attention layer in ComfyUI's terms: block, its number, index in it; e.g. `("middle", 0, 0)`."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +108,8 @@ class CachePlan:
 class FeatureCache:
     """Latents and self-attention outputs of one inversion, keyed by the sampler's step counter and the layer's slot.
 
-    Use it as a context manager where the run that fills it also consumes it, so that it is freed on success, error and interrupt
-    alike. Recording is safe from several threads (ComfyUI runs cond and uncond on different GPUs).
+    Use it as a context manager where the run that fills it also consumes it, so that it is freed on success, error and
+    interrupt alike. Recording is safe from several threads (ComfyUI runs cond and uncond on different GPUs).
 
     Args:
         plan: what will be recorded.
@@ -131,8 +123,8 @@ class FeatureCache:
         if plan.num_mib > budget_mib:
             raise InvalidInputError(
                 f"the inversion cache is limited to {budget_mib} MiB, but {plan.latent_shape[0]} picture(s) of "
-                f"{plan.num_steps} steps need {plan.num_mib} MiB in {plan.mode.value} mode: set cache_budget_mib to {plan.num_mib} "
-                "or more, use fewer steps or layers, or choose statistics mode"
+                f"{plan.num_steps} steps need {plan.num_mib} MiB in {plan.mode.value} mode: set cache_budget_mib to "
+                f"{plan.num_mib} or more, use fewer steps or layers, or choose statistics mode"
             )
         self.plan = plan
         self._device_bytes = device_bytes
@@ -184,8 +176,10 @@ class FeatureCache:
         return self._latents[step]
 
     def record(self, step: int, slot: AttentionSlot, features: Tensor, mask: Tensor | None) -> None:
-        """Keeps a self-attention output, or its statistics. Of several calls for one step and slot the first counts: guidance that
-        runs a perturbed model within the same step does not overwrite the model's own features.
+        """Keeps a self-attention output, or its statistics.
+
+        Of several calls for one step and slot the first counts: guidance that runs a perturbed model within the same
+        step does not overwrite the model's own features.
 
         Args:
             features: (batch, tokens, channels).
@@ -244,7 +238,8 @@ class FeatureCache:
     def _entry(self, entries: dict, step: int, slot: AttentionSlot):  # noqa: ANN202 - the value type of `entries`
         if (step, slot) not in entries:
             raise InvalidInputError(
-                f"the inversion recorded nothing for {slot} at step {step} of {self.plan.num_steps}: its step and layer ranges must "
-                "cover those of the restoration, and both must use the same model"
+                f"the inversion recorded nothing for layer {' '.join(map(str, slot))} at step {step} of "
+                f"{self.plan.num_steps}: its step and layer ranges must cover those of the restoration, and both must use "
+                "the same model"
             )
         return entries[step, slot]

@@ -12,7 +12,7 @@ from ..errors import InvalidInputError
 from .adain import Moments, adain, masked_moments
 
 
-class StyleSource(Enum):
+class StyleSource(str, Enum):
     """Where the mean and deviation that the restored face receives are measured on the cached features.
 
     FACE: inside the mask, i.e. the broken face's own low-level colour (what the paper's text asks for).
@@ -36,11 +36,11 @@ class FusionSettings:
     Attributes:
         style_source: whose moments the face receives.
         style_strength: from 0 (its own) to 1 (the style's).
-        attention_strength: how far self-attention outputs move to the fused ones; 0 leaves them alone (line 6 of Alg. 1 off).
+        attention_strength: how far self-attention outputs move to the fused ones; 0 leaves them alone (line 6).
         latent_strength: the same for the latent after each step (line 8).
         start_percent, end_percent: part of the restoration's steps that are fused, as fractions; 0 is the noisiest.
-        first_layer, last_layer: self-attention layers that are fused, both included, counted from 0 in the order the UNet
-            runs them; None is the last one.
+        first_layer, last_layer: self-attention layers that are fused, both included, counted from 0 in the order the
+            UNet runs them; None is the last one.
     """
 
     style_source: StyleSource = StyleSource.FACE
@@ -72,14 +72,19 @@ class FusionSettings:
 
 
 def fuse(
-    restored: Tensor, background: Tensor, mask: Tensor, style: Moments | None, style_strength: float = 1.0, strength: float = 1.0
-) -> Tensor:  # fmt: skip
+    restored: Tensor,
+    background: Tensor,
+    mask: Tensor,
+    style: Moments | None,
+    style_strength: float = 1.0,
+    strength: float = 1.0,
+) -> Tensor:
     """One Mask Guided Face Fusion: `M * AdaIN(F; style) + (1 - M) * background`.
 
     Args:
         restored: F, features of the restoration, (..., cells, channels), any float dtype.
-        background: what stays outside the mask, broadcastable to `restored`: the cached features, or `restored` itself where
-            only statistics were kept.
+        background: what stays outside the mask, broadcastable to `restored`: the cached features, or `restored` itself
+            where only statistics were kept.
         mask: M in [0, 1], (..., cells, 1).
         style: moments for the face; None leaves its own.
         style_strength: weight of AdaIN inside the mask, 0-1.

@@ -1,7 +1,7 @@
 """DDIM inversion in sigma space: from a clean latent to the noise that leads back to it.
 
-In sigma space a latent is `x = x0 + sigma * eps`, and DDIM (eta = 0) is Euler's method on `dx/dsigma = (x - x0) / sigma`. Models enter only
-as `x0 = denoise(x, sigma)`, so eps- and v-prediction need no case of their own.
+In sigma space a latent is `x = x0 + sigma * noise`, and DDIM (Song et al. 2020, Eq. 12 with eta = 0) is Euler's method
+on `dx/dsigma = noise`. Models enter only as `x0 = denoise(x, sigma)`: eps- and v-prediction need no case of their own.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 from ..errors import InvalidInputError
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""`x0 = denoise(x, sigma)`: x (batch, channels, height, width) in sigma space, sigma a scalar tensor; returns x's shape."""
+"""`x0 = denoise(x, sigma)`: x (batch, channels, height, width) in sigma space, sigma a scalar; returns x's shape."""
 
 
 class StepCounter:
     """Tells the attention patches which step the sampler is in; they see sigmas only as floats.
 
-    `current` is t of Alg. 1 (1 is the least noisy step) while a model call belongs to that step's record, otherwise None.
+    `current` is t of Alg. 1 (1 is the least noisy step) while a model call counts for that step, otherwise None.
     """
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ class InversionStep:
         sigma: noise level of `latent`.
         latent: Z_t, (batch, channels, height, width).
         x0: the model's estimate of the clean latent, same shape.
-        residual: (batch,) relative change `|Z - Z'| / |Z|` of the last repetition: how far the evaluated latent is from solving
-            the step exactly.
+        residual: (batch,) relative change `|Z - Z'| / |Z|` of the last repetition: how far the evaluated latent is from
+            solving the step exactly.
     """
 
     step: int
@@ -73,7 +73,8 @@ def check_sigmas(sigmas: Tensor) -> None:
         raise InvalidInputError("sigmas must descend from step to step, noisiest first, as schedulers give them")
     if float(sigmas[-1]) != 0.0:
         raise InvalidInputError(
-            f"sigmas end at {float(sigmas[-1]):.4g}; they must end at 0, where the picture is: use the whole schedule, not a split part"
+            f"sigmas end at {float(sigmas[-1]):.4g}; they must end at 0, where the picture is: use the whole schedule, "
+            "not a split part"
         )
 
 
@@ -83,7 +84,8 @@ def invert(
     """Runs DDIM backwards so that sampling from its end, with the same sigmas, comes back to `latent`.
 
     The sampling step t evaluates the model at (Z_t, sigma_t), which the inversion does not know yet. It solves
-    `Z_t = Z_{t-1} + (sigma_t - sigma_{t-1}) * noise(Z_t, sigma_t)` by fixed-point repetitions, started with the noise of the step before. The features of the last evaluation are therefore those that the sampling step t will see.
+    `Z_t = Z_{t-1} + (sigma_t - sigma_{t-1}) * noise(Z_t, sigma_t)` by fixed-point repetitions, started with the noise
+    of the step before. The features of the last evaluation are therefore those that the sampling step t will see.
 
     Args:
         denoise: the model.

@@ -34,7 +34,8 @@ def restore(
     """Samples from the inverted noise while the cached run is fused in.
 
     Args:
-        denoise: the model with its identity and condition image; its self-attention outputs are fused by a patch that reads `counter`.
+        denoise: the model with its identity and condition image, and with a patch that fuses its self-attention outputs
+            while `counter` is set.
         cache: latents of the inversion.
         start: Z_T, (batch, channels, height, width) in sigma space.
         sigmas: (T + 1,) descending to 0, those of the inversion.

@@ -118,7 +118,8 @@ def test_cached_features_are_shared_by_cond_and_uncond():
 
 
 @given(
-    st.integers(2, 40), st.integers(1, 6), st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**31), st.sampled_from(StyleSource)
+    cells=st.integers(2, 40), channels=st.integers(1, 6), style_strength=st.floats(0, 1), strength=st.floats(0, 1),
+    seed=st.integers(0, 2**31), source=st.sampled_from(StyleSource),
 )  # fmt: skip
 def test_fusion_is_always_finite_and_moves_only_towards_its_target(
     cells, channels, style_strength, strength, seed, source

@@ -1,18 +1,18 @@
-"""Alg. 1 as a whole, against a plain reference: one face at a time, loops, dictionaries, nothing shared with the code under test.
+"""Alg. 1 as a whole, against a plain reference: one face at a time, loops, dictionaries, no code of the package.
 
-The model is a small random network with two self-attention layers on different grids, so that features matter to the output.
+The model is a small random network with two self-attention layers on different grids, so that features matter.
 """
 
 import pytest
 import torch
 import torch.nn.functional as F
 from fpga.fpga_core.restoration.attention import AttentionFusion, AttentionRecorder
-from fpga.fpga_core.restoration.feature_cache import AttentionLayer, AttentionSlot, CacheMode, CachePlan, FeatureCache
+from fpga.fpga_core.restoration.feature_cache import AttentionLayer, CacheMode, CachePlan, FeatureCache
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
 from fpga.fpga_core.restoration.inversion import StepCounter, invert
 from fpga.fpga_core.restoration.sampling import restore
 
-FINE, COARSE = AttentionSlot("input", 1, 0), AttentionSlot("middle", 0, 0)
+FINE, COARSE = ("input", 1, 0), ("middle", 0, 0)
 LAYERS = (AttentionLayer(FINE, 64, 6), AttentionLayer(COARSE, 16, 6))
 SIGMAS = torch.tensor([14.6, 7.0, 3.0, 1.2, 0.5, 0.1, 0.0])
 T = len(SIGMAS) - 1
@@ -20,7 +20,7 @@ EPS = 1e-5
 
 
 class Network:
-    """x0 = c_skip x + c_out net(c_in x + guidance), with two attention layers whose outputs pass through `on_attention`."""
+    """x0 = c_skip x + c_out net(c_in x + identity), with two attention layers that pass through `on_attention`."""
 
     def __init__(self, seed: int = 0, identity: float = 0.0):
         generator = torch.Generator().manual_seed(seed)
@@ -46,7 +46,7 @@ class Network:
 
 
 def reference_fuse(restored, cached, m, style):
-    """(cells, channels), (cells,): M * AdaIN(F; style) + (1 - M) * cached, as in the design; moments over M and over the style's mask."""
+    """M * AdaIN(F; style) + (1 - M) * cached for (cells, channels); moments over M and over the style's mask."""
     out = torch.empty_like(restored)
     w = m if style == "face" else 1 - m
     for c in range(restored.shape[1]):

@@ -1,4 +1,4 @@
-"""The feature cache: sizes known beforehand, budgets, first call counts, statistics equal to those of the map, threads."""
+"""The feature cache: sizes known beforehand, budgets, statistics equal to those of the map, threads."""
 
 import threading
 
@@ -6,20 +6,21 @@ import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.restoration.adain import masked_moments
-from fpga.fpga_core.restoration.feature_cache import AttentionLayer, AttentionSlot, CacheMode, CachePlan, FeatureCache
+from fpga.fpga_core.restoration.feature_cache import AttentionLayer, CacheMode, CachePlan, FeatureCache
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
 
-LAYERS = tuple(AttentionLayer(AttentionSlot(*slot), tokens, channels) for slot, tokens, channels in [
+LAYERS = tuple(AttentionLayer(slot, tokens, channels) for slot, tokens, channels in [
     (("input", 1, 0), 64, 8), (("middle", 0, 0), 16, 12), (("output", 2, 1), 64, 8)
 ])  # fmt: skip
 SHAPE = (2, 4, 8, 8)
 
 SD15_512 = tuple(
-    AttentionLayer(AttentionSlot(block, number, 0), tokens, channels)
+    AttentionLayer((block, number, 0), tokens, channels)
     for block, number, tokens, channels in [
         *[("input", n, 4096, 320) for n in (1, 2)], *[("input", n, 1024, 640) for n in (4, 5)],
-        *[("input", n, 256, 1280) for n in (7, 8)], ("middle", 0, 64, 1280), *[("output", n, 256, 1280) for n in (3, 4, 5)],
-        *[("output", n, 1024, 640) for n in (6, 7, 8)], *[("output", n, 4096, 320) for n in (9, 10, 11)],
+        *[("input", n, 256, 1280) for n in (7, 8)], ("middle", 0, 64, 1280),
+        *[("output", n, 256, 1280) for n in (3, 4, 5)], *[("output", n, 1024, 640) for n in (6, 7, 8)],
+        *[("output", n, 4096, 320) for n in (9, 10, 11)],
     ]
 )  # fmt: skip
 
@@ -135,7 +136,7 @@ def test_half_precision_saturates_instead_of_overflowing():
 
 def test_missing_entries_say_what_to_do():
     cache = FeatureCache(plan(), 1)
-    with pytest.raises(InvalidInputError, match="nothing for middle block 0, layer 0 at step 2 of 3"):
+    with pytest.raises(InvalidInputError, match="nothing for layer middle 0 0 at step 2 of 3"):
         cache.background(2, LAYERS[1].slot)
     with pytest.raises(InvalidInputError, match="no latent of step 3 of 3: run the inversion again"):
         cache.latent(3)

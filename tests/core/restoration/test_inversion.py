@@ -57,7 +57,7 @@ def test_more_steps_are_closer_without_any_repetition():
 
 
 def test_a_single_gaussian_reaches_the_noise_of_the_exact_solution():
-    """Euler on dx/ds = x s / (s^2 + v) has a solution per step: the inversion must find its inverse, factor by factor."""
+    """Euler on dx/ds = x s / (s^2 + v) is a factor per step: the inversion must find each factor's inverse."""
     sigmas, variance = schedule(12), 0.7
     z0 = pictures()
     *_, last = invert(lambda x, sigma: x * variance / (variance + sigma**2), z0, sigmas, 60, StepCounter())
