@@ -1,0 +1,206 @@
+"""FaceSim: how alike the people of a picture are to those who were meant to be there, in the places meant for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInputError, ShapeMismatchError
+from ..faces.face import Face, PictureFaces
+from ..faces.labels import NOBODY_COLOR, Sheet, person_color
+from ..faces.likeness import Portrait, best_assignment, cosine_similarities
+
+MIN_IOU = 0.5
+"""A face counts where its intersection over union with the place meant for it is greater (paper section 4.1)."""
+
+IOU_ROUNDING = 1e-9
+"""Boxes pass through fractions of the picture and back: an IoU of exactly 0.5 must not come out above it."""
+
+
+@dataclass(frozen=True)
+class PersonScore:
+    """How one person came out in one picture.
+
+    Attributes:
+        name: the person's name.
+        face: index of the face that was taken for them; None where there is none.
+        facesim: cosine similarity, 0 where no face is in the person's place; None where the person has no face box.
+        likeness: cosine similarity with that face, or with the most alike one where no face is in the person's place;
+            None where there is no such face.
+        iou: overlap of the same face with the person's face box; None without a face or a box.
+    """
+
+    name: str
+    face: int | None
+    facesim: float | None
+    likeness: float | None
+    iou: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class CastScore:
+    """How a cast came out in a batch of pictures.
+
+    Attributes:
+        pictures: the scores of each picture, in the order of the cast.
+    """
+
+    pictures: tuple[tuple[PersonScore, ...], ...]
+
+    @property
+    def facesim(self) -> float:
+        """Mean over all people with face boxes and all pictures; NaN where nobody has one."""
+        return _mean([person.facesim for people in self.pictures for person in people if person.facesim is not None])
+
+    @property
+    def likeness(self) -> float:
+        """Mean cosine similarity of those without a face box to their faces, 0 for no face; NaN where all have one."""
+        free = [person for people in self.pictures for person in people if person.facesim is None]
+        return _mean([person.likeness or 0.0 for person in free])
+
+    def report(self) -> str:
+        """A table, one line per person and picture, under a line with the mean."""
+        rows = [("picture", "person", "FaceSim", "likeness", "IoU", "face")]
+        for number, people in enumerate(self.pictures, 1):
+            for index, person in enumerate(people, 1):
+                figures = (_figure(person.facesim), _figure(person.likeness), _figure(person.iou), _verdict(person))
+                rows.append((str(number), f"#{index} {person.name}", *figures))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+        lines = ["  ".join((*map(str.ljust, row, widths), row[-1])).rstrip() for row in rows]
+        return "\n".join((self._headline(), "", *lines))
+
+    def _headline(self) -> str:
+        num_people, num_pictures = len(self.pictures[0]), len(self.pictures)
+        scope = f"{num_people} {'person' if num_people == 1 else 'people'}"
+        scope += f" in {num_pictures} {'picture' if num_pictures == 1 else 'pictures'}"
+        without_box = f"mean likeness {self.likeness:.3f} of those without a face box, wherever they are"
+        if math.isnan(self.facesim):
+            return f"FaceSim: n/a, the cast has no face boxes ({scope}; {without_box})"
+        return f"FaceSim: {self.facesim:.3f} ({scope}{'' if math.isnan(self.likeness) else '; ' + without_box})"
+
+
+def score_cast(portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], recogniser: str) -> CastScore:
+    """FaceSim of each person in each picture.
+
+    The faces of a picture are assigned to the people so that the sum of their FaceSims is largest; a face counts for a
+    person only where its IoU with the person's face box is greater than 0.5, anywhere if they have no box.
+
+    Args:
+        portraits: the people, with embeddings of `recogniser`.
+        pictures: the faces found in each picture, with embeddings of `recogniser`.
+        recogniser: hash that keys the faces' embeddings.
+    Returns:
+        The scores of every picture.
+    Raises:
+        InvalidInputError: there is nobody or nothing to score, or a face lacks the recogniser's embedding.
+    Source: FPGA section 4.1, FaceSim and its IoU rule; how faces are assigned to people is not said there.
+    """
+    if not portraits or not pictures:
+        raise InvalidInputError(
+            f"{len(portraits)} people in {len(pictures)} pictures cannot be scored; give at least one each"
+        )
+    return CastScore(tuple(_score_picture(portraits, picture, recogniser) for picture in pictures))
+
+
+def draw_scores(
+    score: CastScore, portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], images: Tensor
+) -> Tensor:
+    """The pictures with the people's places (dashed) and faces, coloured, numbered, named and scored.
+
+    Args:
+        score: of `score_cast`.
+        portraits: the people that were scored.
+        pictures: the faces that were found.
+        images: (batch, height, width, channels) float in [0, 1].
+    Returns:
+        (batch, height, width, 3) float32 in [0, 1]; 512 to 1024 pixels on the longer side.
+    Raises:
+        ShapeMismatchError: there are not as many images as scored pictures.
+    """
+    if len(images) != len(score.pictures):
+        raise ShapeMismatchError(
+            f"{len(score.pictures)} pictures were scored and {len(images)} are given to draw on; give the same"
+        )
+    drawn = zip(score.pictures, pictures, images, strict=True)
+    return torch.cat([_draw_picture(people, portraits, found, image) for people, found, image in drawn])
+
+
+def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogniser: str) -> tuple[PersonScore, ...]:
+    if not picture.faces:
+        return tuple(PersonScore(p.name, None, None if p.face_box is None else 0.0, None, None) for p in portraits)
+    faces = np.stack([_embedding(face, number, recogniser) for number, face in enumerate(picture.faces, 1)])
+    likeness = cosine_similarities(np.stack([portrait.embedding for portrait in portraits]), faces)
+    iou = np.array([[_iou(portrait, face, picture) for face in picture.faces] for portrait in portraits])
+    is_free = np.array([portrait.face_box is None for portrait in portraits])
+    counts = (iou > MIN_IOU + IOU_ROUNDING) | is_free[:, None]
+    # A face in the right place is that person's even if it is nothing like them, so it is worth more than no face.
+    best = best_assignment(np.where(counts, likeness.clip(min=1e-6), 0.0))
+    assigned = {i: face for i, face in best.items() if counts[i, face]}
+    scores = []
+    for i, portrait in enumerate(portraits):
+        face = assigned.get(i)
+        shown = int(likeness[i].argmax()) if face is None else face
+        alike, overlap = float(likeness[i, shown]), float(iou[i, shown])
+        if is_free[i]:
+            scores.append(PersonScore(portrait.name, face, None, None if face is None else alike, None))
+        else:
+            scores.append(PersonScore(portrait.name, face, 0.0 if face is None else alike, alike, overlap))
+    return tuple(scores)
+
+
+def _iou(portrait: Portrait, face: Face, picture: PictureFaces) -> float:
+    if portrait.face_box is None:
+        return 0.0
+    return portrait.face_box.scaled(picture.extent.width, picture.extent.height).iou(face.box)
+
+
+def _embedding(face: Face, number: int, recogniser: str) -> np.ndarray:
+    if recogniser not in face.embeddings:
+        raise InvalidInputError(
+            f"face {number} was not seen by the recogniser {recogniser[:12]}; find the faces with the face analysis "
+            "that the identities were encoded with"
+        )
+    return face.embeddings[recogniser]
+
+
+def _draw_picture(
+    people: Sequence[PersonScore], portraits: Sequence[Portrait], picture: PictureFaces, image: Tensor
+) -> Tensor:
+    sheet = Sheet(picture.extent, image)
+    boxes = [face.box.normalised(picture.extent) for face in picture.faces]
+    taken = {person.face for person in people}
+    for number, box in enumerate(boxes):
+        if number not in taken:
+            sheet.outline(box, NOBODY_COLOR)
+    for index, (person, portrait) in enumerate(zip(people, portraits, strict=True)):
+        if portrait.face_box is not None:
+            sheet.outline(portrait.face_box, person_color(index), is_dashed=True)
+        if person.face is not None:
+            sheet.outline(boxes[person.face], person_color(index))
+    for index, (person, portrait) in enumerate(zip(people, portraits, strict=True)):
+        box = portrait.face_box if person.face is None else boxes[person.face]
+        if box is not None:
+            figure = _figure(person.likeness if person.facesim is None else person.facesim)
+            sheet.label(f"#{index + 1}", f"{person.name} {figure}", box.x0, box.y0, person_color(index))
+    return sheet.as_image()
+
+
+def _verdict(person: PersonScore) -> str:
+    if person.face is not None:
+        return f"face {person.face + 1}"
+    if person.likeness is None:
+        return "no face found"
+    return f"no face with IoU > {MIN_IOU} to the face box; shown is the most alike one"
+
+
+def _figure(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,35 @@
+"""A picture of a cast: who is where, who is nowhere, and why."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..faces.labels import NOBODY_COLOR, Sheet, person_color
+from .cast import Casting
+
+
+def draw_casting(casting: Casting, picture: Tensor | None = None) -> Tensor:
+    """The regions of a cast, coloured, numbered and named, with the notes underneath.
+
+    Args:
+        casting: the cast and how it came about.
+        picture: (height, width, channels) float in [0, 1] to draw on; None = a plain background.
+    Returns:
+        (1, height, width, 3) float32 in [0, 1]; 512 to 1024 pixels on the canvas's longer side, plus the notes.
+    """
+    sheet = Sheet(casting.cast.extent, picture)
+    members = list(enumerate(casting.cast.members))
+    for (index, _), weights in zip(members, casting.cast.rasterise(sheet.extent), strict=True):
+        sheet.tint(weights, person_color(index))
+    for place in casting.unused:
+        box = place.face_box or place.region.box
+        sheet.outline(box, NOBODY_COLOR, is_dashed=True)
+        sheet.label("", place.label, box.x0, box.y0, NOBODY_COLOR)
+    for index, member in members:
+        if member.face_box:
+            sheet.outline(member.face_box, person_color(index))
+    for index, member in members:  # last, so that no outline crosses a name
+        x, y = (member.region.box.x0, member.region.box.y0) if member.region else (0.0, index / len(members))
+        sheet.label(f"#{index + 1}", member.identity.name, x, y, person_color(index))
+    sheet.footer(casting.notes)
+    return sheet.as_image()
