@@ -1,0 +1,125 @@
+"""Mask Guided Multi-ID Cross Attention: each identity acts inside its own region, all of them in one product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeMismatchError
+from ..shapes import Extent
+
+GATHER_BELOW = 0.5
+"""Queries are picked out where fewer than this fraction of them lies in a region; picking and putting back costs time."""
+
+MAX_SCORES = 2**26
+"""Attention scores held at once; longer lists of queries are worked off in parts, so that memory stays bounded."""
+
+
+@dataclass(frozen=True, eq=False)
+class QueryWeights:
+    """How strongly each identity acts on each query of one attention layer.
+
+    Attributes:
+        weights: (batch, identities, rows), strengths included.
+        rows: (rows,) the queries that the weights are for, where only a few lie in a region; None = every query.
+    """
+
+    weights: Tensor
+    rows: Tensor | None = None
+
+    @classmethod
+    def on_grid(cls, weights: Tensor, grid: Extent) -> QueryWeights:
+        """Weights on the latent brought to a layer's grid, every cell the mean of what it covers.
+
+        Args:
+            weights: (batch, identities, height, width) on the latent; on the CPU no device has to wait for the rows.
+            grid: width and height of the layer's tokens.
+        Returns:
+            Weights whose rows leave out queries that no identity acts on, where that pays.
+        """
+        size = (grid.height, grid.width)
+        if weights.shape[-2:] != size:
+            weights = torch.nn.functional.adaptive_avg_pool2d(weights, size)
+        weights = weights.flatten(2)
+        rows = (weights != 0).any(dim=1).any(dim=0).nonzero()[:, 0]
+        if len(rows) >= GATHER_BELOW * grid.num_cells:
+            return cls(weights)
+        return cls(weights[..., rows], rows)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> QueryWeights:
+        return QueryWeights(self.weights.to(device, dtype), None if self.rows is None else self.rows.to(device))
+
+
+def identity_attention(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> Tensor:
+    """The identities' part of Eq. 1, `sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`, each identity in its own softmax.
+
+    The weights multiply the attention probabilities, so that the sum over the identities happens inside the product
+    with the values: the whole cast takes two matrix products, and where w_i is 0 identity i adds exactly 0.
+
+    Args:
+        q: queries, (batch, num_queries, inner_dim).
+        keys: (batch, identities, num_tokens, inner_dim).
+        values: (batch, identities, num_tokens, inner_dim).
+        weights: strength times region, (batch, identities, num_queries).
+        num_heads: attention heads that inner_dim is divided into.
+    Returns:
+        (batch, num_queries, inner_dim), dtype and device of q.
+    Raises:
+        ShapeMismatchError: batch sizes, widths or the number of queries disagree.
+    Source: FPGA Eq. 1 and section 3.1; regions as in its Fig. 2.
+    """
+    _check_shapes(q, keys, values, weights, num_heads)
+    batch, num_queries, inner_dim = q.shape
+    num_identities, num_tokens = keys.shape[1:3]
+    head_dim = inner_dim // num_heads
+    # (batch, identities, tokens, heads * head_dim) -> (batch, heads, head_dim | identities * tokens, ...)
+    keys = keys.reshape(batch, -1, num_heads, head_dim).permute(0, 2, 3, 1) * head_dim**-0.5
+    values = values.reshape(batch, -1, num_heads, head_dim).transpose(1, 2)
+    part = max(1, MAX_SCORES // (batch * num_heads * num_identities * num_tokens))
+    outputs = []
+    for queries, weight in zip(q.split(part, dim=1), weights.split(part, dim=2), strict=True):
+        heads = queries.reshape(batch, -1, num_heads, head_dim).transpose(1, 2)
+        scores = (heads @ keys).unflatten(-1, (num_identities, num_tokens))
+        probabilities = scores.softmax(dim=-1) * weight.transpose(1, 2)[:, None, :, :, None]
+        output = probabilities.flatten(-2) @ values  # (batch, heads, queries, head_dim)
+        outputs.append(output.transpose(1, 2).flatten(2))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def add_identities(
+    text_output: Tensor, q: Tensor, keys: Tensor, values: Tensor, weights: QueryWeights, num_heads: int
+) -> Tensor:
+    """Eq. 1 with regions: `o + sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`, computed for the weights' rows only.
+
+    Args:
+        text_output: o, attention to the text, (batch, num_queries, inner_dim).
+        q, keys, values, num_heads: as in `identity_attention`.
+        weights: strength times region of each identity, for this layer's queries.
+    Returns:
+        (batch, num_queries, inner_dim), a new tensor; exactly `text_output` where no identity acts.
+    Raises:
+        ShapeMismatchError: as in `identity_attention`.
+    Source: FPGA Eq. 1.
+    """
+    if weights.rows is None:
+        return text_output + identity_attention(q, keys, values, weights.weights, num_heads)
+    if len(weights.rows) == 0:
+        return text_output
+    term = identity_attention(q.index_select(1, weights.rows), keys, values, weights.weights, num_heads)
+    return text_output.index_add(1, weights.rows, term)
+
+
+def _check_shapes(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> None:
+    batch, num_queries, inner_dim = q.shape
+    if keys.shape != values.shape or (keys.shape[0], keys.shape[-1]) != (batch, inner_dim) or inner_dim % num_heads:
+        raise ShapeMismatchError(
+            f"identity keys are {tuple(keys.shape)} and values {tuple(values.shape)}; queries {tuple(q.shape)} with "
+            f"{num_heads} heads need ({batch}, identities, tokens, {inner_dim}): the adapter is for another model"
+        )
+    if weights.shape != (batch, keys.shape[1], num_queries):
+        raise ShapeMismatchError(
+            f"region weights are {tuple(weights.shape)}, but {keys.shape[1]} identities on queries {tuple(q.shape)} "
+            f"need {(batch, keys.shape[1], num_queries)}"
+        )

@@ -1,0 +1,184 @@
+"""Masked multi-identity attention against Eq. 1 written as loops, and the invariants that it promises."""
+
+import math
+
+import pytest
+import torch
+from fpga.fpga_core.errors import ShapeMismatchError
+from fpga.fpga_core.identity import masked_attention
+from fpga.fpga_core.identity.masked_attention import QueryWeights, add_identities, identity_attention
+from fpga.fpga_core.shapes import Extent
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def eq_1(o, q, keys, values, weights, num_heads):
+    """`o + sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`, one query, head and identity at a time, in float64."""
+    result = o.double().clone()
+    head_dim = q.shape[-1] // num_heads
+    for b, n, h in ((b, n, h) for b in range(q.shape[0]) for n in range(q.shape[1]) for h in range(num_heads)):
+        part = slice(h * head_dim, (h + 1) * head_dim)
+        for i in range(keys.shape[1]):
+            scores = [
+                float(q[b, n, part].double() @ key[part].double()) / math.sqrt(head_dim) for key in keys[b, i]
+            ]
+            powers = [math.exp(score - max(scores)) for score in scores]
+            for power, value in zip(powers, values[b, i], strict=True):
+                result[b, n, part] += float(weights[b, i, n]) * power / sum(powers) * value[part].double()
+    return result
+
+
+def random_case(seed=0, batch=2, queries=12, identities=3, tokens=4, heads=2, head_dim=8):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator)
+
+    dim = heads * head_dim
+    o, q = normal(batch, queries, dim), 2 * normal(batch, queries, dim)
+    keys, values = normal(batch, identities, tokens, dim), normal(batch, identities, tokens, dim)
+    return o, q, keys, values, torch.rand(batch, identities, queries, generator=generator), heads
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 1000), batch=st.integers(1, 3), queries=st.integers(1, 9), identities=st.integers(1, 5),
+    tokens=st.integers(1, 6), heads=st.integers(1, 3), head_dim=st.integers(1, 6),
+)  # fmt: skip
+def test_equals_the_formula_as_loops(seed, batch, queries, identities, tokens, heads, head_dim):
+    o, q, keys, values, weights, heads = random_case(seed, batch, queries, identities, tokens, heads, head_dim)
+    actual = add_identities(o, q, keys, values, QueryWeights(weights), heads)
+    torch.testing.assert_close(
+        actual.double(), eq_1(o, q, keys, values, weights, heads), rtol=1e-5, atol=1e-5
+    )
+
+
+def grid_case(regions, grid, **options):
+    """A case on a grid with regions drawn on a latent, (identities, height, width)."""
+    o, q, keys, values, _, heads = random_case(queries=grid.num_cells, identities=len(regions), **options)
+    return o, q, keys, values, QueryWeights.on_grid(regions[None].expand(len(q), -1, -1, -1), grid), heads
+
+
+def box(height, width, top, left, bottom, right):
+    region = torch.zeros(height, width)
+    region[top:bottom, left:right] = 1
+    return region
+
+
+@pytest.mark.parametrize("latent, grid", [((8, 8), Extent(4, 4)), ((9, 7), Extent(4, 5)), ((5, 12), Extent(3, 2))])
+def test_picked_queries_give_what_all_queries_give(latent, grid):
+    regions = torch.stack([box(*latent, 0, 0, 2, 2), box(*latent, 3, 4, 5, 6)])
+    o, q, keys, values, few, heads = grid_case(regions, grid)
+    assert few.rows is not None
+    assert 0 < len(few.rows) < grid.num_cells
+    height, width = latent
+    cells = torch.zeros(len(regions), grid.height, grid.width)
+    for i in range(len(regions)):
+        for y in range(grid.height):  # cell y covers the latent's rows that floor and ceiling give
+            for x in range(grid.width):
+                rows = slice(y * height // grid.height, math.ceil((y + 1) * height / grid.height))
+                columns = slice(x * width // grid.width, math.ceil((x + 1) * width / grid.width))
+                cells[i, y, x] = regions[i, rows, columns].mean()
+    expected = eq_1(o, q, keys, values, cells.flatten(1)[None].expand(len(q), -1, -1), heads)
+    actual = add_identities(o, q, keys, values, few, heads)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_outside_its_region_an_identity_adds_exactly_nothing():
+    regions = torch.stack([box(16, 16, 0, 0, 16, 9), box(16, 16, 2, 5, 9, 16)])  # more than half: all queries are computed
+    o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
+    assert weights.rows is None
+    for i, region in enumerate(regions):
+        alone = QueryWeights(weights.weights[:, i : i + 1])
+        term = identity_attention(q, keys[:, i : i + 1], values[:, i : i + 1], alone.weights, heads)
+        outside = region.flatten() == 0
+        assert term[:, outside].abs().max() == 0
+        assert (term[:, ~outside].abs().sum(-1) > 0).all()
+    changed = add_identities(o, q, keys, values, weights, heads) != o
+    assert torch.equal(changed.any(-1).any(0).reshape(16, 16), regions.sum(0) > 0)
+
+
+def test_where_few_queries_lie_in_a_region_the_others_are_bit_identical_to_the_text():
+    regions = torch.stack([box(16, 16, 1, 1, 4, 5), box(16, 16, 10, 10, 12, 12)])
+    o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
+    output = add_identities(o, q, keys, values, weights, heads)
+    outside = regions.sum(0).flatten() == 0
+    assert torch.equal(output[:, outside], o[:, outside])
+    assert (output[:, ~outside] != o[:, ~outside]).any(-1).all()
+
+
+def test_no_region_anywhere_returns_the_text_output():
+    o, q, keys, values, weights, heads = grid_case(torch.zeros(2, 8, 8), Extent(8, 8))
+    assert torch.equal(add_identities(o, q, keys, values, weights, heads), o)
+
+
+def test_a_region_of_ones_is_no_mask():
+    o, q, keys, values, weights, heads = grid_case(torch.ones(1, 9, 7), Extent(4, 5))
+    heads_first = [part.reshape(2, -1, heads, 8).transpose(1, 2) for part in (q, keys[:, 0], values[:, 0])]
+    plain = torch.nn.functional.scaled_dot_product_attention(*heads_first).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(add_identities(o, q, keys, values, weights, heads), o + plain)
+    bare = identity_attention(q, keys, values, torch.ones(2, 1, 20), heads)
+    assert torch.equal(add_identities(o, q, keys, values, weights, heads), o + bare)
+
+
+def test_order_of_identities_does_not_matter():
+    o, q, keys, values, weights, heads = random_case()
+    permuted = [2, 0, 1]
+    there = add_identities(o, q, keys, values, QueryWeights(weights), heads)
+    back = add_identities(o, q, keys[:, permuted], values[:, permuted], QueryWeights(weights[:, permuted]), heads)
+    torch.testing.assert_close(there, back, rtol=1e-6, atol=1e-6)
+
+
+def test_an_identity_that_shares_its_region_with_itself_counts_once():
+    o, q, keys, values, _, heads = random_case(identities=1)
+    once = QueryWeights(torch.ones(2, 1, 12))
+    halves = QueryWeights(torch.full((2, 2, 12), 0.5))
+    doubled = add_identities(o, q, keys.repeat(1, 2, 1, 1), values.repeat(1, 2, 1, 1), halves, heads)
+    torch.testing.assert_close(doubled, add_identities(o, q, keys, values, once, heads), rtol=1e-6, atol=1e-6)
+
+
+def test_repeating_the_set_of_tokens_changes_nothing():
+    """What lets identities of 1 and 5 photos share a batch."""
+    o, q, keys, values, weights, heads = random_case()
+    once = add_identities(o, q, keys, values, QueryWeights(weights), heads)
+    thrice = add_identities(o, q, keys.repeat(1, 1, 3, 1), values.repeat(1, 1, 3, 1), QueryWeights(weights), heads)
+    torch.testing.assert_close(once, thrice, rtol=1e-5, atol=1e-5)
+
+
+def test_long_lists_of_queries_in_parts_are_the_same(monkeypatch):
+    o, q, keys, values, weights, heads = random_case(queries=50)
+    whole = add_identities(o, q, keys, values, QueryWeights(weights), heads)
+    monkeypatch.setattr(masked_attention, "MAX_SCORES", 7 * 2 * heads * 3 * 4)  # 7 queries at a time
+    torch.testing.assert_close(
+        add_identities(o, q, keys, values, QueryWeights(weights), heads), whole, rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
+def test_half_precision_stays_near_the_formula_and_finite(dtype, tolerance):
+    o, q, keys, values, weights, heads = random_case(head_dim=40)
+    q = q * 3000
+    scores = torch.einsum("bnc,bitc->bnit", q[..., :40], keys[..., :40])
+    assert scores.abs().max() > 65504 > scores.abs().max() / 40**0.5  # float16 holds them scaled only
+    output = add_identities(
+        *(part.to(dtype) for part in (o, q, keys, values)), QueryWeights(weights.to(dtype)), heads
+    )
+    assert output.dtype == dtype
+    parts = (part.to(dtype).float() for part in (o, q, keys, values, weights))
+    expected = eq_1(*parts, heads)
+    assert (output.double() - expected).norm() / expected.norm() < tolerance
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda q, k, v, w: (q, k[..., :-1], v[..., :-1], w), "another model"),
+        (lambda q, k, v, w: (q, k[:1], v[:1], w), "need \\(2, identities"),
+        (lambda q, k, v, w: (q, k, v, w[..., 1:]), "region weights"),
+        (lambda q, k, v, w: (q, k, v, w[:, 1:]), "3 identities"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, words):
+    _, q, keys, values, weights, heads = random_case()
+    with pytest.raises(ShapeMismatchError, match=words):
+        identity_attention(*change(q, keys, values, weights), heads)
