@@ -32,6 +32,19 @@ ARCHITECTURES = MappingProxyType(
     }
 )
 
+TINY_UNET_CONFIG = MappingProxyType(
+    {
+        "context_dim": 64,
+        "model_channels": 32,
+        "channel_mult": [1, 2, 2],
+        "num_res_blocks": [1, 1, 1],
+        "transformer_depth": [1, 1, 0],
+        "transformer_depth_middle": 1,
+        "transformer_depth_output": [1, 1, 1, 1, 0, 0],
+    }
+)
+"""Where `tiny_models.TINY_UNET` has its transformer blocks; a test holds the two equal."""
+
 Nested = dict[str, dict[str, torch.Tensor]]
 
 
@@ -136,13 +149,22 @@ def plus_face(architecture="sd15", seed=0, dtype=torch.float32, device="cpu", fe
 
 
 def instantid(architecture="sdxl", seed=0, dtype=torch.float32, device="cpu") -> Nested:
-    """InstantID's `ip-adapter.bin` and `ip-adapter-faceid-portrait_sdxl_unnorm.bin`: the one feature is the embedding."""
+    """InstantID's `ip-adapter.bin` and `ip-adapter-faceid-portrait_sdxl_unnorm.bin`: one feature, the embedding."""
     return plus_face(architecture, seed, dtype, device, feature_dim=EMBEDDING_DIM)
 
 
 def flat(nested: Nested) -> dict[str, torch.Tensor]:
     """The same tensors as a `.safetensors` file names them."""
     return {f"{group}.{name}": tensor for group, tensors in nested.items() for name, tensor in tensors.items()}
+
+
+def read_adapter(file, name="adapter.bin", **options):
+    """The pack's reader, which knows the tiny architecture here beside the real ones."""
+    from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
+    from fpga.fpga_core.identity.attention_slots import KNOWN_LAYOUTS, attention_layout
+
+    layouts = (*KNOWN_LAYOUTS, attention_layout("tiny", TINY_UNET_CONFIG))
+    return read_identity_adapter(file, None, name, layouts=layouts, **options)
 
 
 def fpga_adapter(
