@@ -25,6 +25,10 @@ class Extent:
         """The extent after `factor`-fold downsampling by stride-2 convolutions (odd sizes round up)."""
         return Extent(-(-self.width // factor), -(-self.height // factor))
 
+    def has_aspect_of(self, other: Extent, tolerance: float = 0.02) -> bool:
+        """Whether the aspect ratios agree, but for what rounding sizes to whole pixels, or multiples of 8, changes."""
+        return abs(self.width * other.height / (self.height * other.width) - 1) <= tolerance
+
 
 def token_grid(latent: Extent, num_tokens: int) -> Extent:
     """Grid of an attention layer that sees `num_tokens` tokens of a latent.
@@ -45,7 +49,7 @@ def token_grid(latent: Extent, num_tokens: int) -> Extent:
         grid = grid.downscaled(2)
     if grid.num_cells != num_tokens:
         raise ShapeMismatchError(
-            f"an attention layer with {num_tokens} tokens fits no level of a {latent} latent; a patch that merges or drops "
-            "tokens (ToMe, HyperTile) is probably active on this model: bypass it"
+            f"an attention layer with {num_tokens} tokens fits no level of a {latent} latent; a patch that merges or "
+            "drops tokens (ToMe, HyperTile) is probably active on this model: bypass it"
         )
     return grid

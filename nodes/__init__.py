@@ -2,9 +2,9 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import faces, repcontrolnet
+from . import cast, faces, repcontrolnet
 
-NODES: list[type[io.ComfyNode]] = [*repcontrolnet.NODES, *faces.NODES]
+NODES: list[type[io.ComfyNode]] = [*cast.NODES, *repcontrolnet.NODES, *faces.NODES]
 
 
 class FPGAPortraitExtension(ComfyExtension):

@@ -14,6 +14,7 @@ from ..errors import InvalidInputError, ShapeMismatchError
 from ..faces.face import Face, PictureFaces
 from ..faces.labels import NOBODY_COLOR, Sheet, person_color
 from ..faces.likeness import Portrait, best_assignment, cosine_similarities
+from ..shapes import Extent
 
 MIN_IOU = 0.5
 """A face counts where its intersection over union with the place meant for it is greater (paper section 4.1)."""
@@ -84,7 +85,9 @@ class CastScore:
         return f"FaceSim: {self.facesim:.3f} ({scope}{'' if math.isnan(self.likeness) else '; ' + without_box})"
 
 
-def score_cast(portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], recogniser: str) -> CastScore:
+def score_cast(
+    portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], recogniser: str, canvas: Extent
+) -> CastScore:
     """FaceSim of each person in each picture.
 
     The faces of a picture are assigned to the people so that the sum of their FaceSims is largest; a face counts for a
@@ -94,16 +97,24 @@ def score_cast(portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], 
         portraits: the people, with embeddings of `recogniser`.
         pictures: the faces found in each picture, with embeddings of `recogniser`.
         recogniser: hash that keys the faces' embeddings.
+        canvas: size of the picture that the face boxes were made for; the pictures may be larger or smaller.
     Returns:
         The scores of every picture.
     Raises:
         InvalidInputError: there is nobody or nothing to score, or a face lacks the recogniser's embedding.
+        ShapeMismatchError: a picture has another aspect ratio than the canvas, so the face boxes do not fit it.
     Source: FPGA section 4.1, FaceSim and its IoU rule; how faces are assigned to people is not said there.
     """
     if not portraits or not pictures:
         raise InvalidInputError(
             f"{len(portraits)} people in {len(pictures)} pictures cannot be scored; give at least one each"
         )
+    for number, picture in enumerate(pictures, 1):
+        if not picture.extent.has_aspect_of(canvas):
+            raise ShapeMismatchError(
+                f"picture {number} is {picture.extent} and the cast was made for {canvas}, which is another aspect "
+                "ratio; score an uncropped picture, or make the cast for this size"
+            )
     return CastScore(tuple(_score_picture(portraits, picture, recogniser) for picture in pictures))
 
 

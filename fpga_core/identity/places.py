@@ -195,6 +195,6 @@ def _first_picture_note(source: str, num_pictures: int) -> tuple[str, ...]:
 
 def _stretch_note(source: str, extent: Extent, canvas: Extent) -> tuple[str, ...]:
     """Sources of the canvas's aspect ratio fit at any size; others are stretched, which the user should know."""
-    if abs(extent.width * canvas.height / (extent.height * canvas.width) - 1) < 0.02:
+    if extent.has_aspect_of(canvas):
         return ()
     return (f"{source} come from a {extent} picture and are stretched to the canvas, which is {canvas}",)
