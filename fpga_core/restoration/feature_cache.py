@@ -239,7 +239,7 @@ class FeatureCache:
         if (step, slot) not in entries:
             raise InvalidInputError(
                 f"the inversion recorded nothing for layer {' '.join(map(str, slot))} at step {step} of "
-                f"{self.plan.num_steps}: its step and layer ranges must cover those of the restoration, and both must use "
-                "the same model"
+                f"{self.plan.num_steps}: its step and layer ranges must cover those of the restoration, and both must "
+                "use the same model"
             )
         return entries[step, slot]

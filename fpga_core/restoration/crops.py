@@ -1,0 +1,168 @@
+"""Square crops around faces: where they lie in the picture, how they are taken out of it and laid back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..faces.face import Face
+from ..faces.landmarks import five_points
+from ..geometry import Box
+from ..shapes import Extent
+
+TAPS_PX = 2
+"""Pixels beyond a sampled position that bicubic interpolation reads."""
+
+
+@dataclass(frozen=True)
+class CropSquare:
+    """A square of a picture and the size that it is worked on at.
+
+    Attributes:
+        center: pixels of the picture, x then y.
+        side_px: length of a side, pixels of the picture.
+        angle: radians by which the square is turned clockwise as seen, so that a tilted face stands upright in it.
+        size_px: side of the crop, its own pixels.
+    """
+
+    center: tuple[float, float]
+    side_px: float
+    angle: float
+    size_px: int
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels per picture pixel."""
+        return self.size_px / self.side_px
+
+    def to_crop(self, points: np.ndarray) -> np.ndarray:
+        """Points of the picture, (n, 2) pixels, in crop pixels."""
+        return (points - self.center) @ self._axes * self.scale + self.size_px / 2
+
+    def to_picture(self, points: np.ndarray) -> np.ndarray:
+        """Points of the crop, (n, 2) pixels, in picture pixels."""
+        return (points - self.size_px / 2) / self.scale @ self._axes.T + self.center
+
+    def bounds(self, extent: Extent, margin_px: int = 0) -> Box:
+        """The smallest box of whole pixels that holds the square, within the picture."""
+        half = self.side_px / 2 * (abs(math.cos(self.angle)) + abs(math.sin(self.angle))) + margin_px
+        (x, y), slack = self.center, 1e-6  # a square on whole pixels takes no further pixel for a rounding error
+        box = Box(x - half + slack, y - half + slack, x + half - slack, y + half - slack)
+        whole = Box(math.floor(box.x0), math.floor(box.y0), math.ceil(box.x1), math.ceil(box.y1))
+        return whole.clipped(extent)
+
+    @property
+    def _axes(self) -> np.ndarray:
+        """The crop's x and y directions in the picture, as columns."""
+        c, s = math.cos(self.angle), math.sin(self.angle)
+        return np.array([[c, -s], [s, c]])
+
+
+def face_square(face: Face, extent: Extent, margin: float, is_upright: bool, size_px: int) -> CropSquare:
+    """The square around a face.
+
+    It is moved into the picture where it would reach over a border and fits; where the picture is too small for it, its
+    outermost pixels are repeated.
+
+    Args:
+        face: box and, for turning, landmarks in pixels of the picture.
+        extent: the picture.
+        margin: what is added on every side, as a fraction of the longer side of the box.
+        is_upright: turn the square with the line through the eyes; without landmarks it is not turned.
+        size_px: side of the crop.
+    Returns:
+        The square; where it is not turned, it lies on whole pixels.
+    """
+    side = max(math.ceil(face.size_px * (1 + 2 * margin)), 1)
+    angle = _eye_angle(face) if is_upright else 0.0
+    half = side / 2 * (abs(math.cos(angle)) + abs(math.sin(angle)))
+    x, y = (
+        min(max(center, half), length - half) if 2 * half <= length else length / 2
+        for center, length in zip(face.box.center, (extent.width, extent.height), strict=True)
+    )
+    if angle == 0:
+        x, y = (math.floor(center - side / 2 + 0.5) + side / 2 for center in (x, y))
+    return CropSquare((x, y), side, angle, size_px)
+
+
+def _eye_angle(face: Face) -> float:
+    if face.landmarks is None:
+        return 0.0
+    left_eye, right_eye = five_points(face.landmarks)[:2]
+    angle = math.atan2(right_eye[1] - left_eye[1], right_eye[0] - left_eye[0])
+    return angle if math.isfinite(angle) else 0.0
+
+
+def take_crop(picture: Tensor, square: CropSquare, mode: str = "bicubic") -> Tensor:
+    """The square of a picture at its working size.
+
+    Args:
+        picture: (height, width, channels) in [0, 1]; not finite values count as 0.
+        square: where the crop lies; beyond the border the outermost pixels repeat.
+        mode: bicubic for pictures, bilinear for masks.
+    Returns:
+        (size_px, size_px, channels) float32 in [0, 1]; reducing averages over all pixels covered.
+    """
+    extent = Extent(picture.shape[1], picture.shape[0])
+    box = square.bounds(extent, margin_px=TAPS_PX)
+    part = picture[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
+    part = _reduced(part.float().nan_to_num(0, 0, 0).movedim(-1, 0), square.scale, mode)  # HWC -> CHW
+
+    def source(position: np.ndarray) -> np.ndarray:
+        points = square.to_picture((position + 1) / 2 * square.size_px)
+        return (points - (box.x0, box.y0)) / (box.width, box.height) * 2 - 1
+
+    crop = _sampled(part, source, Extent(square.size_px, square.size_px), mode, padding="border")
+    return crop.movedim(0, -1).clamp(0, 1)  # CHW -> HWC
+
+
+def lay_crop(crop: Tensor, square: CropSquare, extent: Extent, mode: str = "bicubic") -> tuple[Tensor, Box]:
+    """A crop brought back to the pixels of its picture.
+
+    Args:
+        crop: (size, size, channels) in [0, 1]; `size` may differ from the square's `size_px` (an upscaled crop).
+        square: where it lies.
+        extent: the picture.
+        mode: bicubic for pictures; bilinear for masks, which are 0 beyond the crop.
+    Returns:
+        (height, width, channels) float32 in [0, 1], and the box of whole pixels of the picture that it covers.
+    """
+    box = square.bounds(extent)
+    reduced = _reduced(crop.float().movedim(-1, 0), square.side_px / crop.shape[0], mode)  # HWC -> CHW
+
+    def source(position: np.ndarray) -> np.ndarray:
+        points = (position + 1) / 2 * (box.width, box.height) + (box.x0, box.y0)
+        return square.to_crop(points) / square.size_px * 2 - 1
+
+    padding = "border" if mode == "bicubic" else "zeros"
+    laid = _sampled(reduced, source, Extent(int(box.width), int(box.height)), mode, padding)
+    return laid.movedim(0, -1).clamp(0, 1), box  # CHW -> HWC
+
+
+def _reduced(picture: Tensor, factor: float, mode: str) -> Tensor:
+    """(channels, height, width) averaged down by a factor below 1, so that sampling at the new size skips no pixel."""
+    if factor >= 1:
+        return picture
+    size = [max(round(length * factor), 1) for length in picture.shape[-2:]]
+    return F.interpolate(picture[None], size=size, mode=mode, antialias=True)[0]
+
+
+def _sampled(
+    picture: Tensor, source: Callable[[np.ndarray], np.ndarray], size: Extent, mode: str, padding: str
+) -> Tensor:
+    """A picture, (channels, height, width), seen through an affine map.
+
+    Args:
+        source: where a position of the result lies in the picture; both run from -1 to 1 between outer edges, x then y.
+        size: of the result.
+    """
+    origin, x_end, y_end = source(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    theta = torch.from_numpy(np.stack([x_end - origin, y_end - origin, origin], axis=-1)).to(picture)
+    grid = F.affine_grid(theta[None], [1, 1, size.height, size.width], align_corners=False)
+    return F.grid_sample(picture[None], grid, mode=mode, padding_mode=padding, align_corners=False)[0]

@@ -1,0 +1,112 @@
+"""The mask of a face, M_B of Alg. 1: an outline or a parsed mask, dilated and smoothed with a Gaussian."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..faces.face import Face
+from ..faces.landmarks import face_outline
+
+MAX_AREA = 1.6
+"""Area of a finished mask, soft edge included, as a multiple of the area of the face's outline."""
+
+_ELLIPSE_CORNERS = 64
+_SUBPIXEL_BITS = 4
+
+
+def face_hull(face: Face) -> np.ndarray:
+    """Outline of a face in pixels of its picture: the convex hull of its landmarks, forehead included.
+
+    Args:
+        face: with 68 or more landmarks; with fewer or none the ellipse in the box stands in for the hull.
+    Returns:
+        (num_corners, 2), x then y.
+    """
+    outline = None if face.landmarks is None else face_outline(face.landmarks)
+    if outline is not None and polygon_area(outline) > 0:
+        return outline
+    turns = np.linspace(0, 2 * math.pi, _ELLIPSE_CORNERS, endpoint=False)
+    directions = np.stack([np.cos(turns), np.sin(turns)], axis=-1)
+    return face.box.center + directions * (face.box.width / 2, face.box.height / 2)
+
+
+def polygon_area(corners: np.ndarray) -> float:
+    """Area of a polygon, (num_corners, 2), in square pixels."""
+    return float(cv2.contourArea(corners.astype(np.float32)))
+
+
+def draw_hull(corners: np.ndarray, size_px: int) -> Tensor:
+    """A convex polygon filled with ones.
+
+    Args:
+        corners: (num_corners, 2) pixels; may reach beyond the square.
+        size_px: side of the square.
+    Returns:
+        (size_px, size_px) float32, 0 or 1.
+    """
+    canvas = np.zeros((size_px, size_px), np.uint8)
+    centered = (corners - 0.5) * (1 << _SUBPIXEL_BITS)  # OpenCV's pixel (0, 0) has its centre there, ours at (0.5, 0.5)
+    cv2.fillConvexPoly(canvas, centered.round().astype(np.int32), 1, cv2.LINE_8, _SUBPIXEL_BITS)
+    return torch.from_numpy(canvas).float()
+
+
+def soften_mask(mask: Tensor, dilate_px: float, feather_px: float) -> Tensor:
+    """Dilates a mask and smooths its edge with a Gaussian that ends after `feather_px`.
+
+    Args:
+        mask: (height, width); what is at least half of full counts as inside.
+        dilate_px: distance by which the solid part grows.
+        feather_px: width of the soft edge beyond it.
+    Returns:
+        (height, width) float32: 1 up to about `dilate_px` from the mask, exactly 0 beyond `dilate_px + feather_px`.
+    """
+    inside = (mask >= 0.5).cpu().numpy().astype(np.uint8)
+    radius = round(feather_px / 2)
+    reach = max(int(dilate_px + feather_px) - radius, 0)
+    if reach:
+        inside = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+    soft = inside.astype(np.float32)
+    if radius:
+        width = 2 * radius + 1
+        soft = cv2.GaussianBlur(soft, (width, width), radius / 2, borderType=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(soft).clamp(0, 1)
+
+
+def growth_within(mask: Tensor, max_area: float) -> float:
+    """How far a mask may grow on all sides before its area exceeds a limit.
+
+    Args:
+        mask: (height, width), at least half of full counts as inside.
+        max_area: in pixels of the mask.
+    Returns:
+        The distance e in pixels with `A + P e + pi e^2 = max_area` (Steiner's formula, an upper bound of the grown area
+        where the mask is not convex); 0 where the mask is larger already.
+    """
+    inside = (mask >= 0.5).cpu().numpy().astype(np.uint8)
+    area = int(inside.sum())
+    if area == 0 or area >= max_area:
+        return 0.0
+    contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    perimeter = (
+        sum(cv2.arcLength(contour, closed=True) for contour in contours) + math.pi
+    )  # along the outer pixel edges
+    return (math.sqrt(perimeter**2 + 4 * math.pi * (max_area - area)) - perimeter) / (2 * math.pi)
+
+
+def bounded_mask(mask: Tensor, dilate_px: float, feather_px: float, max_area: float, slack_px: float) -> Tensor:
+    """`soften_mask` with both widths reduced, in proportion, to what the limit of area allows.
+
+    Args:
+        mask, dilate_px, feather_px: as there.
+        max_area: in pixels of the mask.
+        slack_px: growth to leave unused, for the resampling that follows.
+    """
+    wanted = dilate_px + feather_px
+    allowed = max(growth_within(mask, max_area) - slack_px, 0.0)
+    shrink = min(1.0, allowed / wanted) if wanted > 0 else 0.0
+    return soften_mask(mask, dilate_px * shrink, feather_px * shrink)

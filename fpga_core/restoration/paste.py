@@ -1,0 +1,119 @@
+"""Putting restored faces back: on one canvas, each within its mask, and nothing else changed by a single bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..geometry import Box
+from ..shapes import Extent
+from .adain import adain, masked_moments
+from .crops import CropSquare, lay_crop
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredFace:
+    """A restored crop and where it belongs.
+
+    Attributes:
+        crop: (size, size, 3) in [0, 1].
+        mask: M in [0, 1], (size, size).
+        square: the crop's place in the picture.
+        max_area_px: limit of the pasted mask's area, pixels of the picture; None = no limit.
+    """
+
+    crop: Tensor
+    mask: Tensor
+    square: CropSquare
+    max_area_px: float | None = None
+
+
+def match_colors(restored: Tensor, original: Tensor, mask: Tensor) -> Tensor:
+    """Gives a restored crop the colours of the original, as measured where both show the same: outside the mask.
+
+    Args:
+        restored, original: (size, size, 3) in [0, 1].
+        mask: M in [0, 1], (size, size).
+    Returns:
+        The shape of `restored`; unchanged where the mask leaves fewer than two cells.
+    """
+    outside = 1 - mask.flatten()[:, None]
+    cells, wanted = restored.flatten(0, 1).float(), original.flatten(0, 1).to(restored)
+    matched = adain(cells, masked_moments(cells, outside), masked_moments(wanted, outside))
+    return matched.clamp(0, 1).view(restored.shape)
+
+
+def paste_faces(picture: Tensor, faces: Sequence[RestoredFace]) -> tuple[Tensor, Tensor]:
+    """Lays restored faces on a picture.
+
+    Where masks overlap, a pixel changes as much as the strongest of them says, and the faces share it in proportion to
+    the squares of their weights; the order of the faces does not matter.
+
+    Args:
+        picture: (height, width, channels) in [0, 1]; channels beyond the third (alpha) are kept.
+        faces: the restored crops.
+    Returns:
+        The new picture, and the mask of what changed, (height, width) float32. Where that mask is 0, the pixels are
+        those of `picture` bit for bit.
+    """
+    extent = Extent(picture.shape[1], picture.shape[0])
+    laid = [_lay(face, extent) for face in faces]
+    weights = [_shared(laid, number) for number in range(len(laid))]
+    pasted = picture.clone()
+    changed = torch.zeros(extent.height, extent.width)
+    for (colors, _, box), weight in zip(laid, weights, strict=True):
+        rows, columns = _slices(box)
+        before, after = picture[rows, columns, :3], pasted[rows, columns, :3]
+        difference = weight[..., None].to(picture) * (colors.to(picture) - before.nan_to_num(0, 0, 0))
+        # The first face to touch a pixel that is not finite replaces it.
+        after = torch.where((weight[..., None] > 0).to(picture.device), after.nan_to_num(0, 0, 0) + difference, after)
+        pasted[rows, columns, :3] = after
+        changed[rows, columns] += weight.cpu()
+    return pasted, changed.clamp(max=1)
+
+
+Laid = tuple[Tensor, Tensor, Box]
+"""Colours (height, width, 3) and weights (height, width) on the pixels of a box."""
+
+
+def _lay(face: RestoredFace, extent: Extent) -> Laid:
+    colors, box = lay_crop(face.crop, face.square, extent)
+    weight = lay_crop(face.mask[..., None], face.square, extent, mode="bilinear")[0][..., 0]
+    if face.max_area_px is not None:
+        weight = heaviest(weight, int(face.max_area_px))
+    return colors, weight, box
+
+
+def heaviest(weight: Tensor, num_cells: int) -> Tensor:
+    """The weights with all but the `num_cells` largest set to 0."""
+    if int((weight > 0).sum()) <= num_cells:
+        return weight
+    values, cells = weight.flatten().topk(num_cells)
+    return torch.zeros_like(weight).flatten().scatter(0, cells, values).view(weight.shape)
+
+
+def _shared(laid: Sequence[Laid], number: int) -> Tensor:
+    """A face's weights after sharing with those that overlap it: `max_j w_j * w_i^2 / sum_j w_j^2`."""
+    own, box = laid[number][1:]
+    largest, squares = own, own.square()
+    for other, (_, weight, other_box) in enumerate(laid):
+        shared = box.intersection(other_box)
+        if other == number or shared.area == 0:
+            continue
+        here, there = _slices(shared, box), _slices(shared, other_box)
+        largest, squares = largest.clone(), squares.clone()
+        largest[here] = torch.maximum(largest[here], weight[there])
+        squares[here] += weight[there].square()
+    share = own.square() / squares.clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.where(squares == own.square(), own, largest * share)
+
+
+def _slices(box: Box, origin: Box = Box(0, 0, 0, 0)) -> tuple[slice, slice]:  # noqa: B008 (frozen)
+    """Rows and columns of a box within an array that starts at `origin`."""
+    return (
+        slice(int(box.y0 - origin.y0), int(box.y1 - origin.y0)),
+        slice(int(box.x0 - origin.x0), int(box.x1 - origin.x0)),
+    )

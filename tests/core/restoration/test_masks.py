@@ -1,0 +1,95 @@
+"""Face masks: the hull, its dilation and soft edge, and their limits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from fpga.fpga_core.faces.face import Face
+from fpga.fpga_core.geometry import Box
+from fpga.fpga_core.restoration.masks import (
+    MAX_AREA,
+    bounded_mask,
+    draw_hull,
+    face_hull,
+    growth_within,
+    polygon_area,
+    soften_mask,
+)
+
+
+def circle(radius: float, size: int = 200, center: float = 100.0) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
+    return (((x - center) ** 2 + (y - center) ** 2) <= radius**2).float()
+
+
+def mesh_face(center=(50.0, 60.0), radii=(20.0, 28.0)) -> Face:
+    generator = np.random.default_rng(3)
+    turns = generator.uniform(0, 2 * math.pi, 468)
+    points = np.stack([np.cos(turns), np.sin(turns)], -1) * generator.uniform(0, 1, (468, 1)) ** 0.5 * radii + center
+    return Face(Box(center[0] - 20, center[1] - 28, center[0] + 20, center[1] + 28), landmarks=points)
+
+
+def test_the_hull_of_many_landmarks_holds_them_all_and_is_convex():
+    face = mesh_face()
+    hull = face_hull(face)
+    edges = np.roll(hull, -1, axis=0) - hull
+    turn = edges[:, 0] * np.roll(edges, -1, axis=0)[:, 1] - edges[:, 1] * np.roll(edges, -1, axis=0)[:, 0]
+    assert (turn >= -1e-4).all() or (turn <= 1e-4).all()
+    offset = face.landmarks[:, None] - hull[None]
+    side = (edges[:, 0] * offset[..., 1] - edges[:, 1] * offset[..., 0]) * np.sign(turn.sum())
+    assert (side >= -1e-2).all()
+
+
+@pytest.mark.parametrize("landmarks", [None, np.zeros((5, 2)), np.full((68, 2), np.nan), np.zeros((468, 2))])
+def test_without_usable_landmarks_the_ellipse_in_the_box_stands_in(landmarks):
+    hull = face_hull(Face(Box(10, 20, 50, 80), landmarks=landmarks))
+    assert polygon_area(hull) == pytest.approx(math.pi * 20 * 30, rel=0.01)
+    assert hull.min(0) == pytest.approx([10, 20]) and hull.max(0) == pytest.approx([50, 80])
+
+
+def test_a_drawn_hull_has_the_area_and_place_of_the_polygon():
+    corners = np.array([[20.0, 30.0], [150.0, 40.0], [160.0, 170.0], [40.0, 120.0]])
+    drawn = draw_hull(corners, 200)
+    assert float(drawn.sum()) == pytest.approx(polygon_area(corners), rel=0.03)
+    square = draw_hull(np.array([[10.0, 20.0], [30.0, 20.0], [30.0, 50.0], [10.0, 50.0]]), 64)
+    rows, columns = square.nonzero().T
+    assert abs(int(rows.min()) - 20) <= 1 and abs(int(columns.max()) - 29) <= 1
+
+
+@pytest.mark.parametrize(("dilate", "feather"), [(0, 0), (6, 0), (0, 12), (5, 10), (2.4, 7.3)])
+def test_soft_edges_are_full_inside_and_exactly_zero_beyond_their_width(dilate, feather):
+    soft = soften_mask(circle(40), dilate, feather)
+    assert float(soft[circle(40 + dilate - 1.5) == 1].min()) > 0.98
+    assert float(soft[circle(40 + dilate + feather + 1.5) == 0].abs().max()) == 0.0
+    profile = soft[100, 100:]
+    assert (profile.diff() <= 1e-6).all()  # falls steadily
+    if feather:
+        assert 0.3 < float(profile[round(40 + dilate + feather / 2)]) < 0.7
+
+
+def test_nothing_stays_nothing():
+    assert not soften_mask(torch.zeros(50, 50), 5, 5).any()
+    assert growth_within(torch.zeros(50, 50), 100) == 0
+
+
+@pytest.mark.parametrize("radius", [15, 30, 50])
+def test_growth_is_steiners_formula(radius):
+    mask = circle(radius)
+    area = float(mask.sum())
+    growth = growth_within(mask, MAX_AREA * area)
+    assert growth == pytest.approx(radius * (MAX_AREA**0.5 - 1), rel=0.08)
+    assert growth_within(mask, area) == 0
+
+
+@pytest.mark.parametrize("radii", [(20.0, 28.0), (8.0, 40.0), (60.0, 60.0)])
+def test_a_bounded_mask_keeps_the_limit_however_wide_it_is_asked_for(radii):
+    turns = np.linspace(0, 2 * math.pi, 30, endpoint=False)
+    corners = np.stack([np.cos(turns), np.sin(turns)], -1) * radii + 100
+    mask = draw_hull(corners, 200)
+    limit = MAX_AREA * polygon_area(corners)
+    wide = bounded_mask(mask, 40, 40, limit, slack_px=1)
+    assert 0.7 * limit < float((wide > 0).sum()) <= limit
+    narrow = bounded_mask(mask, 0.5, 1.0, limit, slack_px=0)
+    assert torch.equal(narrow, soften_mask(mask, 0.5, 1.0))
+    assert torch.equal(bounded_mask(mask, 5, 5, float(mask.sum()), 0), mask)
