@@ -1,0 +1,77 @@
+"""Everything a developer runs, from one file that needs nothing but Python.
+
+    python dev.py test [pytest arguments]      all tests, or the chosen ones
+    python dev.py demo                         pictures from a real photograph, through a real ComfyUI server
+    python dev.py serve [ComfyUI arguments]    the editor with the pack loaded
+    python dev.py bench [NAME] [--json FILE]   one measurement as a table; without a name, the list of them
+    python dev.py lint                         ruff and pyright
+
+The first run builds a virtual environment and gets a ComfyUI, both kept in a cache; COMFYUI_PATH names another ComfyUI.
+"""
+
+import signal
+import subprocess
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - said before a newer syntax fails on an older Python
+    sys.exit(f"dev.py needs Python 3.10 or newer, this is {sys.version.split()[0]}: run it with a newer one")
+
+from devtools.environment import ROOT, Environment, prepare
+from devtools.progress import StepError
+
+
+def launch(environment: Environment, module: str, arguments: list[str]) -> int:
+    """Runs a module with the pack importable as `fpga`."""
+    return run(environment, ["devtools/launch.py", module, *arguments])
+
+
+def run(environment: Environment, arguments: list[str]) -> int:
+    """Runs the environment's Python from the pack's root and returns its exit status."""
+    process = subprocess.Popen([environment.python, *arguments], cwd=ROOT, env=environment.variables)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # the program was interrupted too, and ends in its own way
+        except SystemExit:
+            process.terminate()
+            raise
+
+
+def lint(environment: Environment, arguments: list[str]) -> int:
+    if arguments:
+        sys.exit("dev.py lint takes no arguments: it checks the whole project")
+    return max(
+        run(environment, ["-m", "ruff", "check", "."]),
+        run(environment, ["-m", "ruff", "format", "--check", "."]),
+        run(environment, ["-m", "basedpyright", "--pythonpath", str(environment.python)]),
+    )
+
+
+COMMANDS = {
+    "test": lambda environment, arguments: launch(environment, "pytest", arguments),
+    "demo": lambda environment, arguments: launch(environment, "fpga.devtools.demo", arguments),
+    "serve": lambda environment, arguments: launch(environment, "fpga.devtools.serve", arguments),
+    "bench": lambda environment, arguments: launch(environment, "fpga.devtools.bench", arguments),
+    "lint": lint,
+}
+
+
+def main() -> int:
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help", "help"):
+        print((__doc__ or "").strip())
+        return 0
+    if command not in COMMANDS:
+        sys.exit(f"dev.py has no command {command!r}: choose one of {', '.join(COMMANDS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return COMMANDS[command](prepare(), arguments)
+    except StepError as error:
+        sys.exit(f"dev.py {command}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"dev.py {command}: interrupted; run it again to resume")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""`dev.py bench [NAME] [arguments]`: runs benches/NAME.py beside an imported ComfyUI; without a name, lists them."""
+
+import ast
+import runpy
+import sys
+
+from .launch import ROOT, import_comfyui
+
+BENCHES = ROOT / "benches"
+
+
+def available() -> dict[str, str]:
+    """Every bench by name, with the first line of its docstring."""
+    return {
+        file.stem: (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        for file in sorted(BENCHES.glob("[!_]*.py"))
+    }
+
+
+def main(name: str | None = None, *arguments: str) -> None:
+    benches = available()
+    if name is None:
+        print("\n".join(f"{bench:<12} {line}" for bench, line in benches.items()))
+        return
+    if name not in benches:
+        sys.exit(f"dev.py bench: there is no bench {name!r}: choose one of {', '.join(benches)}")
+    import_comfyui()
+    sys.path.insert(0, str(BENCHES))
+    sys.argv = [f"dev.py bench {name}", *arguments]
+    runpy.run_path(str(BENCHES / f"{name}.py"), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,149 @@
+"""A small client of ComfyUI's HTTP and websocket interface: queue a graph, follow it, fetch what it made."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+import websocket
+from PIL import Image
+
+Prompt = dict[str, dict[str, Any]]
+"""A graph in API format: node id -> {class_type, inputs}."""
+
+
+class PromptError(Exception):
+    """The server refused a graph, or a node failed; the message is the server's own."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What one run of a graph left behind.
+
+    Attributes:
+        prompt_id: the server's name for the run.
+        outputs: node id -> what the node showed ("images", "text", ...).
+        executed: ids of the nodes that ran, in order; cached ones are missing.
+        messages: every websocket message of the run.
+    """
+
+    prompt_id: str
+    outputs: dict[str, dict[str, Any]]
+    executed: tuple[str, ...]
+    messages: tuple[dict[str, Any], ...] = field(repr=False)
+
+
+class ComfyClient:
+    """Talks to one server, in the name of one client."""
+
+    def __init__(self, address: str, timeout: float = 300):
+        self.address = address
+        self.timeout = timeout
+        self.client_id = uuid.uuid4().hex
+
+    def get(self, path: str, **parameters: str) -> requests.Response:
+        """GETs a path of the server; an error status raises."""
+        reply = requests.get(f"{self.address}{path}", params=parameters, timeout=self.timeout)
+        reply.raise_for_status()
+        return reply
+
+    def object_info(self) -> dict[str, dict[str, Any]]:
+        """Every node that the server knows, by id."""
+        return self.get("/object_info").json()
+
+    def upload_image(self, path: Path) -> str:
+        """Puts a picture into the server's input folder and returns the name that LoadImage takes."""
+        with path.open("rb") as file:
+            form: dict[str, Any] = {"files": {"image": (path.name, file)}, "data": {"overwrite": "true"}}
+            reply = requests.post(f"{self.address}/upload/image", timeout=self.timeout, **form)
+        reply.raise_for_status()
+        return reply.json()["name"]
+
+    def run(self, prompt: Prompt) -> Execution:
+        """Queues a graph and follows it to its end.
+
+        Raises:
+            PromptError: the server refused it, a node failed, or it was interrupted.
+            TimeoutError: it did not end within the client's timeout.
+        """
+        channel = websocket.create_connection(
+            f"{self.address.replace('http', 'ws', 1)}/ws?clientId={self.client_id}", timeout=self.timeout
+        )
+        try:
+            prompt_id = self.queue(prompt)
+            messages = self._follow(channel, prompt_id)
+        finally:
+            channel.close()
+        executed = tuple(m["data"]["node"] for m in messages if m["type"] == "executing" and m["data"]["node"])
+        outputs = self.get(f"/history/{prompt_id}").json()[prompt_id]["outputs"]
+        return Execution(prompt_id, outputs, executed, messages)
+
+    def queue(self, prompt: Prompt) -> str:
+        """Queues a graph and returns its id.
+
+        Raises:
+            PromptError: the server refused it.
+        """
+        reply = requests.post(
+            f"{self.address}/prompt", json={"prompt": prompt, "client_id": self.client_id}, timeout=self.timeout
+        )
+        if not reply.ok:
+            raise PromptError(refusal(reply.text))
+        return reply.json()["prompt_id"]
+
+    def interrupt(self) -> None:
+        requests.post(f"{self.address}/interrupt", timeout=self.timeout).raise_for_status()
+
+    def images(self, execution: Execution, node_id: str | None = None) -> list[Image.Image]:
+        """The pictures that a run saved or showed: those of one node, or all of them."""
+        nodes = [node_id] if node_id else list(execution.outputs)
+        files = [file for node in nodes for file in execution.outputs.get(node, {}).get("images", [])]
+        return [Image.open(io.BytesIO(self.get("/view", **file).content)) for file in files]
+
+    def _follow(self, channel: websocket.WebSocket, prompt_id: str) -> tuple[dict[str, Any], ...]:
+        messages: list[dict[str, Any]] = []
+        deadline = time.monotonic() + self.timeout
+        while True:
+            channel.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                frame = channel.recv()
+            except websocket.WebSocketTimeoutException:
+                raise TimeoutError(f"the graph did not finish within {self.timeout:.0f} s") from None
+            if isinstance(frame, bytes):  # a preview picture
+                continue
+            message = json.loads(frame)
+            if message.get("data", {}).get("prompt_id") != prompt_id:
+                continue
+            messages.append(message)
+            if message["type"] == "execution_success":
+                return tuple(messages)
+            if message["type"] in ("execution_error", "execution_interrupted"):
+                raise PromptError(failure(message))
+
+
+def refusal(reply: str) -> str:
+    """The reasons in the server's refusal of a graph, one line each."""
+    try:
+        body = json.loads(reply)
+    except json.JSONDecodeError:
+        return reply
+    error = body.get("error", {})
+    lines = [f"{error['message']}: {error['details']}" if isinstance(error, dict) else str(error)]
+    for node_id, node in body.get("node_errors", {}).items():
+        lines += [f"node {node_id} {node['class_type']}: {e['message']}: {e['details']}" for e in node["errors"]]
+    return "\n".join(lines)
+
+
+def failure(message: dict[str, Any]) -> str:
+    """What the server says about a run that did not succeed."""
+    data = message["data"]
+    node = f"node {data.get('node_id')} {data.get('node_type')}"
+    if message["type"] == "execution_interrupted":
+        return f"{node}: interrupted"
+    return f"{node}: {data['exception_type']}: {data['exception_message']}\n{''.join(data.get('traceback', []))}"
