@@ -1,4 +1,4 @@
-"""Crop geometry against known pictures: gradients whose value at a point is known, tilted faces, borders, tiny and huge."""
+"""Crop geometry against known pictures: gradients whose value at a point is known, tilted faces, borders, tiny ones."""
 
 import math
 
@@ -30,7 +30,7 @@ def tilted_face(angle: float, center=(100.0, 80.0), size: float = 30.0) -> Face:
 @pytest.mark.parametrize("angle", [0.0, 0.4, -1.2, math.pi / 2])
 @pytest.mark.parametrize("size_px", [32, 200])
 def test_a_crop_shows_the_picture_where_the_geometry_says(angle, size_px):
-    """Away from the border a linear gradient is reproduced by any interpolation: each crop pixel tells where it came from."""
+    """Any interpolation reproduces a linear gradient, so each crop pixel tells where it came from."""
     square = CropSquare((100.0, 80.0), 60.0, angle, size_px)
     crop = take_crop(gradient(200, 160), square)
     columns, rows = np.meshgrid(np.arange(size_px) + 0.5, np.arange(size_px) + 0.5)
