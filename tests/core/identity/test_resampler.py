@@ -31,11 +31,9 @@ AURAFACE = "a7933ea5330113b01c9b60351d8f4c33003f145d8470ac5f0e52ee2effe25c60"
 
 def seen_by_clip(architecture, **options):
     """As many features as ViT-H has for the real architecture."""
-    return random_identity(
-        clip={"vision": ARCHITECTURES[architecture].clip_dim},
-        clip_tokens=257 if architecture == "sd15" else 5,
-        **options,
-    )
+    num_features = 257 if architecture == "sd15" else 5
+    clip = {"vision": ARCHITECTURES[architecture].clip_dim}
+    return random_identity(clip=clip, clip_tokens=num_features, **options)
 
 
 def normalised(identity, recogniser=BUFFALO_L):

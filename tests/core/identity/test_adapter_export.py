@@ -1,0 +1,150 @@
+"""The pack's own identity adapter file: what is written is read again, and nothing else is."""
+
+import dataclasses
+import hashlib
+import json
+
+import pytest
+import torch
+from fpga.fpga_core.checkpoints import read_safetensors
+from fpga.fpga_core.errors import (
+    CheckpointError,
+    CheckpointKeyError,
+    CheckpointReadError,
+    CheckpointShapeError,
+    FPGAError,
+    InvalidInputError,
+    UnknownFormatError,
+)
+from fpga.fpga_core.identity.adapter_layouts import Variant, read_identity_adapter
+from fpga.fpga_core.identity.adapters import AdapterKind, Negative
+from fpga.fpga_core.identity.export import as_state_dict, write_fpga_adapter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from published_resamplers import relative_error
+from random_adapters import BUFFALO_L, fpga_adapter, plus_face, random_identity, read_adapter
+
+
+def documented_hash(tensors):
+    """`tensors_hash` as docs/formats.md specifies it."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        entry = [name, "float32", list(tensors[name].shape)]
+        digest.update(json.dumps(entry, separators=(",", ":")).encode() + b"\n" + tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("clip_model", [None, "vision"])
+@pytest.mark.parametrize("trained_null", [True, False])
+def test_round_trip(tmp_path, clip_model, trained_null):
+    adapter = fpga_adapter("tiny", 3, clip_model, trained_null, branch_hash="ab" * 32)
+    write_fpga_adapter(adapter, tmp_path / "any.safetensors")
+    found = read_identity_adapter(*read_safetensors(tmp_path / "any.safetensors"), "any.safetensors")
+    for field in ("kind", "base", "branch_hash", "recogniser", "clip_model", "negative", "num_tokens", "token_dim"):
+        assert getattr(found, field) == getattr(adapter, field), field
+    assert found.kind is AdapterKind.FPGA
+    assert found.projections is None
+    written, read = adapter.resampler.state_dict(), found.resampler.state_dict()
+    assert written.keys() == read.keys()
+    assert all(torch.equal(tensor, read[name]) for name, tensor in written.items())
+    assert torch.equal(found.null, adapter.null) if trained_null else found.null is None
+    identity = random_identity(clip={"vision": 48})
+    assert relative_error(found.tokens(identity), adapter.tokens(identity)) < 1e-6
+    assert relative_error(found.null_tokens(identity), adapter.null_tokens(identity)) < 1e-6
+
+
+def test_the_file_is_as_the_specification_says():
+    tensors, header = as_state_dict(fpga_adapter("sd15", clip_model="vision"))
+    assert header == {
+        "format": "fpga-identity-adapter",
+        "version": "1",
+        "base": "sd15",
+        "negative": "trained_null",
+        "recogniser": BUFFALO_L,
+        "clip_model": "vision",
+        "branch_hash": "",
+        "tensors_hash": documented_hash(tensors),
+    }
+    assert tensors["null_tokens"].shape == (1, 4, 768)
+    assert tensors["resampler.proj.2.weight"].shape == (4 * 768, 1024)
+    assert tensors["resampler.perceiver_resampler.proj_in.weight"].shape == (768, 1280)
+
+
+def test_only_fpga_adapters_are_written(tmp_path):
+    adapter = fpga_adapter("tiny")
+    for change, message in (
+        ({"kind": AdapterKind.FACEID}, "IP-Adapter FaceID, not FPGA"),
+        ({"lora": {}}, "projections or a LoRA of its own"),
+        ({"negative": Negative.ZERO_INPUTS}, "its negative is 'zero_inputs'"),
+        ({"null": None}, "its null tokens are None"),
+        ({"null": torch.zeros(1, 5, 64)}, r"its null tokens are \(1, 5, 64\)"),
+        ({"negative": Negative.SAME_TOKENS}, r"its null tokens are \(1, 4, 64\)"),
+        ({"recogniser": None}, "does not name its recogniser"),
+        ({"clip_model": "vision"}, "its resampler reads none"),
+        ({"structure_strength": 0.5}, "strength of its structure"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            write_fpga_adapter(dataclasses.replace(adapter, **change), tmp_path / "adapter.safetensors")
+    with pytest.raises(InvalidInputError, match="IP-Adapter plus-face, not FPGA"):
+        write_fpga_adapter(read_adapter(plus_face("tiny")), tmp_path / "adapter.safetensors")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        write_fpga_adapter(adapter, tmp_path / "no such folder" / "adapter.safetensors")
+
+
+def test_a_damaged_header_is_named():
+    tensors, header = as_state_dict(fpga_adapter("tiny"))
+    for change, error, message in (
+        ({"format": ""}, UnknownFormatError, "does not say 'fpga-identity-adapter'"),
+        ({"version": "2"}, UnknownFormatError, "version 2 .* reads up to version 1; update"),
+        ({"version": "one"}, UnknownFormatError, "'one', which is not a number"),
+        ({"negative": "zeros"}, UnknownFormatError, "'zeros', which is none of trained_null, same_tokens"),
+        ({"negative": "same_tokens"}, CheckpointKeyError, r"1 that do not belong \(null_tokens\)"),
+        ({"recogniser": ""}, UnknownFormatError, "does not name a recogniser"),
+        ({"clip_model": "vision"}, CheckpointKeyError, "'vision', which does not fit its tensors"),
+        ({"tensors_hash": "0"}, CheckpointReadError, "not those that it was written with"),
+    ):
+        with pytest.raises(error, match=message):
+            read_identity_adapter(tensors, {**header, **change}, "adapter.safetensors")
+    for key in header:
+        rest = {other: value for other, value in header.items() if other != key}
+        with pytest.raises(UnknownFormatError):
+            read_identity_adapter(tensors, rest, "adapter.safetensors")
+
+
+def test_damaged_tensors_are_named():
+    tensors, header = as_state_dict(fpga_adapter("tiny"))
+    integers = torch.zeros(64, dtype=torch.int64)
+    for change, error, message in (
+        ({"null_tokens": torch.zeros(1, 4, 32)}, CheckpointShapeError, r"\(1, 4, 32\), .* makes \(1, 4, 64\)"),
+        ({"null_tokens": torch.ones(1, 4, 64)}, CheckpointReadError, "not those that it was written with"),
+        ({"other": torch.zeros(1)}, CheckpointKeyError, r"do not belong \(other\)"),
+        ({"resampler.extra": torch.zeros(1)}, CheckpointKeyError, r"do not belong \(resampler.extra\)"),
+        ({"resampler.norm.bias": torch.zeros(3)}, CheckpointShapeError, r"is \(3,\), the model takes \(64,\)"),
+        ({"resampler.norm.bias": integers}, UnknownFormatError, "not a floating-point tensor"),
+    ):
+        with pytest.raises(error, match=message):
+            read_identity_adapter({**tensors, **change}, header, "adapter.safetensors")
+
+
+@pytest.fixture(scope="module")
+def file():
+    return as_state_dict(fpga_adapter("tiny", clip_model="vision"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_file_with_a_tensor_missing_or_changed_is_accepted(file, data):
+    tensors, header = dict(file[0]), file[1]
+    name = data.draw(st.sampled_from(sorted(tensors)))
+    tensor = tensors.pop(name)
+    if data.draw(st.booleans()):
+        tensors[name] = tensor + 1e-3
+    with pytest.raises(FPGAError):
+        read_identity_adapter(tensors, header, "adapter.safetensors")
+
+
+def test_it_has_no_variants():
+    tensors, header = as_state_dict(fpga_adapter("tiny"))
+    with pytest.raises(InvalidInputError, match="has no variants"):
+        read_identity_adapter(tensors, header, "adapter.safetensors", variant=Variant.PLUS_V2)
