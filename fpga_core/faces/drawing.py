@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import Enum
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import torch
 
 from ..errors import InvalidInputError
 from ..shapes import Extent
+from .coverage import Disc, Ellipse, Shape, Stroke, coverage
 from .face import Body, Face, PictureFaces
 from .landmarks import FacePart, as_ibug68, face_curves, five_points
 from .skeleton import COLORS, LIMB_BRIGHTNESS, LIMBS
@@ -57,14 +58,20 @@ CURVE_COLORS: dict[FacePart, Color] = {
 FIVE_COLORS: tuple[Color, ...] = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
 FIVE_NOSE = 2
 
-# Half widths and radii in pixels, and the shorter side of the pictures that the preprocessors draw them on.
+# Radii and half widths as the preprocessors draw them, in pixels of a picture whose shorter side is the reference. What
+# they ask cv2 for comes out half a pixel wider in limbs, and a third of a pixel in lines.
 REFERENCE_SIDE = 512
-LIMB_HALF_WIDTH = 4
-KEYPOINT_RADIUS = 4
-FACE_DOT_RADIUS = 3
-CURVE_WIDTH = 2
+KEYPOINT_RADIUS = 4 / REFERENCE_SIDE
+LIMB_HALF_WIDTH = 4.5 / REFERENCE_SIDE
+FACE_DOT_RADIUS = 3 / REFERENCE_SIDE
+CURVE_HALF_WIDTH = 1.3 / REFERENCE_SIDE
+PUPIL_RADIUS = 2 / REFERENCE_SIDE
 INSTANTID_REFERENCE_SIDE = 1024
-INSTANTID_DOT_RADIUS = 10
+INSTANTID_DOT_RADIUS = 10 / INSTANTID_REFERENCE_SIDE
+INSTANTID_SPOKE_HALF_WIDTH = 4.5 / INSTANTID_REFERENCE_SIDE
+
+MIN_HALF_WIDTH_PX = 0.5
+"""Thinner lines would fade instead."""
 
 
 def draw_conditions(
@@ -112,54 +119,60 @@ def draw_conditions(
             for place, face in enumerate(picture.faces, start=1):
                 draw_face(canvas, _landmarks(face, f"face {place} of picture {number}"), style)
         images.append(canvas.pixels)
-    return torch.from_numpy(np.stack(images)).float() / 255
+    return torch.from_numpy(np.stack(images))
 
 
 class Canvas:
-    """A black picture with anti-aliased drawing at sub-pixel precision; coordinates are those of the source picture."""
+    """A black picture to draw on.
+
+    Coordinates are pixels of the source picture, lengths are fractions of the shorter side of this one. Nothing is
+    drawn at a point that was not seen.
+    """
 
     def __init__(self, extent: Extent, source: Extent, line_width: float) -> None:
-        self.pixels = np.zeros((extent.height, extent.width, 3), np.uint8)
+        self.pixels = np.zeros((extent.height, extent.width, 3), np.float32)
+        self._extent = extent
         self._scale = np.array([extent.width / source.width, extent.height / source.height])
         self._unit = line_width * min(extent.width, extent.height)
 
     def dot(self, point: np.ndarray, radius: float, color: Color) -> None:
-        """A filled circle; `radius` is a fraction of the shorter side."""
-        if (center := self._place(point)) is not None:
-            radius_fixed = _fixed_length(max(self._unit * radius, 0.5))
-            cv2.circle(self.pixels, _fixed(center), radius_fixed, color, cv2.FILLED, cv2.LINE_AA, FIXED_BITS)
+        """A filled circle."""
+        center = self._place(point)
+        if np.isfinite(center).all():
+            self._paint(Disc((center[0], center[1]), self._length(radius)), color)
 
-    def line(self, start: np.ndarray, end: np.ndarray, width: float, color: Color) -> None:
-        """A line with round ends; `width` is a fraction of the shorter side."""
-        a, b = self._place(start), self._place(end)
-        if a is not None and b is not None:
-            width_px = max(round(self._unit * width), 1)
-            cv2.line(self.pixels, _fixed(a), _fixed(b), color, width_px, cv2.LINE_AA, FIXED_BITS)
+    def line(self, start: np.ndarray, end: np.ndarray, half_width: float, color: Color) -> None:
+        """A line with round ends."""
+        (x0, y0), (x1, y1) = self._place(start), self._place(end)
+        if np.isfinite((x0, y0, x1, y1)).all():
+            self._paint(Stroke((x0, y0), (x1, y1), self._length(half_width)), color)
 
     def spindle(self, start: np.ndarray, end: np.ndarray, half_width: float, color: Color) -> None:
-        """A filled ellipse from point to point, OpenPose's limb; `half_width` is a fraction of the shorter side."""
-        a, b = self._place(start), self._place(end)
-        if a is None or b is None:
-            return
-        axes = _fixed_length(float(np.hypot(*(b - a))) / 2), _fixed_length(max(self._unit * half_width, 0.5))
-        angle = float(np.degrees(np.arctan2(b[1] - a[1], b[0] - a[0])))
-        cv2.ellipse(self.pixels, _fixed((a + b) / 2), axes, angle, 0, 360, color, cv2.FILLED, cv2.LINE_AA, FIXED_BITS)
+        """An ellipse from point to point: OpenPose's limb."""
+        (x0, y0), (x1, y1) = self._place(start), self._place(end)
+        if np.isfinite((x0, y0, x1, y1)).all():
+            half_axes = max(math.hypot(x1 - x0, y1 - y0) / 2, MIN_HALF_WIDTH_PX), self._length(half_width)
+            center = (x0 + x1) / 2, (y0 + y1) / 2
+            self._paint(Ellipse(center, half_axes, math.atan2(y1 - y0, x1 - x0)), color)
 
-    def _place(self, point: np.ndarray) -> np.ndarray | None:
-        """Pixels of the result as cv2 counts them, from the centre of the first; None where the point was not seen."""
-        placed = np.asarray(point, dtype=np.float64)[:2] * self._scale - 0.5
-        return placed.clip(-FARTHEST_PX, FARTHEST_PX) if np.isfinite(placed).all() else None
+    def _place(self, point: np.ndarray) -> tuple[float, float]:
+        x, y = np.asarray(point, dtype=np.float64)[:2] * self._scale
+        return float(x), float(y)
 
+    def _length(self, fraction: float) -> float:
+        return max(self._unit * fraction, MIN_HALF_WIDTH_PX)
 
-FIXED_BITS = 8
-FARTHEST_PX = 32_000  # what cv2's fixed-point coordinates hold
+    def _paint(self, shape: Shape, color: Color) -> None:
+        part, covered = coverage(shape, self._extent)
+        below = self.pixels[part]
+        self.pixels[part] = below + covered[..., None].astype(np.float32) * (np.float32(color) / 255 - below)
 
 
 def draw_face(canvas: Canvas, landmarks: np.ndarray, style: FaceStyle) -> None:
     """One face in the chosen style; `landmarks` (num_points, 2) of a known layout, in pixels of the source picture."""
     if style is FaceStyle.OPENPOSE:
         for point in landmarks if len(landmarks) == 5 else as_ibug68(landmarks):
-            canvas.dot(point, FACE_DOT_RADIUS / REFERENCE_SIDE, WHITE)
+            canvas.dot(point, FACE_DOT_RADIUS, WHITE)
     elif style is FaceStyle.INSTANTID:
         _draw_five(canvas, five_points(landmarks))
     else:
@@ -170,20 +183,19 @@ def _draw_curves(canvas: Canvas, landmarks: np.ndarray) -> None:
     for curve in face_curves(landmarks):
         color = CURVE_COLORS[curve.part]
         if len(curve.points) == 1:
-            canvas.dot(curve.points[0], CURVE_WIDTH / REFERENCE_SIDE, color)
+            canvas.dot(curve.points[0], PUPIL_RADIUS, color)
             continue
         points = [*curve.points, curve.points[0]] if curve.is_closed else curve.points
         for start, end in pairwise(points):
-            canvas.line(start, end, CURVE_WIDTH / REFERENCE_SIDE, color)
+            canvas.line(start, end, CURVE_HALF_WIDTH, color)
 
 
 def _draw_five(canvas: Canvas, points: np.ndarray) -> None:
     for index, color in enumerate(FIVE_COLORS):
         if index != FIVE_NOSE:
-            half_width = LIMB_HALF_WIDTH / INSTANTID_REFERENCE_SIDE
-            canvas.spindle(points[index], points[FIVE_NOSE], half_width, _darkened(color))
+            canvas.spindle(points[index], points[FIVE_NOSE], INSTANTID_SPOKE_HALF_WIDTH, _darkened(color))
     for point, color in zip(points, FIVE_COLORS, strict=True):
-        canvas.dot(point, INSTANTID_DOT_RADIUS / INSTANTID_REFERENCE_SIDE, color)
+        canvas.dot(point, INSTANTID_DOT_RADIUS, color)
 
 
 def draw_bodies(canvas: Canvas, bodies: Sequence[Body], min_confidence: float) -> None:
@@ -192,12 +204,11 @@ def draw_bodies(canvas: Canvas, bodies: Sequence[Body], min_confidence: float) -
         is_seen = body.keypoints[:, 2] >= max(min_confidence, 1e-6)
         for (start, end), color in zip(LIMBS, COLORS, strict=False):  # 17 limbs, 18 keypoints
             if is_seen[start] and is_seen[end]:
-                half_width = LIMB_HALF_WIDTH / REFERENCE_SIDE
-                canvas.spindle(body.keypoints[start], body.keypoints[end], half_width, _darkened(color))
+                canvas.spindle(body.keypoints[start], body.keypoints[end], LIMB_HALF_WIDTH, _darkened(color))
     for body in bodies:
         for keypoint, color in zip(body.keypoints, COLORS, strict=True):
             if keypoint[2] >= max(min_confidence, 1e-6):
-                canvas.dot(keypoint, KEYPOINT_RADIUS / REFERENCE_SIDE, color)
+                canvas.dot(keypoint, KEYPOINT_RADIUS, color)
 
 
 def _landmarks(face: Face, name: str) -> np.ndarray:
@@ -219,12 +230,3 @@ def _drawn_extent(source: Extent, width: int, height: int) -> Extent:
 def _darkened(color: Color) -> Color:
     red, green, blue = (int(value * LIMB_BRIGHTNESS) for value in color)
     return red, green, blue
-
-
-def _fixed(point: np.ndarray) -> tuple[int, int]:
-    x, y = (round(float(value) * 2**FIXED_BITS) for value in point)
-    return x, y
-
-
-def _fixed_length(length_px: float) -> int:
-    return round(length_px * 2**FIXED_BITS)

@@ -28,6 +28,9 @@ MIN_CONFIDENCE = 0.3
 
 NUM_FACE_POINTS = 68
 
+LARGEST = 1e6
+"""Larger than any coordinate of a picture, in pixels."""
+
 ASPECT_TOLERANCE = 0.02
 """Aspect ratios that differ by less come from rounding sizes to whole pixels."""
 
@@ -45,7 +48,7 @@ def read_face_landmarks(payload: object, pictures: Sequence[Extent]) -> tuple[Pi
         ShapeMismatchError: the number of frames or their aspect ratio is not that of the pictures.
     """
     frames = _field(payload, "frames", "FACE_LANDMARKS")
-    height, width = _numbers(_field(payload, "image_size", "FACE_LANDMARKS"), 2, "image_size of FACE_LANDMARKS")
+    height, width = _numbers(_field(payload, "image_size", "FACE_LANDMARKS"), "image_size of FACE_LANDMARKS", (2,))
     canvas = _canvas(width, height, "FACE_LANDMARKS")
     found = []
     for frame, picture in zip(_frames_for(frames, len(pictures), "FACE_LANDMARKS"), pictures, strict=True):
@@ -79,17 +82,18 @@ def with_bodies(faces: Sequence[PictureFaces], pose_keypoints: object) -> tuple[
 
 
 def _mesh_face(face: object, scale: np.ndarray) -> Face:
-    landmarks = np.asarray(_field(face, "landmarks_xy", "a face of FACE_LANDMARKS"), dtype=np.float32)
+    source = "a face of FACE_LANDMARKS"
+    landmarks = _numbers(_field(face, "landmarks_xy", source), "landmarks_xy")
     check_landmarks(landmarks)
-    box = np.asarray(_numbers(_field(face, "bbox_xyxy", "a face of FACE_LANDMARKS"), 4, "bbox_xyxy"))
-    (score,) = _numbers([_field(face, "score", "a face of FACE_LANDMARKS")], 1, "score")
-    return Face(Box(*(box * np.tile(scale, 2)).tolist()), score, landmarks * scale.astype(np.float32))
+    box = _numbers(_field(face, "bbox_xyxy", source), "bbox_xyxy", (4,)) * np.tile(scale, 2)
+    score = _numbers(_field(face, "score", source), "score", ())
+    return Face(Box(*box.tolist()), float(score), (landmarks * scale).astype(np.float32))
 
 
 def _read_frame(frame: object, picture: Extent) -> PictureFaces:
     source = "a frame of POSE_KEYPOINT"
     size = [_field(frame, "canvas_width", source), _field(frame, "canvas_height", source)]
-    canvas = _canvas(*_numbers(size, 2, "canvas size of POSE_KEYPOINT"), source)
+    canvas = _canvas(*_numbers(size, "canvas size of POSE_KEYPOINT", (2,)), source)
     people = _sequence(_field(frame, "people", source), "people")
     body_points = [_triples(person, "pose_keypoints_2d", (18, 25)) for person in people]
     face_points = [_triples(person, "face_keypoints_2d", (68, 70)) for person in people]
@@ -134,7 +138,7 @@ def _triples(person: object, key: str, counts: tuple[int, int]) -> np.ndarray | 
             f"{key} has {len(flat)} numbers; expected x, y, confidence for {counts[0]} or {counts[1]} points "
             f"({3 * counts[0]} or {3 * counts[1]} numbers)"
         )
-    points = np.array(_numbers(flat, len(flat), key)).reshape(-1, 3)
+    points = _numbers(flat, key, (len(flat),)).reshape(-1, 3).copy()
     points[(points[:, :2] == -1).all(axis=1), 2] = 0  # how SDPose marks a point outside its heat map
     points[:, 2] = points[:, 2].clip(0, 1)
     return points
@@ -171,7 +175,7 @@ def _frames_for(frames: object, num_pictures: int, socket: str) -> Sequence:
 
 
 def _canvas(width: float, height: float, source: str) -> Extent:
-    if width < 1 or height < 1:
+    if min(width, height) < 1:
         raise InvalidInputError(
             f"{source} names a picture of {width:g}x{height:g} pixels; each side must be at least 1"
         )
@@ -189,17 +193,18 @@ def _field(mapping: object, key: str, source: str) -> object:
 
 
 def _sequence(value: object, what: str) -> Sequence:
-    if not isinstance(value, (list, tuple, np.ndarray)):
+    if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim):
         raise InvalidInputError(f"{what} is a {type(value).__name__}, not a list")
     return value
 
 
-def _numbers(values: object, count: int, what: str) -> list[float]:
-    values = _sequence(values, what)
+def _numbers(value: object, what: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError) as error:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(f"{what} holds something that is not a number: {error}") from error
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise InvalidInputError(f"{what} must be {count} finite numbers, got {len(numbers)}: {numbers[:6]}")
+    if shape is not None and numbers.shape != shape:
+        raise InvalidInputError(f"{what} has the shape {numbers.shape}, expected {shape}")
+    if not (np.abs(numbers) <= LARGEST).all():
+        raise InvalidInputError(f"{what} holds a number that is not finite or beyond {LARGEST:g}")
     return numbers

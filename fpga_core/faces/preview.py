@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from .coverage import ConvexPolygon, Ellipse, coverage
 from .face import Face, PictureFaces
 from .landmarks import face_outline
 
@@ -45,8 +46,8 @@ def face_masks(found: Sequence[PictureFaces]) -> torch.Tensor:
     """
     masks = [_face_mask(face, picture) for picture in found for face in picture.faces]
     if not masks:
-        masks = [np.zeros((found[0].extent.height, found[0].extent.width), np.uint8)]
-    return torch.from_numpy(np.stack(masks)).float() / 255
+        masks = [np.zeros((found[0].extent.height, found[0].extent.width), np.float32)]
+    return torch.from_numpy(np.stack(masks))
 
 
 def bounding_boxes(found: Sequence[PictureFaces]) -> list[list[dict]]:
@@ -62,16 +63,14 @@ def _bounding_box(face: Face, picture: PictureFaces) -> dict:
 
 
 def _face_mask(face: Face, picture: PictureFaces) -> np.ndarray:
-    mask = np.zeros((picture.extent.height, picture.extent.width), np.uint8)
     outline = None if face.landmarks is None else face_outline(face.landmarks)
     if outline is None:
-        angles = np.linspace(0, 2 * np.pi, 128, endpoint=False)
-        half = np.array([face.box.width, face.box.height]) / 2
-        outline = np.array(face.box.center) + half * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    corners = np.round((outline - 0.5) * 256).astype(
-        np.int32
-    )  # cv2 counts from the first pixel's centre, here in 1/256
-    cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_AA, 8)
+        shape = Ellipse(face.box.center, (face.box.width / 2, face.box.height / 2))
+    else:
+        shape = ConvexPolygon(outline)
+    mask = np.zeros((picture.extent.height, picture.extent.width), np.float32)
+    part, covered = coverage(shape, picture.extent)
+    mask[part] = covered
     return mask
 
 
