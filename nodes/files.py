@@ -1,6 +1,7 @@
 """Weights files in ComfyUI's model folders."""
 
 import os
+import pickle
 
 import comfy.utils
 import folder_paths
@@ -13,14 +14,22 @@ Weights = tuple[dict[str, torch.Tensor], dict[str, str]]
 
 
 def load_weights(folder: str, name: str) -> Weights:
-    """Tensors and metadata of a file in one of ComfyUI's model folders; pickles (.bin, .pt, .ckpt) through the host's safe loader only."""
+    """Tensors and metadata of a file in a model folder; pickles (.bin, .pt, .ckpt) by the host's safe loader only."""
     path = folder_paths.get_full_path_or_raise(folder, name)
     if path.endswith(".safetensors"):
         return read_safetensors(path)
     try:
-        return comfy.utils.load_torch_file(path, safe_load=True), {}
+        weights = comfy.utils.load_torch_file(path, safe_load=True)
+    except pickle.UnpicklingError as error:  # whose message advises to switch the safety off
+        raise CheckpointReadError(
+            f"'{name}' is not a weights file, or holds more than tensors, which may be harmful; download it again from "
+            "where it was published"
+        ) from error
     except (RuntimeError, ValueError, EOFError, KeyError, OSError, ArithmeticError) as error:
         raise CheckpointReadError(f"'{name}' cannot be read: {error}; download it again") from error
+    if not isinstance(weights, dict):
+        raise CheckpointReadError(f"'{name}' holds no named tensors but a {type(weights).__name__}; download it again")
+    return weights, {}
 
 
 def modified_at(folder: str, name: str) -> float:
