@@ -99,7 +99,8 @@ def hash_state_dict(tensors: Mapping[str, Tensor]) -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         entry = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
         digest.update(json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n")
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        # as_strided, because a contiguous tensor of one element may have any stride, which view() refuses
+        digest.update(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -120,7 +121,8 @@ def check_keys(file: str, found: Iterable[str], expected: Iterable[str]) -> None
     Raises:
         CheckpointKeyError: tensors are missing or do not belong; the message names them.
     """
-    missing, extra = set(expected) - set(found), set(found) - set(expected)
+    found, expected = set(found), set(expected)
+    missing, extra = expected - found, found - expected
     faults = []
     if missing:
         faults.append(f"{len(missing)} missing ({list_names(missing)})")

@@ -1,8 +1,8 @@
 """The third-party layout: diffusers' module names, each copied layer beside its original with `_rep` in its name.
 
 `down_blocks.0.resnets.0.conv1_rep.weight` is the copy of `down_blocks.0.resnets.0.conv1.weight`; the hint encoder is
-diffusers' `controlnet_cond_embedding`. ComfyUI builds the same UNet under the names of the original implementation: this
-module translates.
+diffusers' `controlnet_cond_embedding`. ComfyUI builds the same UNet under the names of the original implementation:
+this module translates.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from ..errors import CheckpointKeyError
 
 TWIN_SUFFIX = "_rep"
 HINT_ENCODER = "controlnet_cond_embedding."
+PARAMETERS = ("weight", "bias")
 
-HINT_LAYERS = {"conv_in": 0, "conv_out": 14} | {f"blocks.{number}": 2 * number + 2 for number in range(6)}
+HINT_LAYERS = {"conv_in": "0", "conv_out": "14"} | {f"blocks.{number}": f"{2 * number + 2}" for number in range(6)}
 STEM_LAYERS = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
@@ -36,10 +37,18 @@ RESNET_LAYERS = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-MIDDLE_BLOCKS = {"resnets.0": 0, "attentions.0": 1, "resnets.1": 2}
+SAMPLER_LAYERS = {"downsamplers": {"conv": "op"}, "upsamplers": {"conv": "conv"}}
+MIDDLE_BLOCKS = {
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
 
-MIDDLE = re.compile(r"mid_block\.((resnets|attentions)\.[01])\.(.+)")
-BLOCK = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
+BLOCK = re.compile(r"(.+\.(resnets|attentions|downsamplers|upsamplers)\.[0-9]+)\.(.+)")
+RESNET = re.compile(r"(down_blocks|up_blocks)\.([0-9]{1,3})\.resnets\.([0-9]{1,3})\..+")
+ATTENTION_LAYER = re.compile(
+    r"norm|proj_in|proj_out|transformer_blocks\.[0-9]+\.(norm[123]|attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
+)
 
 
 def has_twins(names: Iterable[str]) -> bool:
@@ -59,86 +68,85 @@ def convert_diffusers(state_dict: Mapping[str, Tensor], file: str) -> tuple[dict
     Raises:
         CheckpointKeyError: a tensor has no place in a UNet, or two have the same.
     """
-    names = UNetNames(_original(name) for name in state_dict)
+    blocks = block_names(_original(name) for name in state_dict)
     weights: dict[str, Tensor] = {}
     adapter: dict[str, Tensor] = {}
     strangers: list[str] = []
     for name, tensor in state_dict.items():
         original = _original(name)
+        is_copy = original != name
         if name.startswith(HINT_ENCODER):
             part, key = adapter, _translate(name.removeprefix(HINT_ENCODER), HINT_LAYERS)
         else:
-            part, key = weights, names.translate(original)
-        if key is None or key in part:
+            part, key = weights, parameter_name(original, blocks)
+        if key is None or (is_copy and key in part):
             strangers.append(name)
-        elif part is adapter or original != name:
+        elif is_copy or part is adapter:
             part[key] = tensor
     if strangers:
         raise CheckpointKeyError(
-            f"'{file}' has the names of a diffusers RepControlNet, but {len(strangers)} of its tensors have no place of "
-            f"their own in a UNet ({list_names(strangers)}); the file is damaged or of a newer layout"
+            f"'{file}' has the names of a diffusers RepControlNet, but {len(strangers)} of its tensors have no place "
+            f"of their own in a UNet ({list_names(strangers)}); the file is damaged or of a newer layout"
         )
     return weights, adapter
 
 
-def _original(name: str) -> str:
-    return ".".join(part.removesuffix(TWIN_SUFFIX) for part in name.split("."))
+def block_names(names: Iterable[str]) -> dict[str, str]:
+    """ComfyUI's names for the blocks of one diffusers UNet, whose depth is read off its names.
 
-
-def _translate(parameter: str, layers: Mapping[str, str | int]) -> str | None:
-    layer, _, kind = parameter.rpartition(".")
-    return f"{layers[layer]}.{kind}" if layer in layers else None
-
-
-class UNetNames:
-    """ComfyUI's names for the parameters of one diffusers UNet, whose depth is read off its names.
-
-    ComfyUI numbers the blocks through all levels, the downsampling convolutions among them; diffusers numbers levels, and
-    the layers within a level.
+    ComfyUI numbers the blocks through all levels, the downsampling convolutions among them; diffusers numbers levels,
+    and the layers within a level.
 
     Args:
-        names: all parameter names of the UNet that are known, in diffusers' layout.
+        names: parameter names of the UNet in diffusers' layout, of every resnet and attention at least one.
+    Returns:
+        Path of a resnet, attention, downsampler or upsampler -> ComfyUI's path; also of some that the UNet lacks.
     """
+    names = list(names)
+    num_resnets: dict[tuple[str, int], int] = {}
+    for match in filter(None, map(RESNET.fullmatch, names)):
+        level = match[1], int(match[2])
+        num_resnets[level] = max(num_resnets.get(level, 0), int(match[3]) + 1)
+    with_attention = {match[1] for match in map(BLOCK.fullmatch, names) if match and match[2] == "attentions"}
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.num_resnets: dict[tuple[str, int], int] = {}
-        self.attentions: set[tuple[str, int, int]] = set()
-        for name in names:
-            if match := BLOCK.fullmatch(name):
-                half, level, kind, index = match[1], int(match[2]), match[3], int(match[4])
-                if kind == "resnets":
-                    self.num_resnets[half, level] = max(self.num_resnets.get((half, level), 0), index + 1)
-                elif kind == "attentions":
-                    self.attentions.add((half, level, index))
-
-    def translate(self, name: str) -> str | None:
-        """ComfyUI's name of a parameter, or None where a UNet has no such parameter."""
-        if match := MIDDLE.fullmatch(name):
-            inner = match[3] if match[2] == "attentions" else _translate(match[3], RESNET_LAYERS)
-            is_known = match[1] in MIDDLE_BLOCKS and inner is not None
-            return f"middle_block.{MIDDLE_BLOCKS[match[1]]}.{inner}" if is_known else None
-        if match := BLOCK.fullmatch(name):
-            return self._translate_block(match[1], int(match[2]), match[3], int(match[4]), match[5])
-        return _translate(name, STEM_LAYERS)
-
-    def _translate_block(self, half: str, level: int, kind: str, index: int, inner: str) -> str | None:
-        num_resnets = self.num_resnets.get((half, level), 0)
-        lower = [count for (side, number), count in self.num_resnets.items() if side == half and number < level]
-        # input block 0 is the first convolution, and each level's downsampling convolution is a block of its own
+    blocks = dict(MIDDLE_BLOCKS)
+    counters = {"down_blocks": 1, "up_blocks": 0}  # input block 0 is the first convolution
+    for (half, level), count in sorted(num_resnets.items()):
+        side = "input_blocks" if half == "down_blocks" else "output_blocks"
+        for index in range(count):
+            number = counters[half] + index
+            blocks[f"{half}.{level}.resnets.{index}"] = f"{side}.{number}.0"
+            blocks[f"{half}.{level}.attentions.{index}"] = f"{side}.{number}.1"
+        counters[half] += count
         if half == "down_blocks":
-            block, first = "input_blocks", 1 + sum(lower) + len(lower)
+            blocks[f"{half}.{level}.downsamplers.0"] = f"{side}.{counters[half]}.0"
+            counters[half] += 1
         else:
-            block, first = "output_blocks", sum(lower)
-        if kind == "resnets":
-            resnet = _translate(inner, RESNET_LAYERS)
-            return None if resnet is None else f"{block}.{first + index}.0.{resnet}"
-        if kind == "attentions" and index < num_resnets:
-            return f"{block}.{first + index}.1.{inner}"
-        if index > 0 or not inner.startswith("conv."):
-            return None
-        if half == "down_blocks" and kind == "downsamplers":
-            return f"{block}.{first + num_resnets}.0.op.{inner.removeprefix('conv.')}"
-        if half == "up_blocks" and kind == "upsamplers" and num_resnets > 0:
-            position = 2 if (half, level, num_resnets - 1) in self.attentions else 1
-            return f"{block}.{first + num_resnets - 1}.{position}.{inner}"
+            position = 2 if f"{half}.{level}.attentions.{count - 1}" in with_attention else 1
+            blocks[f"{half}.{level}.upsamplers.0"] = f"{side}.{counters[half] - 1}.{position}"
+    return blocks
+
+
+def parameter_name(name: str, blocks: Mapping[str, str]) -> str | None:
+    """ComfyUI's name of a parameter of the UNet that `blocks` are of, or None where it has no such parameter."""
+    match = BLOCK.fullmatch(name)
+    if match is None:
+        return _translate(name, STEM_LAYERS)
+    path, kind, inner = match.groups()
+    if path not in blocks:
         return None
+    if kind == "attentions":
+        layer, _, suffix = inner.rpartition(".")
+        translated = inner if ATTENTION_LAYER.fullmatch(layer) and suffix in PARAMETERS else None
+    else:
+        translated = _translate(inner, RESNET_LAYERS if kind == "resnets" else SAMPLER_LAYERS[kind])
+    return None if translated is None else f"{blocks[path]}.{translated}"
+
+
+def _translate(parameter: str, layers: Mapping[str, str]) -> str | None:
+    layer, _, suffix = parameter.rpartition(".")
+    return f"{layers[layer]}.{suffix}" if layer in layers and suffix in PARAMETERS else None
+
+
+def _original(name: str) -> str:
+    return ".".join(part.removesuffix(TWIN_SUFFIX) for part in name.split("."))

@@ -59,16 +59,18 @@ def read_repcontrolnet(
         CheckpointReadError: the tensors are not those that the file was written with.
     """
     metadata = metadata or {}
-    keys = [str(key) for key in state_dict]
-    if metadata.get("format") == FORMAT or any(OWN_TENSOR.match(key) for key in keys):
+    state_dict = {str(key): tensor for key, tensor in state_dict.items()}  # a pickle may have keys of any kind
+    if metadata.get("format") == FORMAT or any(OWN_TENSOR.match(key) for key in state_dict):
         _check_tensors(state_dict, name)
         return _read_own_layout(state_dict, metadata, name)
-    if has_twins(keys):
+    if has_twins(state_dict):
         _check_tensors(state_dict, name)
         weights, adapter = convert_diffusers(state_dict, name)
         hint_widths(adapter, name)
         return RepControlNet.from_weights(name, weights, adapter)
-    raise UnknownFormatError(f"'{name}' is not a RepControlNet: {_describe(keys)}; choose a RepControlNet file")
+    raise UnknownFormatError(
+        f"'{name}' is not a RepControlNet: {_describe(list(state_dict))}; choose a RepControlNet file"
+    )
 
 
 def _check_tensors(state_dict: Mapping[str, Tensor], name: str) -> None:
@@ -93,7 +95,8 @@ def _read_own_layout(state_dict: Mapping[str, Tensor], metadata: Mapping[str, st
     adapter = _without_prefix(ADAPTER_PREFIX, state_dict)
     if strangers := [key for key in state_dict if not key.startswith((BRANCH_PREFIX, ADAPTER_PREFIX))]:
         raise CheckpointKeyError(
-            f"'{name}' holds tensors that do not belong in a RepControlNet ({list_names(strangers)}); the file is damaged"
+            f"'{name}' holds tensors that do not belong in a RepControlNet ({list_names(strangers)}); "
+            "the file is damaged"
         )
     contents = metadata["contents"]
     if bool(weights) != (contents == CONTENTS_BRANCH):
@@ -130,8 +133,8 @@ def _check_hash(part: str, tensors: Mapping[str, Tensor], expected: str, name: s
 def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
     if metadata.get("format") != FORMAT:
         raise UnknownFormatError(
-            f"'{name}' has the tensors of a RepControlNet, but its header does not say '{FORMAT}'; a program that saved "
-            "it again has probably dropped the header: use the original file"
+            f"'{name}' has the tensors of a RepControlNet, but its header does not say '{FORMAT}'; a program that "
+            "saved it again has probably dropped the header: use the original file"
         )
     if missing := [key for key in HEADER_KEYS if key not in metadata]:
         raise UnknownFormatError(f"the header of '{name}' lacks {', '.join(missing)}; the file is damaged")

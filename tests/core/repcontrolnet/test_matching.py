@@ -1,0 +1,66 @@
+"""A branch that does not fit the model is refused, and the message says why."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from fpga.fpga_core.errors import BaseModelError, CheckpointKeyError, CheckpointShapeError
+from fpga.fpga_core.repcontrolnet.branch import RepControlNet
+from fpga.fpga_core.repcontrolnet.matching import check_adapter_fits, check_branch_fits
+from tiny_branches import tiny_branch, tiny_layers
+
+CROSS_ATTENTION = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+def with_weights(branch: RepControlNet, weights: dict) -> RepControlNet:
+    return RepControlNet(branch.name, branch.header, weights, branch.adapter)
+
+
+def test_a_branch_fits_the_model_it_was_copied_from():
+    check_branch_fits(tiny_branch(), tiny_layers())
+
+
+def test_another_base_is_refused_and_both_are_named():
+    layers = tiny_layers() | {CROSS_ATTENTION: torch.Size([8, 768])}
+    with pytest.raises(BaseModelError, match="'tiny' is a RepControlNet for unet-12, but the connected model is sd15"):
+        check_branch_fits(tiny_branch(), layers)
+    with pytest.raises(BaseModelError, match="but the connected model is unknown"):
+        check_branch_fits(tiny_branch(), {"double_blocks.0.img_mlp.0.weight": torch.Size([4, 4])})
+
+
+def test_missing_layers_are_listed():
+    branch = tiny_branch()
+    weights = {name: tensor for name, tensor in branch.weights.items() if not name.startswith("output_blocks.")}
+    with pytest.raises(CheckpointKeyError, match=r"12 missing \(output_blocks.0.0.in_layers.2.bias, .* and 7 more\)"):
+        check_branch_fits(with_weights(branch, weights), tiny_layers())
+
+
+def test_layers_that_do_not_belong_are_listed():
+    branch = tiny_branch()
+    with pytest.raises(CheckpointKeyError, match=r"1 that do not belong \(out.0.weight\)"):
+        check_branch_fits(with_weights(branch, {**branch.weights, "out.0.weight": torch.zeros(8)}), tiny_layers())
+
+
+def test_another_shape_is_given():
+    """An inpainting model of the same base takes nine channels instead of four."""
+    layers = tiny_layers() | {"input_blocks.0.0.weight": torch.Size([8, 9, 3, 3])}
+    with pytest.raises(
+        CheckpointShapeError, match=r"'input_blocks.0.0.weight' of 'tiny' is \(8, 4, 3, 3\).*\(8, 9, 3, 3\)"
+    ):
+        check_branch_fits(tiny_branch(), layers)
+
+
+def test_an_adapter_of_another_width_is_refused():
+    layers = tiny_layers() | {"input_blocks.0.0.weight": torch.Size([320, 4, 3, 3])}
+    with pytest.raises(CheckpointShapeError, match="gives 8 channels, the model's first convolution 320"):
+        check_branch_fits(tiny_branch(), layers)
+
+
+def test_an_adapter_alone_fits_but_does_not_fold():
+    adapter_only = with_weights(tiny_branch(), {})
+    check_adapter_fits(adapter_only, tiny_layers())
+    with pytest.raises(CheckpointKeyError, match="adapter_only"):
+        check_branch_fits(adapter_only, tiny_layers())
+    other = RepControlNet("pose", replace(adapter_only.header, base="sdxl"), {}, adapter_only.adapter)
+    with pytest.raises(BaseModelError, match="'pose' is a RepControlNet for sdxl"):
+        check_adapter_fits(other, tiny_layers())
