@@ -63,7 +63,9 @@ def test_the_right_face_in_the_wrong_place_scores_0_and_its_likeness_is_told():
 
 
 def test_swapped_people_score_what_stands_in_their_places():
-    swapped = score([portrait(0, BOX), portrait(1, ELSEWHERE)], face(BOX, mixed(1, 0.9)), face(ELSEWHERE, mixed(0, 0.9)))
+    swapped = score(
+        [portrait(0, BOX), portrait(1, ELSEWHERE)], face(BOX, mixed(1, 0.9)), face(ELSEWHERE, mixed(0, 0.9))
+    )
     assert [person.face for person in swapped.pictures[0]] == [0, 1]
     assert swapped.facesim == pytest.approx(0.0)
 

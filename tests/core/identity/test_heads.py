@@ -66,7 +66,9 @@ def test_nose_and_neck_alone_give_a_head_over_the_shoulders():
     assert box.y1 < 190
 
 
-@pytest.mark.parametrize("seen", [{}, {NECK: (5, 5)}, {NOSE: (5, 5)}, {RIGHT_EYE: (5, 5), NECK: (5, 9)}, {2: (1, 1), 5: (9, 1)}])
+@pytest.mark.parametrize(
+    "seen", [{}, {NECK: (5, 5)}, {NOSE: (5, 5)}, {RIGHT_EYE: (5, 5), NECK: (5, 9)}, {2: (1, 1), 5: (9, 1)}]
+)
 def test_too_few_keypoints_give_no_head(seen):
     assert head_box(keypoints(seen)) is None
 

@@ -44,9 +44,7 @@ def test_every_form_of_a_bounding_box_is_read(boxes):
 def test_boxes_of_a_batch_are_those_of_the_first_picture_and_it_says_so():
     places = find_places(CANVAS, Edges(), boxes=[[box(0, 0, 10, 10)], [box(5, 5, 9, 9), box(1, 1, 2, 2)]])
     assert [place.face_box for place in places.places] == [Box(0, 0, 10, 10).normalised(CANVAS)]
-    assert places.notes == (
-        "boxes come from 2 pictures: a cast has one set of places, those of the first are used",
-    )
+    assert places.notes == ("boxes come from 2 pictures: a cast has one set of places, those of the first are used",)
 
 
 def test_boxes_that_cannot_be_used_say_why():

@@ -116,7 +116,9 @@ def test_a_box_of_whole_pixels_is_those_pixels_exactly(width, data):
 
 
 @quick
-@given(boxes, st.floats(0, 0.5), st.sampled_from([(1, 1), (3, 5), (64, 64), (97, 1), (1, 8192), (8192, 3), (2048, 1536)]))
+@given(
+    boxes, st.floats(0, 0.5), st.sampled_from([(1, 1), (3, 5), (64, 64), (97, 1), (1, 8192), (8192, 3), (2048, 1536)])
+)
 def test_the_mean_weight_is_the_same_at_every_size(box, feather, size):
     region = Region.from_box(box, feather=feather)
     if region is not None:
