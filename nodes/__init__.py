@@ -2,9 +2,14 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import cast, faces, repcontrolnet
+from . import cast, faces, identity_adapter, repcontrolnet
 
-NODES: list[type[io.ComfyNode]] = [*cast.NODES, *repcontrolnet.NODES, *faces.NODES]
+NODES: list[type[io.ComfyNode]] = [
+    *identity_adapter.NODES,
+    *cast.NODES,
+    *repcontrolnet.NODES,
+    *faces.NODES,
+]
 
 
 class FPGAPortraitExtension(ComfyExtension):

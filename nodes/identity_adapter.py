@@ -27,8 +27,9 @@ class LoadIdentityAdapter(io.ComfyNode):
             display_name="Load Identity Adapter",
             category="FPGA Portrait/identity",
             description=(
-                "Loads an identity adapter: the pack's own, IP-Adapter FaceID, FaceID-Plus, FaceID-Portrait or plus-face, "
-                "or InstantID's. It is recognised by its tensors, whatever it is called, and says what it needs."
+                "Loads an identity adapter: the pack's own, IP-Adapter FaceID, FaceID-Plus, FaceID-Portrait or "
+                "plus-face, or InstantID's. It is recognised by its tensors, whatever it is called, and says what it "
+                "needs."
             ),
             search_aliases=["ipadapter", "faceid", "plus face", "instantid", "load ip-adapter", "likeness", "fpga"],
             inputs=[
@@ -45,7 +46,8 @@ class LoadIdentityAdapter(io.ComfyNode):
                     advanced=True,
                     tooltip=(
                         "Only for files whose tensors fit two adapters. auto takes FaceID-Plus as version 2, and an "
-                        "embedding resampler as InstantID; choose plus_v1 or portrait_unnorm where the file is the other."
+                        "embedding resampler as InstantID; choose plus_v1 or portrait_unnorm where the file is the "
+                        "other."
                     ),
                 ),
                 io.Boolean.Input(
@@ -53,8 +55,8 @@ class LoadIdentityAdapter(io.ComfyNode):
                     default=True,
                     optional=True,
                     tooltip=(
-                        "Whether the LoRA inside a FaceID file is applied too, as it was trained. The separate LoRA file "
-                        "is the same one and not needed."
+                        "Whether the LoRA inside a FaceID file is applied too, as it was trained. The separate LoRA "
+                        "file is the same one and not needed."
                     ),
                 ),
                 io.Float.Input(
@@ -66,8 +68,8 @@ class LoadIdentityAdapter(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "FaceID-PlusV2 only: how much of the face's structure, as CLIP-Vision sees it, joins the identity. "
-                        "Higher is more alike and less free."
+                        "FaceID-PlusV2 only: how much of the face's structure, as CLIP-Vision sees it, joins the "
+                        "identity. Higher is more alike and less free."
                     ),
                 ),
             ],

@@ -1,0 +1,82 @@
+"""The node that loads adapters, called in this process with real files in a real model folder."""
+
+import os
+import pickle
+
+import folder_paths
+import pytest
+import torch
+from fpga.fpga_core.errors import CheckpointReadError
+from fpga.fpga_core.identity.adapters import AdapterKind
+from fpga.fpga_core.identity.export import write_fpga_adapter
+from fpga.nodes.identity_adapter import FOLDER, LoadIdentityAdapter
+from random_adapters import faceid_plus, flat, fpga_adapter
+from safetensors.torch import save_file
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, FOLDER, ([str(tmp_path)], folder_paths.supported_pt_extensions)
+    )
+    return tmp_path
+
+
+def test_files_of_every_kind_are_loaded(folder):
+    file = faceid_plus("sd15", lora_rank=1, dtype=torch.float16)
+    torch.save(file, folder / "a.bin")
+    torch.save({"state_dict": file}, folder / "b.ckpt")
+    save_file(flat(file), folder / "c.safetensors")
+    write_fpga_adapter(fpga_adapter("sd15"), folder / "d.safetensors")
+    (folder / "notes.txt").write_text("not a weights file")
+    assert folder_paths.get_filename_list(FOLDER) == ["a.bin", "b.ckpt", "c.safetensors", "d.safetensors"]
+    for name in ("a.bin", "b.ckpt", "c.safetensors"):
+        (adapter,) = LoadIdentityAdapter.execute(name, "plus_v1", use_lora=False, structure_strength=0.5).result
+        assert adapter.kind is AdapterKind.FACEID_PLUS
+        assert (adapter.name, adapter.lora, adapter.structure_strength) == (name, None, 0.5)
+        assert len(adapter.projections) == 16
+    assert LoadIdentityAdapter.execute("d.safetensors").result[0].kind is AdapterKind.FPGA
+
+
+def test_the_node_says_what_it_found(folder):
+    write_fpga_adapter(fpga_adapter("sd15", clip_model="ViT-H"), folder / "d.safetensors")
+    shown = LoadIdentityAdapter.execute("d.safetensors").ui.as_dict()["text"][0]
+    assert shown == "FPGA for sd15 (4 tokens; needs buffalo_l (w600k_r50) and ViT-H)"
+
+
+class Harmful:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('ran')",)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "cannot be read"),
+        (b"<html>404: not found</html>" * 20, "not a weights file"),
+        (pickle.dumps(Harmful()), "may be harmful"),
+        (pickle.dumps([1, 2]), "not a weights file"),
+    ],
+    ids=["empty", "a web page", "harmful", "a list"],
+)
+@pytest.mark.parametrize("name", ["adapter.bin", "adapter.safetensors"])
+def test_what_is_no_weights_file_is_refused(folder, name, contents, message):
+    (folder / name).write_bytes(contents)
+    with pytest.raises(CheckpointReadError, match=message if name.endswith(".bin") else "download it again"):
+        LoadIdentityAdapter.execute(name)
+
+
+def test_a_truncated_file_is_refused(folder):
+    torch.save(faceid_plus("tiny"), folder / "adapter.bin")
+    whole = (folder / "adapter.bin").read_bytes()
+    (folder / "adapter.bin").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointReadError, match="cannot be read.*download it again"):
+        LoadIdentityAdapter.execute("adapter.bin")
+
+
+def test_a_replaced_file_is_loaded_again(folder):
+
+    write_fpga_adapter(fpga_adapter("sd15"), folder / "d.safetensors")
+    before = LoadIdentityAdapter.fingerprint_inputs("d.safetensors")
+    os.utime(folder / "d.safetensors", (1, 1))
+    assert LoadIdentityAdapter.fingerprint_inputs("d.safetensors") != before
