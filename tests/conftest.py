@@ -1,50 +1,48 @@
-"""Makes the pack importable as `fpga`, and ComfyUI importable where it is there.
+"""Makes the pack importable as `fpga`, and ComfyUI importable where it is there (see devtools/launch.py)."""
 
-The pack's root never goes on `sys.path`: its `nodes/` would shadow ComfyUI's `nodes.py`. A synthetic package whose `__path__` is the
-root is registered instead, the way ComfyUI itself loads the pack: `from fpga.fpga_core.geometry import Box`.
-"""
-
-import importlib.util
 import os
+import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# From the fastest and most telling to the slowest. The browser comes last also because playwright keeps an event loop running.
+ORDER = ("core", "contract", "patching", "gpu", "host", "browser")
+NEEDS_COMFYUI = ("patching", "host", "browser")
+NEVER_SKIPPED_IN_CI = ("patching", "host", "browser")
 
-
-def register_pack(name: str = "fpga") -> None:
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-def import_comfyui() -> None:
-    """Puts the ComfyUI of `COMFYUI_PATH` on `sys.path`, set to the CPU where torch sees no GPU."""
-    path = os.environ["COMFYUI_PATH"]
-    if path not in sys.path:
-        sys.path.insert(0, path)
-    import torch
-    from comfy.cli_args import args
-
-    args.cpu = not torch.cuda.is_available()
-
-
-register_pack()
+launch = runpy.run_path(str(ROOT / "devtools" / "launch.py"))
+launch["register_pack"]()
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 if os.environ.get("COMFYUI_PATH"):
-    import_comfyui()
+    launch["import_comfyui"]()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that need a ComfyUI say so when there is none; under CI that is a failure instead."""
+def folder_of(item: pytest.Item) -> str:
+    """The folder under tests/ that a test belongs to."""
+    return item.path.relative_to(ROOT / "tests").parts[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs the folders in their order; tests that need a ComfyUI say so when there is none."""
+    items.sort(key=lambda item: ORDER.index(folder_of(item)))
     if os.environ.get("COMFYUI_PATH"):
         return
+    reason = "COMFYUI_PATH is not set: run `python dev.py test`, which gets a ComfyUI"
     for item in items:
-        if item.path.parent.name in ("patching", "host", "browser"):
-            reason = "COMFYUI_PATH is not set: run `python dev.py test`, which gets a ComfyUI"
+        if folder_of(item) in NEEDS_COMFYUI:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Under CI a skipped test is a failure where nothing that it needs may be missing."""
+    report = yield
+    is_xfail = hasattr(report, "wasxfail")
+    if report.skipped and not is_xfail and os.environ.get("CI") and folder_of(item) in NEVER_SKIPPED_IN_CI:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow here: {report.longrepr[2]}"
+    return report
