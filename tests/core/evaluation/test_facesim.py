@@ -167,7 +167,8 @@ def test_a_batch_is_reported_line_by_line():
     assert result.facesim == pytest.approx(0.25)
     assert result.report() == "\n".join(
         [
-            "FaceSim: 0.250 (2 people in 2 pictures; mean likeness 0.125 of those without a face box, wherever they are)",
+            "FaceSim: 0.250 (2 people in 2 pictures; mean likeness 0.125 of those without a face box, "
+            "wherever they are)",
             "",
             "picture  person       FaceSim  likeness  IoU    face",
             "1        #1 Person 0  0.500    0.500     1.000  face 1",

@@ -26,8 +26,14 @@ def test_text_keeps_what_the_font_has(text, shown):
 
 @pytest.mark.parametrize(
     ("canvas", "sheet"),
-    [((768, 512), (768, 512)), ((64, 48), (512, 384)), ((4096, 2048), (1024, 512)), ((1, 1), (512, 512)), ((1, 8192), (1, 1024))],
-)  # fmt: skip
+    [
+        ((768, 512), (768, 512)),
+        ((64, 48), (512, 384)),
+        ((4096, 2048), (1024, 512)),
+        ((1, 1), (512, 512)),
+        ((1, 8192), (1, 1024)),
+    ],
+)
 def test_a_sheet_has_a_legible_size_and_the_canvass_aspect(canvas, sheet):
     drawn = Sheet(Extent(*canvas))
     drawn.outline(Box(-1, 0.2, 0.5, 2), (255, 0, 0))

@@ -16,10 +16,9 @@ def best_sum(values: np.ndarray) -> float:
     """By trying every pairing."""
     if values.shape[0] > values.shape[1]:
         values = values.T
-    rows = range(values.shape[0])
-    return max(
-        sum(values[r, c] for r, c in zip(rows, order)) for order in permutations(range(values.shape[1]), len(rows))
-    )
+    num_rows, num_columns = values.shape
+    orders = permutations(range(num_columns), num_rows)
+    return max(sum(values[row, column] for row, column in enumerate(order)) for order in orders)
 
 
 @settings(deadline=None)

@@ -5,8 +5,8 @@ from fpga.fpga_core.identity.heads import head_box
 
 NOSE, NECK, RIGHT_EYE, LEFT_EYE, RIGHT_EAR, LEFT_EAR = 0, 1, 14, 15, 16, 17
 
-# Face boxes, eyes and noses as facenet-pytorch's MTCNN sees them in photographs that packages ship: scikit-image's astronaut,
-# then insightface's group photo (t1.jpg), where heads are turned by less than about 30 degrees.
+# Face boxes, eyes and noses as facenet-pytorch's MTCNN sees them in photographs that packages ship: scikit-image's
+# astronaut, then insightface's group photo (t1.jpg), where heads are turned by less than about 30 degrees.
 MEASURED = [
     ((181.1, 62.2, 267.7, 172.1), (205.0, 101.7), (246.8, 103.7), (224.7, 129.0)),
     ((465.0, 261.8, 570.4, 405.2), (492.8, 319.0), (543.4, 331.6), (510.6, 362.9)),
@@ -17,7 +17,7 @@ MEASURED = [
     ((1093.9, 691.6, 1135.4, 741.5), (1107.9, 709.9), (1128.1, 709.1), (1119.7, 721.4)),
 ]
 
-# Centimetres from the middle of the eyes on an adult head: x to the left of the picture's viewer, y down, z towards them.
+# Centimetres from the middle of the eyes on an adult head: x to the viewer's right, y down, z towards the viewer.
 HEAD = {
     RIGHT_EYE: (-3.15, 0.0, 0.0),
     LEFT_EYE: (3.15, 0.0, 0.0),

@@ -87,9 +87,9 @@ def test_masks_of_another_aspect_ratio_are_stretched_and_it_says_so(size, is_str
 
 def test_faces_keep_their_order_boxes_and_embeddings():
     embeddings = [{"r": np.arange(512.0)}, {"r": np.ones(512)}]
-    picture = PictureFaces(
-        Extent(400, 200), (Face(Box(200, 50, 240, 100), embeddings=embeddings[0]), Face(Box(10, 20, 50, 60), embeddings=embeddings[1]))
-    )  # fmt: skip
+    boxes = [Box(200, 50, 240, 100), Box(10, 20, 50, 60)]
+    found = tuple(Face(box, embeddings=seen) for box, seen in zip(boxes, embeddings, strict=True))
+    picture = PictureFaces(Extent(400, 200), found)
     places = find_places(CANVAS, Edges(0.2, 0.1), faces=(picture, picture))
     assert [place.face_box for place in places.places] == [Box(0.5, 0.25, 0.6, 0.5), Box(0.025, 0.1, 0.125, 0.3)]
     assert [place.embeddings for place in places.places] == embeddings
