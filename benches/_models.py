@@ -2,7 +2,9 @@
 
 from comfy.cli_args import args
 
-args.use_pytorch_cross_attention = True  # what ComfyUI chooses by itself on a GPU; it is read when comfy.ldm is imported
+args.use_pytorch_cross_attention = (
+    True  # what ComfyUI chooses by itself on a GPU; it is read when comfy.ldm is imported
+)
 
 import comfy.cldm.cldm  # noqa: E402
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel  # noqa: E402
@@ -41,7 +43,9 @@ def meta_unet() -> torch.nn.Module:
 
 def meta_controlnet() -> torch.nn.Module:
     config = {key: value for key, value in SD15_UNET.items() if key not in ("out_channels", "transformer_depth_output")}
-    return comfy.cldm.cldm.ControlNet(**config, hint_channels=3, device="meta", operations=comfy.ops.disable_weight_init)
+    return comfy.cldm.cldm.ControlNet(
+        **config, hint_channels=3, device="meta", operations=comfy.ops.disable_weight_init
+    )
 
 
 def random_(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

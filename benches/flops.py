@@ -9,7 +9,8 @@ from _report import arguments, report
 
 import comfy.sd1_clip  # isort: skip (after _models, which chooses the attention)
 from comfy.ldm.models.autoencoder import AutoencoderKL
-#from fpga.fpga_core.repcontrolnet.adapter import HintEncoder
+
+# from fpga.fpga_core.repcontrolnet.adapter import HintEncoder
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,11 +77,13 @@ def row(what: str, macs: int, flops: int, parameters: int, base: dict | None) ->
 
 def main() -> None:
     options = arguments(__doc__)
-    unet, controlnet, adapter = meta_unet(), meta_controlnet(), nn.Conv2d(3,320,3,2,device="meta")
+    unet, controlnet, adapter = meta_unet(), meta_controlnet(), nn.Conv2d(3, 320, 3, 2, device="meta")
     rest = num_parameters(text_encoder(), autoencoder())
     unet_inputs, control_inputs = (LATENT, TIMESTEP, TEXT), (LATENT, HINT, TIMESTEP, TEXT)
 
-    base = row("SD1.5", layer_macs(unet, *unet_inputs), all_flops(unet, *unet_inputs), num_parameters(unet) + rest, None)
+    base = row(
+        "SD1.5", layer_macs(unet, *unet_inputs), all_flops(unet, *unet_inputs), num_parameters(unet) + rest, None
+    )
     exact = base["_exact"]
 
     def beside(what: str, module: nn.Module, *inputs: torch.Tensor) -> dict:

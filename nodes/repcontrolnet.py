@@ -144,7 +144,9 @@ class SaveFoldedModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, repcontrolnet, filename_prefix, clip=None, vae=None) -> io.NodeOutput:
-        folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
+        folder, name, counter, *_ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
         saved = save_folded_model(model, repcontrolnet, f"{folder}/{name}_{counter:05}_", clip, vae)
         return io.NodeOutput(saved.model_path, saved.adapter_path, ui=ui.PreviewText("\n".join(saved)))
 

@@ -88,7 +88,9 @@ class LiveBranch:
         return run
 
 
-def attach_branch(model: ModelPatcher, branch: RepControlNet, alpha: float, beta: float, steps: StepRange) -> ModelPatcher:
+def attach_branch(
+    model: ModelPatcher, branch: RepControlNet, alpha: float, beta: float, steps: StepRange
+) -> ModelPatcher:
     """A clone of `model` with the branch running beside the base, inside `steps` only.
 
     The branch's layers are a model of their own for the host, loaded and unloaded together with the base.

@@ -25,7 +25,11 @@ class SavedModel(NamedTuple):
 
 
 def save_folded_model(
-    model: ModelPatcher, branch: RepControlNet, stem: str, clip: comfy.sd.CLIP | None = None, vae: comfy.sd.VAE | None = None
+    model: ModelPatcher,
+    branch: RepControlNet,
+    stem: str,
+    clip: comfy.sd.CLIP | None = None,
+    vae: comfy.sd.VAE | None = None,
 ) -> SavedModel:
     """Writes `<stem>.safetensors`, every patch of `model` in its weights, and `<stem>adapter.safetensors`.
 

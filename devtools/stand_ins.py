@@ -1,0 +1,123 @@
+"""Local stand-ins for the public files that the shipped workflows name, so that tests and the demo run the same graphs.
+
+Each is written under the public file's name into the models folder of a server that only tests or the demo use: the workflows
+themselves stay as they are. Their weights are random (seeded) unless said otherwise; docs/stand-ins.md lists them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .launch import ROOT, import_comfyui, register_pack
+
+SUPPORT = ROOT / "tests" / "support"
+PACKS = {
+    "fpga-stand-in-faces": SUPPORT / "stand_ins" / "face_analysis",
+    "fpga-stand-in-sd": SUPPORT / "stand_ins" / "small_sd",
+}
+"""Custom nodes that a server needs beside the pack to load the stand-ins."""
+
+
+def small_checkpoint(path: Path) -> None:
+    """A small SD1.5 checkpoint: UNet, text encoder and autoencoder of `tests/support/stand_ins/small_sd`."""
+    import comfy.model_base
+    import comfy.taesd.taesd
+    import torch
+    from fpga.fpga_core.checkpoints import write_safetensors
+    from tiny_models import fill_random
+
+    small_sd = load_small_sd()
+    model = comfy.model_base.BaseModel(small_sd.SmallSD15(small_unet_config(small_sd)))
+    text = small_sd.SmallTextModel(dtype=torch.float32).transformer.text_model
+    torch.manual_seed(0)
+    autoencoder = comfy.taesd.taesd.TAESD()
+    for module in (model.diffusion_model, text):
+        fill_random(module, seed=0)
+    for layer in autoencoder.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    parts = {
+        "model.diffusion_model.": model.diffusion_model,
+        "cond_stage_model.transformer.text_model.": text,
+        "first_stage_model.": autoencoder,
+    }
+    tensors = {
+        prefix + name: tensor.half() for prefix, module in parts.items() for name, tensor in module.state_dict().items()
+    }
+    write_safetensors(path, tensors, {})
+
+
+def small_repcontrolnet(path: Path) -> None:
+    """A RepControlNet for the small checkpoint."""
+    import comfy.model_base
+    from fpga.fpga_core.repcontrolnet.export import write_repcontrolnet
+    from random_branches import random_branch
+    from tiny_models import fill_random
+
+    small_sd = load_small_sd()
+    unet = comfy.model_base.BaseModel(small_sd.SmallSD15(small_unet_config(small_sd))).diffusion_model
+    fill_random(unet, seed=0)
+    write_repcontrolnet(random_branch(unet, scale=0.1), path)
+
+
+def load_small_sd():  # noqa: ANN201 - a module
+    """The custom node of the small architecture, imported here as ComfyUI imports it."""
+    spec = importlib.util.spec_from_file_location("small_sd", SUPPORT / "stand_ins" / "small_sd" / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def small_unet_config(small_sd) -> dict:  # noqa: ANN001
+    from tiny_models import TINY_UNET
+
+    return {
+        **TINY_UNET,
+        "model_channels": small_sd.MODEL_CHANNELS,
+        "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": [1, 2, 4, 4],
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+        "num_heads": 1,
+        "context_dim": 768,
+    }
+
+
+def group_photo(path: Path) -> None:
+    """insightface's own test picture: a group of six people."""
+    package = Path(importlib.util.find_spec("insightface").origin).parent
+    shutil.copy(package / "data" / "images" / "t1.jpg", path)
+
+
+def portrait_photo(path: Path) -> None:
+    """scikit-image's portrait of the astronaut Eileen Collins (NASA, public domain)."""
+    import skimage.data
+    from PIL import Image
+
+    Image.fromarray(skimage.data.astronaut()).save(path)
+
+
+STAND_INS: dict[str, Callable[[Path], None]] = {
+    "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors": small_checkpoint,
+    "models/controlnet/fpga_repcontrolnet_sd15.safetensors": small_repcontrolnet,
+    "input/group_photo.jpg": group_photo,
+    "input/portrait_photo.png": portrait_photo,
+}
+"""Public file, below the server's base directory -> what writes its stand-in."""
+
+
+def place_stand_ins(base_directory: Path) -> None:
+    """Writes every stand-in that is not there yet."""
+    register_pack()
+    import_comfyui()
+    if str(SUPPORT) not in sys.path:
+        sys.path.insert(0, str(SUPPORT))
+    for name, write in STAND_INS.items():
+        path = base_directory / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path)
