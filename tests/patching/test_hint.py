@@ -55,7 +55,11 @@ def with_feature(model, feature, strength=1.0, active=lambda sigma: True):
     def add(h, options):
         if options["block"] != ("input", 0) or not active(float(options["sigmas"][0])):
             return h
-        return h + strength * feature.repeat_interleave(1, 0).repeat(-(-h.shape[0] // feature.shape[0]), 1, 1, 1)[: h.shape[0]]
+        return (
+            h
+            + strength
+            * feature.repeat_interleave(1, 0).repeat(-(-h.shape[0] // feature.shape[0]), 1, 1, 1)[: h.shape[0]]
+        )
 
     patched.set_model_input_block_patch(add)
     return patched
@@ -112,12 +116,16 @@ def test_positive_and_negative_run_in_one_batch(model, branch, conds):
     assert set(batches) == {2}
 
 
-@pytest.mark.parametrize(("size", "batch", "num_pictures"), [((16, 16), 3, 1), ((16, 16), 4, 2), ((13, 21), 2, 1), ((9, 8), 1, 1)])
+@pytest.mark.parametrize(
+    ("size", "batch", "num_pictures"), [((16, 16), 3, 1), ((16, 16), 4, 2), ((13, 21), 2, 1), ((9, 8), 1, 1)]
+)
 def test_any_size_and_batch(model, branch, conds, size, batch, num_pictures):
     image = pictures(num_pictures, width=100, height=140)
     applied = apply_repcontrolnet(model, *conds, branch, image, ADAPTER_ONLY)
     found = sample(applied.model, applied.positive, applied.negative, size=size, batch=batch)
-    resized = comfy.utils.common_upscale(image.movedim(-1, 1), size[0] * 8, size[1] * 8, "bilinear", "center").movedim(1, -1)
+    resized = comfy.utils.common_upscale(image.movedim(-1, 1), size[0] * 8, size[1] * 8, "bilinear", "center").movedim(
+        1, -1
+    )
     feature = encoded(branch, resized)
     per_latent = feature.repeat_interleave(1, 0).repeat(-(-batch // num_pictures), 1, 1, 1)[:batch]
     expected = sample(with_feature(model, per_latent), *conds, size=size, batch=batch)
@@ -136,8 +144,14 @@ def t2i_adapter(seed=6):
 
 
 def controlnet(seed=7):
-    config = {key: value for key, value in (TINY_UNET | LEVELS).items() if key not in ("out_channels", "transformer_depth_output")}
-    network = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, operations=comfy.ops.disable_weight_init, dtype=torch.float32)
+    config = {
+        key: value
+        for key, value in (TINY_UNET | LEVELS).items()
+        if key not in ("out_channels", "transformer_depth_output")
+    }
+    network = comfy.cldm.cldm.ControlNet(
+        **config, hint_channels=3, operations=comfy.ops.disable_weight_init, dtype=torch.float32
+    )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -192,7 +206,9 @@ def test_sdxl_chains_with_its_t2i_adapter(conds, ours_first):
 
 def test_folded_beside_an_ordinary_controlnet(model, branch, conds):
     image = pictures()
-    ours = apply_repcontrolnet(model, *apply_other(controlnet(), *conds, image), branch, image, BranchMode.FOLDED, 0.9, 1.1)
+    ours = apply_repcontrolnet(
+        model, *apply_other(controlnet(), *conds, image), branch, image, BranchMode.FOLDED, 0.9, 1.1
+    )
     found = sample(ours.model, ours.positive, ours.negative)
     by_hand = tiny_model(**LEVELS)
     with torch.no_grad():

@@ -5,7 +5,13 @@ import comfy.sd
 import pytest
 import torch
 from comfy.weight_adapter.lora import LoRAAdapter
-from fpga.fpga_core.errors import BaseModelError, CheckpointKeyError, CheckpointShapeError, PatchConflictError, UnsupportedModeError
+from fpga.fpga_core.errors import (
+    BaseModelError,
+    CheckpointKeyError,
+    CheckpointShapeError,
+    PatchConflictError,
+    UnsupportedModeError,
+)
 from fpga.fpga_core.patching.fold import applied_branches, fold_branch
 from fpga.fpga_core.patching.live import attach_branch
 from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
@@ -190,7 +196,9 @@ def test_folded_with_a_range_is_an_error_that_says_what_to_do(model, branch, con
 
 def without(branch, *names, extra=None, **header):
     weights = {key: value for key, value in branch.weights.items() if key not in names}
-    return RepControlNet(branch.name, BranchHeader(**{**vars(branch.header), **header}), weights | (extra or {}), branch.adapter)
+    return RepControlNet(
+        branch.name, BranchHeader(**{**vars(branch.header), **header}), weights | (extra or {}), branch.adapter
+    )
 
 
 @pytest.mark.parametrize("apply", [fold_branch, lambda m, b: attach_branch(m, b, 1, 1, WHOLE)])
@@ -199,7 +207,11 @@ def test_branches_that_do_not_fit_are_refused_before_anything_is_patched(model, 
     other_base = random_branch(tiny_model(context_dim=32).model.diffusion_model)
     cases = [
         (without(branch, LAYER), CheckpointKeyError, LAYER),
-        (without(branch, extra={"input_blocks.99.0.weight": torch.zeros(3)}), CheckpointKeyError, "input_blocks.99.0.weight"),
+        (
+            without(branch, extra={"input_blocks.99.0.weight": torch.zeros(3)}),
+            CheckpointKeyError,
+            "input_blocks.99.0.weight",
+        ),
         (without(branch, extra={LAYER: torch.zeros(3, 64)}), CheckpointShapeError, LAYER),
         (other_width, CheckpointShapeError, "channels"),
         (other_base, BaseModelError, "unet-32"),

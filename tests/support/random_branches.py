@@ -8,7 +8,11 @@ from fpga.fpga_core.repcontrolnet.folding import foldable_parameters
 
 
 def random_branch(
-    unet: torch.nn.Module, seed: int = 11, scale: float = 0.3, dtype: torch.dtype = torch.float32, name: str = "pose.safetensors"
+    unet: torch.nn.Module,
+    seed: int = 11,
+    scale: float = 0.3,
+    dtype: torch.dtype = torch.float32,
+    name: str = "pose.safetensors",
 ) -> RepControlNet:
     """A branch whose weights are as large as `scale` times a trained base's, and an adapter that matters to the output."""
     generator = torch.Generator().manual_seed(seed)
@@ -24,5 +28,7 @@ def random_branch(
     for layer, (num_in, num_out) in enumerate(zip(widths, widths[1:], strict=False)):
         adapter[f"{2 * layer}.weight"] = draw(torch.Size((num_out, num_in, 3, 3))).mul_(2)
         adapter[f"{2 * layer}.bias"] = draw(torch.Size((num_out,)))
-    header = BranchHeader(recognise_base(shapes), ("skeleton", "landmarks"), "nothing: random weights", hash_state_dict(weights))
+    header = BranchHeader(
+        recognise_base(shapes), ("skeleton", "landmarks"), "nothing: random weights", hash_state_dict(weights)
+    )
     return RepControlNet(name, header, weights, adapter)

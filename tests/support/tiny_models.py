@@ -28,7 +28,9 @@ TINY_UNET = {
 }
 
 
-def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32, v_prediction: bool = False, **overrides) -> comfy.model_patcher.ModelPatcher:
+def tiny_model(
+    seed: int = 0, dtype: torch.dtype = torch.float32, v_prediction: bool = False, **overrides
+) -> comfy.model_patcher.ModelPatcher:
     """A ModelPatcher around an SD1.5-family UNet of about 3M parameters (context width 64).
 
     The output layers that SD initialises to zero are given random weights too, so that every layer matters to the output.
@@ -94,4 +96,6 @@ def sample(model, positive, negative, steps: int = 3, cfg: float = 3.0, seed: in
 
     latent = torch.zeros(batch, 4, size[1], size[0]) if latent is None else latent
     noise = comfy.sample.prepare_noise(latent, seed)
-    return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, denoise=denoise, seed=seed)
+    return comfy.sample.sample(
+        model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, denoise=denoise, seed=seed
+    )
