@@ -131,6 +131,8 @@ class IdentityAdapter:
         """
         embedding = self._embedding(identity) if self.recogniser else None
         features = identity.hidden_states(self._clip_key(identity))[None] if self.clip_dim else None
+        for doubt in self._doubts(identity):
+            logger.warning("%s", doubt)
         return self._resample(embedding, features)
 
     def null_tokens(self, identity: Identity) -> Tensor:
@@ -155,7 +157,7 @@ class IdentityAdapter:
 
     def _resample(self, embedding: Tensor | None, features: Tensor | None) -> Tensor:
         """(photos, 512) and (1, num_features, clip_dim), each where the adapter reads it, to (1, tokens, token_dim)."""
-        weights = {name: tensor.float() for name, tensor in self.resampler.state_dict().items()}
+        weights = {name: tensor.to("cpu", torch.float32) for name, tensor in self.resampler.state_dict().items()}
         options = {}
         if isinstance(self.resampler, FacePlusProjection):
             options = {"shortcut": self.kind is not AdapterKind.FACEID_PLUS, "scale": self.structure_strength}
@@ -166,20 +168,17 @@ class IdentityAdapter:
             tokens = torch.func.functional_call(self.resampler, weights, inputs, options)
         return tokens.flatten(0, 1)[None]  # photos side by side: (photos, tokens, dim) -> (1, photos * tokens, dim)
 
+    @property
+    def _reads_each_photo(self) -> bool:
+        return self.kind in (AdapterKind.FACEID_PORTRAIT, AdapterKind.FACEID_PORTRAIT_UNNORM)
+
     def _embedding(self, identity: Identity) -> Tensor:
         """What the resampler reads of the face embeddings: (1, 512), or one row for each photo."""
         recognisers, needed_by = self._recognisers(identity), f"the identity adapter '{self.name}'"
-        if self.kind in (AdapterKind.FACEID_PORTRAIT, AdapterKind.FACEID_PORTRAIT_UNNORM):
-            photos = identity.photo_embeddings(recognisers, needed_by)
-            if photos.shape[0] > MAX_PORTRAIT_PHOTOS:
-                logger.warning(
-                    "'%s' reads %d photos; the identity '%s' has %d, and the last ones are not used",
-                    self.name, MAX_PORTRAIT_PHOTOS, identity.name, photos.shape[0],
-                )  # fmt: skip
-            embedding = photos[:MAX_PORTRAIT_PHOTOS]
+        if self._reads_each_photo:
+            embedding = identity.photo_embeddings(recognisers, needed_by)[:MAX_PORTRAIT_PHOTOS].float()
         else:
-            embedding = identity.embedding(recognisers, needed_by)[None]
-        embedding = embedding.float()
+            embedding = identity.embedding(recognisers, needed_by)[None].float()
         if self.kind in (AdapterKind.INSTANTID, AdapterKind.FACEID_PORTRAIT_UNNORM):
             return embedding
         return functional.normalize(embedding, dim=-1)
@@ -187,20 +186,28 @@ class IdentityAdapter:
     def _recognisers(self, identity: Identity) -> tuple[str, ...]:
         """Recognisers whose embeddings may be used, the right one first.
 
-        A public adapter's file does not say which recogniser it needs: a recogniser that the pack does not know may be
-        the right one in another file, so it is used with a warning. One that is known to be another is never used.
+        A recogniser that is known to be another one is never used. One that the pack does not know may be the right
+        one in another file (converted, quantised), so a public adapter takes it, and `_doubts` says so.
         """
-        if self.recogniser is None:
-            return ()
-        if self.kind is AdapterKind.FPGA or self.recogniser in identity.embeddings:
-            return (self.recogniser,)
-        unknown = tuple(key for key in identity.embeddings if key not in KNOWN_RECOGNISERS)
-        for key in unknown[:1]:
-            logger.warning(
-                "'%s' needs embeddings of %s; those of '%s' are of an unknown recogniser (%s) and are used as they are",
-                self.name, recogniser_name(self.recogniser), identity.name, key[:12],
-            )  # fmt: skip
-        return (self.recogniser, *unknown)
+        if self.recogniser is None or self.kind is AdapterKind.FPGA:
+            return (self.recogniser,) if self.recogniser else ()
+        return (self.recogniser, *(key for key in identity.embeddings if key not in KNOWN_RECOGNISERS))
+
+    def _doubts(self, identity: Identity) -> list[str]:
+        """What may be wrong with an identity that the adapter does read."""
+        doubts = []
+        if self.recogniser and self.recogniser not in identity.embeddings:
+            used = next(key for key in self._recognisers(identity) if key in identity.embeddings)
+            doubts.append(
+                f"'{self.name}' needs embeddings of {recogniser_name(self.recogniser)}; those of '{identity.name}' are "
+                f"of an unknown recogniser ({used[:12]}), and are used as they are"
+            )
+        if self._reads_each_photo and identity.num_photos > MAX_PORTRAIT_PHOTOS:
+            doubts.append(
+                f"'{self.name}' reads {MAX_PORTRAIT_PHOTOS} photos; '{identity.name}' has {identity.num_photos}, and "
+                "the last ones are not used"
+            )
+        return doubts
 
     def _clip_key(self, identity: Identity) -> str:
         if self.clip_model is None:

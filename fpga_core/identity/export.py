@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checkpoints import check_keys, hash_state_dict, list_names, write_safetensors
 from ..errors import (
+    BaseModelError,
     CheckpointKeyError,
     CheckpointReadError,
     CheckpointShapeError,
@@ -21,6 +22,7 @@ from ..errors import (
     UnknownFormatError,
 )
 from .adapters import AdapterKind, IdentityAdapter, Negative
+from .attention_slots import KNOWN_LAYOUTS
 from .resampler import FacePlusProjection, FaceProjection
 from .resampler_loading import load_face_projection
 
@@ -79,6 +81,9 @@ def check_fpga_adapter(adapter: IdentityAdapter) -> None:
         f"it is {adapter.kind.value}, not FPGA": adapter.kind is not AdapterKind.FPGA,
         "its resampler is not a face projection": not isinstance(adapter.resampler, FaceProjection),
         "it has projections or a LoRA of its own": adapter.projections is not None or adapter.lora is not None,
+        f"its tokens are {adapter.token_dim} wide, which is not {adapter.base}": not _fits_base(
+            adapter.base, adapter.token_dim
+        ),
         f"its negative is '{adapter.negative.value}'": adapter.negative not in NEGATIVES,
         f"its null tokens are {null_shape}": null_shape
         != ((1, adapter.num_tokens, adapter.token_dim) if adapter.negative is Negative.TRAINED_NULL else None),
@@ -112,6 +117,7 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
         UnknownFormatError: the header is missing, damaged, or of a newer version.
         CheckpointKeyError, CheckpointShapeError: tensors are missing, do not belong, or have a wrong shape.
         CheckpointReadError: the tensors are not those that the file was written with.
+        BaseModelError: the header names another base than the tensors show.
     """
     negative = _check_header(metadata, name)
     for key, tensor in state.items():
@@ -121,6 +127,11 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
     others = [NULL] if negative is Negative.TRAINED_NULL else []
     check_keys(name, [key for key in state if not key.startswith(NETWORK)], others)
     resampler = load_face_projection(network, name, NETWORK)
+    if not _fits_base(metadata["base"], resampler.token_dim):
+        raise BaseModelError(
+            f"the header of '{name}' says it is for {metadata['base']}, but its tokens are {resampler.token_dim} wide; "
+            "the file is damaged or was written by another program"
+        )
     null = state.get(NULL)
     if null is not None and null.shape != (1, resampler.num_tokens, resampler.token_dim):
         raise CheckpointShapeError(
@@ -173,3 +184,8 @@ def _check_header(metadata: Mapping[str, str], name: str) -> Negative:
             f"{', '.join(negative.value for negative in NEGATIVES)}; the file is damaged or newer than this pack"
         )
     return Negative(metadata["negative"])
+
+
+def _fits_base(base: str, token_dim: int) -> bool:
+    """Whether a base, where it is a known one, has a context of that width."""
+    return all(layout.token_dim == token_dim for layout in KNOWN_LAYOUTS if layout.base == base)

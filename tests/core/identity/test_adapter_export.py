@@ -8,6 +8,7 @@ import pytest
 import torch
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.errors import (
+    BaseModelError,
     CheckpointError,
     CheckpointKeyError,
     CheckpointReadError,
@@ -81,6 +82,7 @@ def test_only_fpga_adapters_are_written(tmp_path):
         ({"negative": Negative.SAME_TOKENS}, r"its null tokens are \(1, 4, 64\)"),
         ({"recogniser": None}, "does not name its recogniser"),
         ({"clip_model": "vision"}, "its resampler reads none"),
+        ({"base": "sd15"}, "64 wide, which is not sd15"),
         ({"structure_strength": 0.5}, "strength of its structure"),
     ):
         with pytest.raises(InvalidInputError, match=message):
@@ -100,6 +102,7 @@ def test_a_damaged_header_is_named():
         ({"version": "one"}, UnknownFormatError, "'one', which is not a number"),
         ({"negative": "zeros"}, UnknownFormatError, "'zeros', which is none of trained_null, same_tokens"),
         ({"negative": "same_tokens"}, CheckpointKeyError, r"1 that do not belong \(null_tokens\)"),
+        ({"base": "sdxl"}, BaseModelError, "says it is for sdxl, but its tokens are 64 wide"),
         ({"recogniser": ""}, UnknownFormatError, "does not name a recogniser"),
         ({"clip_model": "vision"}, CheckpointKeyError, "'vision', which does not fit its tensors"),
         ({"tensors_hash": "0"}, CheckpointReadError, "not those that it was written with"),
