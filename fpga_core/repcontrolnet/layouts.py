@@ -24,7 +24,7 @@ BRANCH_PREFIX = "modal."
 ADAPTER_PREFIX = "adapter."
 CONTENTS_BRANCH = "branch"
 CONTENTS_ADAPTER = "adapter"
-HEADER_KEYS = ("version", "contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash")
+HEADER_KEYS = ("contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash")
 OWN_TENSOR = re.compile(r"modal\.|adapter\.\d+\.")
 
 OTHER_FILES = {
@@ -136,9 +136,7 @@ def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
             f"'{name}' has the tensors of a RepControlNet, but its header does not say '{FORMAT}'; a program that "
             "saved it again has probably dropped the header: use the original file"
         )
-    if missing := [key for key in HEADER_KEYS if key not in metadata]:
-        raise UnknownFormatError(f"the header of '{name}' lacks {', '.join(missing)}; the file is damaged")
-    version, contents = metadata["version"], metadata["contents"]
+    version = metadata.get("version", "")
     if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
         raise UnknownFormatError(f"the header of '{name}' gives {version!r} as its version; the file is damaged")
     if int(version) > VERSION:
@@ -146,6 +144,9 @@ def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
             f"'{name}' is of version {version} of the RepControlNet format, this pack reads up to version {VERSION}; "
             "update the pack"
         )
+    if missing := [key for key in HEADER_KEYS if key not in metadata]:
+        raise UnknownFormatError(f"the header of '{name}' lacks {', '.join(missing)}; the file is damaged")
+    contents = metadata["contents"]
     if contents not in (CONTENTS_BRANCH, CONTENTS_ADAPTER):
         raise UnknownFormatError(f"the header of '{name}' gives {contents!r} as its contents; the file is damaged")
     conditions = _read_conditions(metadata["conditions"], name)

@@ -127,9 +127,7 @@ def changed(metadata=None, tensors=None, without=()):
     return new_tensors, new_metadata
 
 
-@pytest.mark.parametrize(
-    "key", ["version", "contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash"]
-)
+@pytest.mark.parametrize("key", ["contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash"])
 def test_a_missing_header_entry_is_named(key):
     with pytest.raises(UnknownFormatError, match=f"the header of 'pose' lacks {key};"):
         read_repcontrolnet(*changed(without=(key,)), "pose")
@@ -140,6 +138,7 @@ def test_a_missing_header_entry_is_named(key):
     [
         ({"format": "pt"}, UnknownFormatError, "header does not say 'fpga-repcontrolnet'"),
         ({"version": "2"}, UnknownFormatError, "of version 2 of the RepControlNet format.*update the pack"),
+        ({"version": ""}, UnknownFormatError, "gives '' as its version"),
         ({"version": "one"}, UnknownFormatError, "gives 'one' as its version"),
         ({"version": "²"}, UnknownFormatError, "gives '²' as its version"),
         ({"contents": "half"}, UnknownFormatError, "gives 'half' as its contents"),
@@ -159,6 +158,13 @@ def test_a_missing_header_entry_is_named(key):
 def test_a_wrong_header_entry_is_named(metadata, error, message):
     with pytest.raises(error, match=message):
         read_repcontrolnet(*changed(metadata), "pose")
+
+
+def test_a_newer_version_is_told_whatever_its_header_holds():
+    with pytest.raises(UnknownFormatError, match="update the pack"):
+        read_repcontrolnet(changed()[0], {"format": "fpga-repcontrolnet", "version": "3"}, "pose")
+    with pytest.raises(UnknownFormatError, match="gives '' as its version"):
+        read_repcontrolnet(*changed(without=("version",)), "pose")
 
 
 def test_tensors_without_a_header_are_refused():
