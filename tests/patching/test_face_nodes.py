@@ -32,7 +32,7 @@ def draw(faces, what: str, **inputs) -> torch.Tensor:
 
 
 def sdpose_frames(num_frames: int = 1, width: int = 512, height: int = 512) -> tuple[list[dict], np.ndarray]:
-    """POSE_KEYPOINT by ComfyUI's own writer, and the COCO-WholeBody points in it: 17 body, 6 feet, 68 face, 42 hands."""
+    """POSE_KEYPOINT by ComfyUI's own writer, and the COCO-WholeBody points in it (body, feet, face, hands)."""
     coco_body = np.array([
         [256, 100], [276, 85], [236, 85], [296, 90], [216, 90], [322, 175], [190, 175], [365, 265], [150, 260],
         [395, 345], [120, 350], [290, 340], [222, 340], [305, 425], [210, 420], [315, 495], [200, 495],
