@@ -183,8 +183,8 @@ def check_places(places: Places) -> None:
     if not any(place.region for place in places.places):
         problems = "; ".join(f"{place.label}: {place.problem}" for place in places.places)
         raise InvalidInputError(
-            f"none of the {len(places.places)} places can be used ({problems}); mend at least one, or disconnect them "
-            "to let everyone act in the whole picture"
+            f"no place can be used ({problems}); mend at least one, or disconnect them to let everyone act in the "
+            "whole picture"
         )
 
 

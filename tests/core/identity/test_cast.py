@@ -188,7 +188,7 @@ def test_a_whole_picture_member_is_rasterised_as_ones():
     ("places", "told"),
     [
         ((), "connected but holds none"),
-        ((broken(1), broken(2)), r"none of the 2 places can be used \(box 1: it is empty; box 2: it is empty\)"),
+        ((broken(1), broken(2)), r"no place can be used \(box 1: it is empty; box 2: it is empty\)"),
         ((broken(1), place(2, 0.1)), "place 1 belongs to identity 1"),
     ],
 )
