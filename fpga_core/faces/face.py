@@ -24,12 +24,15 @@ class Face:
             (iBUG), 106 (insightface) or 468/478 (MediaPipe face mesh); the number of points names the layout. A point
             that was not seen is NaN. None where only a box is known.
         embeddings: recogniser hash -> (512,) embedding as the recogniser gave it (not normalised).
+        keypoints: (5, 2) pixels, the detector's own eyes, nose and mouth corners, where it gives them beside a denser
+            layout: what recognisers align by.
     """
 
     box: Box
     score: float = 1.0
     landmarks: np.ndarray | None = None
     embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
+    keypoints: np.ndarray | None = None
 
     @property
     def size_px(self) -> float:

@@ -1,0 +1,250 @@
+"""From the photos of one person to an identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import FaceNotFoundError, InvalidInputError
+from ..faces.alignment import align_face
+from ..faces.detection import as_pictures
+from ..faces.face import Face, FaceAnalyzer
+from ..faces.ordering import FaceOrder, select_faces
+from .identity import Combine, Identity
+from .recognisers import recogniser_name
+
+CROP_PX = 224
+MIN_FACE_PX = 32
+"""Below this the recogniser's 112x112 input is mostly interpolation."""
+
+OUTLIER_RATIO = 0.5
+"""A photo is an outlier where its likeness to the person is below this fraction of the photos' median likeness."""
+
+
+class FaceChoice(str, Enum):
+    """Which face of a photo is the person's."""
+
+    LARGEST = "largest"
+    INDEX = "index"
+
+
+class ImageEncoder(Protocol):
+    """A CLIP-Vision model. `patching.clip_vision` wraps ComfyUI's."""
+
+    @property
+    def key(self) -> str:
+        """Names the model, whatever its file is called."""
+        ...
+
+    def hidden_states(self, image: Tensor) -> Tensor:
+        """Penultimate hidden states, (1, tokens, width), of an image (1, height, width, 3) in [0, 1]."""
+        ...
+
+    def null_hidden_states(self) -> Tensor:
+        """Hidden states, (1, tokens, width), of an image that is zero after pixel normalisation."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """An identity, and what became of each photo.
+
+    Attributes:
+        identity: the person.
+        crops: (photos, 224, 224, 3) float32 in [0, 1], what was encoded of each photo, dropped ones included.
+        likeness: per photo the cosine with the person's embedding; empty where there is only one photo, or no face
+            analysis.
+        outliers: numbers, from 1, of the photos that look like someone else.
+        dropped: numbers of those that are not part of the identity.
+    """
+
+    identity: Identity
+    crops: Tensor
+    likeness: tuple[float, ...]
+    outliers: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+    def report(self) -> str:
+        """One line per fact, for people to read."""
+        identity = self.identity
+        used = f"{identity.num_photos} photo{'s' if identity.num_photos > 1 else ''}"
+        lines = [f"{identity.name}: {used}" + (f", combined by {identity.combine}" if identity.num_photos > 1 else "")]
+        lines += [f"embeddings: {recogniser_name(recogniser)}" for recogniser in identity.embeddings]
+        lines += [f"CLIP-Vision: {key}" for key in identity.clip_hidden]
+        for number, likeness in enumerate(self.likeness, start=1):
+            note = ""
+            if number in self.outliers:
+                note = " - looks like someone else" + (": left out" if number in self.dropped else "")
+            lines.append(f"photo {number}: likeness {likeness:.2f}{note}")
+        return "\n".join(lines)
+
+
+def split_photos(images: Sequence[Tensor]) -> list[Tensor]:
+    """Every photo of several batches on its own.
+
+    Args:
+        images: batches, (photos, height, width, channels) float in [0, 1], 1, 3 or 4 channels (alpha is dropped), each
+            of its own size.
+    Returns:
+        (1, height, width, 3) each, in order.
+    Raises:
+        InvalidInputError: there is none, or one has another layout, no pixels, or values that are not finite.
+    """
+    photos = [photo[None] for batch in images for photo in batch]
+    if not photos:
+        raise InvalidInputError("no photos to encode; connect one or more")
+    for number, photo in enumerate(photos, start=1):
+        if photo.ndim != 4 or photo.shape[-1] not in (1, 3, 4) or photo.numel() == 0:
+            raise InvalidInputError(
+                f"photo {number} is {tuple(photo.shape[1:])}, not (height, width, 1, 3 or 4 channels); connect an IMAGE"
+            )
+        if not torch.isfinite(photo).all():
+            raise InvalidInputError(
+                f"photo {number} holds values that are not numbers (NaN or infinity); the node that made it went "
+                "wrong: check it, or load the photo from its file"
+            )
+    return [photo[..., :3].float().expand(-1, -1, -1, 3).clamp(0, 1) for photo in photos]
+
+
+def choose_faces(
+    found: Sequence[Sequence[Face]], choice: FaceChoice, number: int = 1, min_size_px: float = MIN_FACE_PX
+) -> list[Face]:
+    """The person's face in each photo.
+
+    Args:
+        found: the faces of each photo.
+        choice: the largest one, or the one that Detect Faces numbers `number`.
+        number: from 1, largest first; for `FaceChoice.INDEX`.
+        min_size_px: smallest usable longer side of a face's box.
+    Returns:
+        One face per photo.
+    Raises:
+        FaceNotFoundError: a photo has no face, not that many, or only a too small one; names every such photo.
+    """
+    wanted = number if choice is FaceChoice.INDEX else 1
+    chosen, faults = [], []
+    for photo, faces in enumerate(found, start=1):
+        ordered = select_faces(faces, FaceOrder.LARGEST_FIRST)
+        if not ordered:
+            faults.append(f"photo {photo} shows no face")
+        elif len(ordered) < wanted:
+            faults.append(f"photo {photo} shows {len(ordered)} face(s), number {wanted} is asked for")
+        elif ordered[wanted - 1].size_px < min_size_px:
+            size = ordered[wanted - 1].size_px
+            faults.append(f"the face in photo {photo} is {size:.0f} px, too small (at least {min_size_px:.0f} px)")
+        else:
+            chosen.append(ordered[wanted - 1])
+    if faults:
+        raise FaceNotFoundError(f"{'; '.join(faults)}: use larger or clearer photos, or leave these out")
+    return chosen
+
+
+def photo_likeness(embeddings: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """How alike each photo is to the person that the photos show together, and which photos are outliers.
+
+    The person is the element-wise median of the normalised embeddings, which a minority of wrong photos hardly moves.
+
+    Args:
+        embeddings: (photos, dim), of one recogniser, of any length but zero.
+    Returns:
+        The cosine of each photo with the person, empty for one photo; and the positions, from 0, of the outliers, of
+        which two photos have none, as neither is more right than the other.
+    """
+    if len(embeddings) < 2:
+        return (), ()
+    unit = functional.normalize(embeddings.double(), dim=-1)
+    cosines = unit @ functional.normalize(Combine.MEDIAN(unit), dim=-1)
+    likeness = tuple(cosines.tolist())
+    if len(likeness) < 3:
+        return likeness, ()
+    limit = OUTLIER_RATIO * max(float(cosines.median()), 0.0)
+    return likeness, tuple(position for position, cosine in enumerate(likeness) if cosine < limit)
+
+
+def encode_photos(
+    images: Sequence[Tensor],
+    face_analysis: FaceAnalyzer | None,
+    clip_vision: ImageEncoder | None,
+    choice: FaceChoice = FaceChoice.LARGEST,
+    number: int = 1,
+    combine: Combine = Combine.MEAN,
+    drop_outliers: bool = False,
+    name: str = "",
+) -> Encoding:
+    """Encodes the photos of one person.
+
+    With a face analysis, CLIP-Vision sees each face aligned at 224x224; without one, the photo itself, which then
+    should be a crop of the face.
+
+    Args:
+        images: batches of photos, as `split_photos` takes them.
+        face_analysis: finds and recognises the face; None: the photos are face crops, for adapters that need CLIP only.
+        clip_vision: None: no CLIP features, for adapters that need the face embedding only.
+        choice: which face of each photo.
+        number: which face, for `FaceChoice.INDEX`.
+        combine: how the photos become one.
+        drop_outliers: whether photos that look like someone else are left out.
+        name: the person's name.
+    Returns:
+        The identity and what became of each photo.
+    Raises:
+        InvalidInputError: no encoder is given, or a photo is unusable.
+        FaceNotFoundError: a photo has no usable face.
+    """
+    name = name.strip() or "unnamed"
+    photos = split_photos(images)
+    if face_analysis is None and clip_vision is None:
+        raise InvalidInputError("connect a face analysis, a CLIP-Vision model, or both: there is nothing to encode
+        with")
+    embeddings: dict[str, Tensor] = {}
+    likeness: tuple[float, ...] = ()
+    outliers: tuple[int, ...] = ()
+    views = photos
+    if face_analysis is not None:
+        pictures = [as_pictures(photo)[0] for photo in photos]
+        faces = choose_faces(face_analysis.find_faces(pictures), choice, number)
+        views = [_view(picture, face) for picture, face in zip(pictures, faces, strict=True)]
+        recogniser = face_analysis.recogniser
+        if recogniser is not None:
+            embeddings[recogniser] = torch.from_numpy(np.stack([face.embeddings[recogniser] for face in faces])).float()
+            likeness, outliers = photo_likeness(embeddings[recogniser])
+    dropped = outliers if drop_outliers else ()
+    kept = [position for position in range(len(photos)) if position not in dropped]
+    identity = Identity(
+        name=name,
+        embeddings={recogniser: rows[kept] for recogniser, rows in embeddings.items()},
+        clip_hidden={clip_vision.key: torch.cat([clip_vision.hidden_states(views[i]) for i in kept])} if clip_vision
+        else {}, clip_null={clip_vision.key: clip_vision.null_hidden_states()} if clip_vision else {},
+        combine=combine.value,
+    )
+    return Encoding(
+        identity=identity,
+        crops=torch.cat([_square(view) for view in views]),
+        likeness=likeness,
+        outliers=tuple(position + 1 for position in outliers),
+        dropped=tuple(position + 1 for position in dropped),
+    )
+
+
+def _view(picture: np.ndarray, face: Face) -> Tensor:
+    """The aligned face as an image, (1, 224, 224, 3)."""
+    return torch.from_numpy(align_face(picture, face, CROP_PX)).float()[None] / 255
+
+
+def _square(image: Tensor) -> Tensor:
+    """The middle square of an image at 224x224: what CLIP-Vision sees of it."""
+    if image.shape[1:3] == (CROP_PX, CROP_PX):
+        return image
+    height, width = image.shape[1:3]
+    scale = CROP_PX / min(height, width)
+    size = (max(round(height * scale), CROP_PX), max(round(width * scale), CROP_PX))
+    resized = functional.interpolate(image.movedim(-1, 1), size=size, mode="bicubic", antialias=True)  # BHWC -> BCHW
+    top, left = (size[0] - CROP_PX) // 2, (size[1] - CROP_PX) // 2
+    return resized[:, :, top : top + CROP_PX, left : left + CROP_PX].movedim(1, -1).clamp(0, 1)  # BCHW -> BHWC
