@@ -201,8 +201,9 @@ def encode_photos(
     name = name.strip() or "unnamed"
     photos = split_photos(images)
     if face_analysis is None and clip_vision is None:
-        raise InvalidInputError("connect a face analysis, a CLIP-Vision model, or both: there is nothing to encode
-        with")
+        raise InvalidInputError(
+            "connect a face analysis, a CLIP-Vision model, or both: there is nothing to encode with"
+        )
     embeddings: dict[str, Tensor] = {}
     likeness: tuple[float, ...] = ()
     outliers: tuple[int, ...] = ()
@@ -220,8 +221,10 @@ def encode_photos(
     identity = Identity(
         name=name,
         embeddings={recogniser: rows[kept] for recogniser, rows in embeddings.items()},
-        clip_hidden={clip_vision.key: torch.cat([clip_vision.hidden_states(views[i]) for i in kept])} if clip_vision
-        else {}, clip_null={clip_vision.key: clip_vision.null_hidden_states()} if clip_vision else {},
+        clip_hidden={clip_vision.key: torch.cat([clip_vision.hidden_states(views[i]) for i in kept])}
+        if clip_vision
+        else {},
+        clip_null={clip_vision.key: clip_vision.null_hidden_states()} if clip_vision else {},
         combine=combine.value,
     )
     return Encoding(
