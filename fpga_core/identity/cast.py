@@ -155,22 +155,30 @@ def make_cast(
         )
     members = tuple(replace(everyone[i], region=place.region, face_box=place.face_box) for i, place in placed.items())
     cast = Cast(members, canvas)
+    alike = {i: f", likeness {likeness[i]:.2f}" if i in likeness else "" for i in placed}
+    summaries = [
+        _summary(number, member, place.label + alike[i])
+        for number, (member, (i, place)) in enumerate(zip(members, placed.items(), strict=True), 1)
+    ]
     unused = tuple(place for place in places.places if place.region and place not in placed.values())
-    summaries, notes = [], [*places.notes]
-    notes += [f"{place.label} is not used: {place.problem}" for place in places.places if not place.region]
-    notes += [f"{place.label} is not used: it has no identity" for place in unused]
-    for i, identity in enumerate(identities):
-        if i not in placed:
-            notes.append(f"identity {i + 1} ({identity.name}) is left out: it has no place")
-    for number, ((i, place), member) in enumerate(zip(placed.items(), members, strict=True), 1):
-        alike = f", likeness {likeness[i]:.2f}" if i in likeness else ""
-        summaries.append(_summary(number, member, place.label + alike))
-        if likeness.get(i, 1.0) < LOW_LIKENESS:
-            notes.append(
-                f"#{number} {member.identity.name} and {place.label} are hardly alike ({likeness[i]:.2f}): probably "
-                "two different people"
-            )
-    return Casting(cast, tuple(summaries), unused, (*notes, *_overlap_notes(cast)))
+    notes = (
+        *places.notes,
+        *(f"{place.label} is not used: {place.problem}" for place in places.places if not place.region),
+        *(f"{place.label} is not used: it has no identity" for place in unused),
+        *(
+            f"identity {i + 1} ({identity.name}) is left out: it has no place"
+            for i, identity in enumerate(identities)
+            if i not in placed
+        ),
+        *(
+            f"#{number} {identities[i].name} and {place.label} are hardly alike ({likeness[i]:.2f}): probably two "
+            "different people"
+            for number, (i, place) in enumerate(placed.items(), 1)
+            if likeness.get(i, 1.0) < LOW_LIKENESS
+        ),
+        *_overlap_notes(cast),
+    )
+    return Casting(cast, tuple(summaries), unused, notes)
 
 
 def check_places(places: Places) -> None:
@@ -244,7 +252,7 @@ def _assign(
         return {i: i for i in range(min(len(identities), len(places)))}, {}
     usable = [p for p, place in enumerate(places) if place.region]
     if assign is Assignment.LEFT_TO_RIGHT:
-        ordered = sorted(usable, key=lambda p: places[p].position)
+        ordered = sorted(usable, key=lambda p: places[p].box.center)
         return dict(enumerate(ordered[: len(identities)])), {}
     likeness = _likeness(identities, [places[p] for p in usable])
     best = best_assignment(likeness)

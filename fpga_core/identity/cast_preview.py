@@ -22,9 +22,8 @@ def draw_casting(casting: Casting, picture: Tensor | None = None) -> Tensor:
     for (index, _), weights in zip(members, casting.cast.rasterise(sheet.extent), strict=True):
         sheet.tint(weights, person_color(index))
     for place in casting.unused:
-        box = place.face_box or place.region.box
-        sheet.outline(box, NOBODY_COLOR, is_dashed=True)
-        sheet.label("", place.label, box.x0, box.y0, NOBODY_COLOR)
+        sheet.outline(place.box, NOBODY_COLOR, is_dashed=True)
+        sheet.label("", place.label, place.box.x0, place.box.y0, NOBODY_COLOR)
     for index, member in members:
         if member.face_box:
             sheet.outline(member.face_box, person_color(index))

@@ -38,10 +38,9 @@ class Place:
     problem: str = ""
 
     @property
-    def position(self) -> tuple[float, float]:
-        """Centre as fractions of the picture; what left to right means."""
-        box = self.face_box or (self.region.box if self.region else Box(0, 0, 0, 0))
-        return box.center
+    def box(self) -> Box:
+        """The box to sort and to draw the place by, fractions of the picture; empty where the place cannot be used."""
+        return self.face_box or (self.region.box if self.region else Box(0, 0, 0, 0))
 
 
 @dataclass(frozen=True, eq=False)
