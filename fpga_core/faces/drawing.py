@@ -165,7 +165,7 @@ class Canvas:
     def _paint(self, shape: Shape, color: Color) -> None:
         part, covered = coverage(shape, self._extent)
         below = self.pixels[part]
-        self.pixels[part] = below + covered[..., None].astype(np.float32) * (np.float32(color) / 255 - below)
+        self.pixels[part] = below + covered[..., None].astype(np.float32) * (np.array(color, np.float32) / 255 - below)
 
 
 def draw_face(canvas: Canvas, landmarks: np.ndarray, style: FaceStyle) -> None:

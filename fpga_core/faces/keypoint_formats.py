@@ -93,7 +93,8 @@ def _mesh_face(face: object, scale: np.ndarray) -> Face:
 def _read_frame(frame: object, picture: Extent) -> PictureFaces:
     source = "a frame of POSE_KEYPOINT"
     size = [_field(frame, "canvas_width", source), _field(frame, "canvas_height", source)]
-    canvas = _canvas(*_numbers(size, "canvas size of POSE_KEYPOINT", (2,)), source)
+    width, height = _numbers(size, "canvas size of POSE_KEYPOINT", (2,))
+    canvas = _canvas(width, height, source)
     people = _sequence(_field(frame, "people", source), "people")
     body_points = [_triples(person, "pose_keypoints_2d", (18, 25)) for person in people]
     face_points = [_triples(person, "face_keypoints_2d", (68, 70)) for person in people]
@@ -162,10 +163,10 @@ def _scale(canvas: Extent, picture: Extent, source: str) -> np.ndarray:
     return scale
 
 
-def _frames_for(frames: object, num_pictures: int, socket: str) -> Sequence:
-    frames = _sequence(frames, f"frames of {socket}")
+def _frames_for(payload: object, num_pictures: int, socket: str) -> list:
+    frames = _sequence(payload, f"frames of {socket}")
     if len(frames) == 1:
-        return list(frames) * num_pictures
+        return frames * num_pictures
     if len(frames) != num_pictures:
         raise ShapeMismatchError(
             f"{socket} holds {len(frames)} frames, the batch has {num_pictures} pictures; detect in the same batch, or "
@@ -192,10 +193,10 @@ def _field(mapping: object, key: str, source: str) -> object:
     return mapping[key]
 
 
-def _sequence(value: object, what: str) -> Sequence:
+def _sequence(value: object, what: str) -> list:
     if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim):
         raise InvalidInputError(f"{what} is a {type(value).__name__}, not a list")
-    return value
+    return list(value)
 
 
 def _numbers(value: object, what: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
