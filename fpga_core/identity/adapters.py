@@ -130,7 +130,8 @@ class IdentityAdapter:
         Source: the published pipelines (docs/formats.md lists them); several photos are combined as the identity says.
         """
         embedding = self._embedding(identity) if self.recogniser else None
-        features = identity.hidden_states(self._clip_key(identity))[None] if self.clip_dim else None
+        clip_dim = self.clip_dim
+        features = identity.hidden_states(self._clip_key(identity, clip_dim))[None] if clip_dim else None
         for doubt in self._doubts(identity):
             logger.warning("%s", doubt)
         return self._resample(embedding, features)
@@ -152,7 +153,8 @@ class IdentityAdapter:
         if self.null is not None:
             return self.null.float()
         embedding = torch.zeros_like(self._embedding(identity)) if self.recogniser else None
-        features = identity.clip_null[self._clip_key(identity)].float() if self.clip_dim else None
+        clip_dim = self.clip_dim
+        features = identity.clip_null[self._clip_key(identity, clip_dim)].float() if clip_dim else None
         return self._resample(embedding, features)
 
     def _resample(self, embedding: Tensor | None, features: Tensor | None) -> Tensor:
@@ -209,9 +211,9 @@ class IdentityAdapter:
             )
         return doubts
 
-    def _clip_key(self, identity: Identity) -> str:
+    def _clip_key(self, identity: Identity, clip_dim: int) -> str:
         if self.clip_model is None:
-            return identity.clip_model(self.clip_dim, f"the identity adapter '{self.name}'")
+            return identity.clip_model(clip_dim, f"the identity adapter '{self.name}'")
         if self.clip_model not in identity.clip_hidden:
             found = ", ".join(identity.clip_hidden) or "none"
             raise InvalidInputError(
