@@ -1,19 +1,13 @@
 """Full-size models with random weights, on the meta device or in memory: the shapes of SD1.5, no download."""
 
-from comfy.cli_args import args
-
-args.use_pytorch_cross_attention = (
-    True  # what ComfyUI chooses by itself on a GPU; it is read when comfy.ldm is imported
-)
-
-import comfy.cldm.cldm  # noqa: E402
-import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel  # noqa: E402
-import comfy.model_base  # noqa: E402
-import comfy.model_management  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.ops  # noqa: E402
-import comfy.supported_models  # noqa: E402
-import torch  # noqa: E402
+import comfy.cldm.cldm
+import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.supported_models
+import torch
 
 SD15_UNET = {
     "image_size": 32,
@@ -41,11 +35,18 @@ def meta_unet() -> torch.nn.Module:
     return openaimodel.UNetModel(**SD15_UNET, device="meta", operations=comfy.ops.disable_weight_init)
 
 
+def controlnet(config: dict, device: str, dtype: torch.dtype | None = None) -> torch.nn.Module:
+    config = {key: value for key, value in config.items() if key not in ("out_channels", "transformer_depth_output")}
+    operations = comfy.ops.disable_weight_init
+    return comfy.cldm.cldm.ControlNet(**config, hint_channels=3, dtype=dtype, device=device, operations=operations)
+
+
 def meta_controlnet() -> torch.nn.Module:
-    config = {key: value for key, value in SD15_UNET.items() if key not in ("out_channels", "transformer_depth_output")}
-    return comfy.cldm.cldm.ControlNet(
-        **config, hint_channels=3, device="meta", operations=comfy.ops.disable_weight_init
-    )
+    return controlnet(SD15_UNET, "meta")
+
+
+def random_controlnet(config: dict = SD15_UNET, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:
+    return random_(controlnet(config, "cpu", dtype)).eval()
 
 
 def random_(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

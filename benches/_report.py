@@ -17,7 +17,8 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def interleaved(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each alternative, one of each in turn, so that a machine that slows down slows all of them; one warm-up each."""
+    """Seconds of each alternative, one of each in turn, so that a machine that slows down slows all of them; one warm-
+    up each."""
     for run in alternatives.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}

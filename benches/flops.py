@@ -1,16 +1,15 @@
-"""The paper's Table 5, counted from the modules: FLOPs, MACs and parameters of SD1.5, with a ControlNet, with a RepControlNet.
+"""The paper's Table 5, counted from the modules: FLOPs, MACs and parameters of SD1.5, with a ControlNet, with a
+RepControlNet.
 
-The paper counts convolutions and linear layers only, two FLOPs to a MAC; the attention products are added in a column of their own.
+The paper counts convolutions and linear layers only, two FLOPs to a MAC; the attention products are added in a column
+of their own.
 """
 
+import comfy.sd1_clip
 import torch
 from _models import meta_controlnet, meta_unet
 from _report import arguments, report
-
-import comfy.sd1_clip  # isort: skip (after _models, which chooses the attention)
 from comfy.ldm.models.autoencoder import AutoencoderKL
-
-# from fpga.fpga_core.repcontrolnet.adapter import HintEncoder
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,8 +53,8 @@ def text_encoder() -> nn.Module:
 
 def autoencoder() -> nn.Module:
     config = {
-        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4],
-        "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1,
+        2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
     }  # fmt: skip
     with torch.device("meta"):
         return AutoencoderKL(ddconfig=config, embed_dim=4)

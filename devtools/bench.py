@@ -25,7 +25,10 @@ def main(name: str | None = None, *arguments: str) -> None:
     if name not in benches:
         sys.exit(f"dev.py bench: there is no bench {name!r}: choose one of {', '.join(benches)}")
     import_comfyui()
-    sys.path.insert(0, str(BENCHES))
+    from comfy.cli_args import args
+
+    args.use_pytorch_cross_attention = True  # what ComfyUI chooses by itself on a GPU
+    sys.path[:0] = [str(BENCHES), str(ROOT / "tests" / "support")]
     sys.argv = [f"dev.py bench {name}", *arguments]
     runpy.run_path(str(BENCHES / f"{name}.py"), run_name="__main__")
 

@@ -1,7 +1,8 @@
 """Local stand-ins for the public files that the shipped workflows name, so that tests and the demo run the same graphs.
 
-Each is written under the public file's name into the models folder of a server that only tests or the demo use: the workflows
-themselves stay as they are. Their weights are random (seeded) unless said otherwise; docs/stand-ins.md lists them.
+Each is written under the public file's name into the models folder of a server that only tests or the demo use: the
+workflows themselves stay as they are. Their weights are random (seeded) unless said otherwise; docs/stand-ins.md lists
+them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every error that the pack raises on purpose.
 
-Each message says what is wrong, with the figures or names involved, and what to do about it. ComfyUI shows the class name
-and the message on the node, so both are written for the artist who reads them.
+Each message says what is wrong, with the figures or names involved, and what to do about it. ComfyUI shows the class
+name and the message on the node, so both are written for the artist who reads them.
 """
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# From the fastest and most telling to the slowest. The browser comes last also because playwright keeps an event loop running.
+# From the fastest and most telling to the slowest. The browser comes last also because playwright keeps an event loop
+# running.
 ORDER = ("core", "contract", "patching", "gpu", "host", "browser")
 NEEDS_COMFYUI = ("patching", "host", "browser")
 NEVER_SKIPPED_IN_CI = ("patching", "host", "browser")

@@ -58,7 +58,8 @@ def remember_branch(model: ModelPatcher, record: AppliedBranch) -> None:
     records = applied_branches(model)
     if any(earlier.branch_hash == record.branch_hash for earlier in records):
         raise PatchConflictError(
-            f"this model already carries the RepControlNet '{record.name}'; applying it a second time would count its weights "
+            f"this model already carries the RepControlNet '{record.name}'; applying it a second time would count its "
+            f"weights "
             "twice. Connect the model from before the first Apply RepControlNet, or use mode 'adapter_only' here"
         )
     model.set_attachments(BRANCHES_ATTACHMENT, (*records, record))
@@ -72,7 +73,8 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, alpha: float = 1.0, 
 
     Raises:
         UnsupportedModeError: the model is no UNet.
-        BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is patched.
+        BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is
+        patched.
         PatchConflictError: the model already carries this branch.
     Source: FPGA Eq. 6.
     """
@@ -85,7 +87,8 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, alpha: float = 1.0, 
     taken = folded.add_patches(patches, strength_patch=beta, strength_model=alpha)
     if refused := patches.keys() - set(taken):
         raise CheckpointKeyError(
-            f"the model took no patch for {len(refused)} layers of '{branch.name}', for instance {min(refused)}; another node has "
+            f"the model took no patch for {len(refused)} layers of '{branch.name}', for instance {min(refused)}; "
+            f"another node has "
             "probably replaced those layers: apply the RepControlNet directly behind the checkpoint loader"
         )
     return folded

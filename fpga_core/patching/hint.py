@@ -21,8 +21,8 @@ PIXELS_PER_LATENT = 8
 class HintControl(ControlBase):
     """A control that adds one feature map to the first input block, and nothing else.
 
-    It chains with ControlNets and T2I-Adapters in any order, and obeys strength and start/end as they do. The condition image is
-    encoded once for each latent size of a sampling run; every step reuses the feature.
+    It chains with ControlNets and T2I-Adapters in any order, and obeys strength and start/end as they do. The condition
+    image is encoded once for each latent size of a sampling run; every step reuses the feature.
     """
 
     def __init__(self, encoder: CoreModelPatcher) -> None:
@@ -54,8 +54,9 @@ class HintControl(ControlBase):
         if not last <= t[0] <= first:
             return previous
         feature = broadcast_image_to(self.feature_for(x_noisy), x_noisy.shape[0], batched_number)
-        # The host takes "input" features from the end of the list, one for each input block, but merges the lists of chained controls
-        # by index from the start: lists of different length would shift each other. Strength is applied in place, hence the clone.
+        # The host takes "input" features from the end of the list, one for each input block, but merges the lists of
+        # chained controls by index from the start: lists of different length would shift each other. Strength is
+        # applied in place, hence the clone.
         control = {"input": [None] * (self.num_slots - 1) + [feature.clone()], "middle": [], "output": []}
         return self.control_merge(control, previous, x_noisy.dtype)
 

@@ -1,4 +1,4 @@
-"""RepControlNet as a live branch beside the base weights: for ranges of steps that a fold cannot express, and for training."""
+"""RepControlNet as a live branch beside the base weights, for ranges of steps that a fold cannot express."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .schedule import StepRange
 
 
 class BranchLayers(nn.Module):
-    """The copies of a UNet's convolutions and linear layers, as modules that the host's memory management can move and cast."""
+    """The copies of a UNet's convolutions and linear layers, as modules that the host can move and cast."""
 
     def __init__(self, unet: nn.Module, branch: RepControlNet) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class BranchLayers(nn.Module):
 
 
 def branch_layer(base: nn.Module, path: str, branch: RepControlNet) -> nn.Module:
-    """A layer of the geometry of `base` (a convolution or linear layer) that holds the branch's weights, without copying them."""
+    """A layer of the geometry of `base`, a convolution or linear layer, that holds the branch's own tensors."""
     weight, bias = branch.weights[f"{path}.weight"], branch.weights.get(f"{path}.bias")
     if isinstance(base, nn.Linear):
         layer = comfy.ops.manual_cast.Linear(base.in_features, base.out_features, bias=bias is not None, device="meta")
@@ -47,10 +47,11 @@ def branch_layer(base: nn.Module, path: str, branch: RepControlNet) -> nn.Module
 
 
 class LiveBranch:
-    """Adds the branch's output to each base layer's own, before any nonlinearity: `alpha (W x + b) + beta (W_m x + b_m)`.
+    """Adds the branch's output to each base layer's own: `alpha (W x + b) + beta (W_m x + b_m)`.
 
-    The sum stands at the output of every convolution and linear layer, never after a GEGLU, so live and folded agree to rounding.
-    Forward hooks carry it: the base modules keep their `forward`, and removing the hooks restores them exactly.
+    The sum stands at the output of every convolution and linear layer, never after a GEGLU, so live and folded agree to
+    rounding. Forward hooks carry it: the base modules keep their `forward`, and removing the hooks restores them
+    exactly.
     """
 
     def __init__(self, layers: BranchLayers, alpha: float, beta: float) -> None:
@@ -97,7 +98,8 @@ def attach_branch(
 
     Raises:
         UnsupportedModeError: the model is no UNet.
-        BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is patched.
+        BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is
+        patched.
         PatchConflictError: the model already carries this branch.
     Source: FPGA section 3.3, "adding the two outputs together as the output feature".
     """

@@ -31,7 +31,8 @@ class BranchMode(str, Enum):
 
 @dataclass(frozen=True, eq=False)
 class AppliedRepControlNet:
-    """What `apply_repcontrolnet` gives: the patched clone, the two conditionings, and one sentence that says what was done."""
+    """What `apply_repcontrolnet` gives: the patched clone, the two conditionings, and one sentence that says what was
+    done."""
 
     model: ModelPatcher
     positive: Conditioning
@@ -83,7 +84,8 @@ def apply_repcontrolnet(
         strength: scale of the encoded condition image; 0 leaves the adapter out.
         steps: the part of the schedule in which branch and adapter act.
     Raises:
-        UnsupportedModeError, PatchConflictError, CheckpointError: see `choose_mode` and `fold_branch`; nothing is patched then.
+        UnsupportedModeError, PatchConflictError, CheckpointError: see `choose_mode` and `fold_branch`; nothing is
+        patched then.
         InvalidInputError: the condition image is not an RGB picture.
     """
     chosen = choose_mode(branch, mode, steps)
@@ -95,7 +97,8 @@ def apply_repcontrolnet(
         note = f"{branch.name}: folded, W' = {alpha:g} W + {beta:g} W_m"
     elif chosen is BranchMode.LIVE:
         model = attach_branch(model, branch, alpha, beta, steps)
-        note = f"{branch.name}: live beside the base, {alpha:g} W x + {beta:g} W_m x, steps {steps.start_percent:g} to {steps.end_percent:g}"
+        part = f"from {steps.start_percent:g} to {steps.end_percent:g} of the sampling"
+        note = f"{branch.name}: live beside the base, {alpha:g} W x + {beta:g} W_m x, {part}"
     if strength != 0:
         control = HintControl.from_branch(branch)
         control.set_cond_hint(hint, strength, (steps.start_percent, steps.end_percent))
@@ -104,16 +107,19 @@ def apply_repcontrolnet(
 
 
 def as_hint(image: torch.Tensor) -> torch.Tensor:
-    """A condition image on the host's layout, (n, height, width, channels), as the adapter takes it, (n, 3, height, width)."""
+    """A condition image on the host's layout, (n, height, width, channels), as the adapter takes it, (n, 3, height,
+    width)."""
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
         raise InvalidInputError(
-            f"the condition image has the shape {tuple(image.shape)}; connect an IMAGE: (pictures, height, width, 3 or 4 channels)"
+            f"the condition image has the shape {tuple(image.shape)}; connect an IMAGE: (pictures, height, width, 3 or"
+            f" 4 channels)"
         )
     return image[..., :3].movedim(-1, 1)  # BHWC -> BCHW; a transparent picture's alpha is dropped
 
 
 def add_control(control: HintControl, *conditionings: Conditioning) -> list[Conditioning]:
-    """Puts one shared control object on every conditioning: the host batches positive and negative only if it is the same object.
+    """Puts one shared control object on every conditioning: the host batches positive and negative only if it is the
+    same object.
 
     Conditionings that already carry other controls keep them; each distinct chain gets its own copy in front.
     """

@@ -51,7 +51,8 @@ def save_folded_model(
         )
     if not any(record.branch_hash == branch.header.branch_hash for record in records):
         raise PatchConflictError(
-            f"the connected model does not carry the fold of '{branch.name}'; connect the model output of an Apply RepControlNet "
+            f"the connected model does not carry the fold of '{branch.name}'; connect the model output of an Apply "
+            f"RepControlNet "
             "that uses this RepControlNet, in mode 'folded'"
         )
     is_v_prediction = model.model.model_type == ModelType.V_PREDICTION

@@ -78,7 +78,8 @@ def test_live_equals_folded_over_a_run(model, branch, conds, alpha, beta):
 
 
 def test_every_layer_of_the_unet_is_folded(model, branch):
-    """The branch misses no layer: folding with alpha 0 and beta 0 leaves only norms, whose output is then all biases of norms."""
+    """The branch misses no layer: folding with alpha 0 and beta 0 leaves only norms, whose output is then all biases of
+    norms."""
     zeroed = fold_branch(model, branch, 0.0, 0.0)
     comfy.model_management.load_models_gpu([zeroed])
     left = [n for n, p in zeroed.model.diffusion_model.named_parameters() if p.abs().max() > 0]
@@ -224,7 +225,8 @@ def test_branches_that_do_not_fit_are_refused_before_anything_is_patched(model, 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_live_and_folded_agree_to_its_rounding(branch, conds, dtype):
-    """The figures are in docs/repcontrolnet.md; the bound here is a few times what rounding alone does to the base model."""
+    """The figures are in docs/repcontrolnet.md; the bound here is a few times what rounding alone does to the base
+    model."""
     half = tiny_model(dtype=dtype)
     reference = sample(fold_branch(tiny_model(), branch), *conds)
     folded = relative_error(sample(fold_branch(half, branch), *conds), reference)

@@ -14,7 +14,7 @@ def random_branch(
     dtype: torch.dtype = torch.float32,
     name: str = "pose.safetensors",
 ) -> RepControlNet:
-    """A branch whose weights are as large as `scale` times a trained base's, and an adapter that matters to the output."""
+    """A branch whose weights are as large as `scale` times a trained base's, and an adapter that matters."""
     generator = torch.Generator().manual_seed(seed)
     shapes = foldable_parameters(unet)
 

@@ -33,7 +33,8 @@ def tiny_model(
 ) -> comfy.model_patcher.ModelPatcher:
     """A ModelPatcher around an SD1.5-family UNet of about 3M parameters (context width 64).
 
-    The output layers that SD initialises to zero are given random weights too, so that every layer matters to the output.
+    The output layers that SD initialises to zero are given random weights too, so that every layer matters to the
+    output.
     """
     config = comfy.supported_models.SD15({**TINY_UNET, **overrides})
     config.unet_config["dtype"] = dtype
@@ -51,10 +52,11 @@ def fill_random(unet: torch.nn.Module, seed: int) -> None:
     """Seeded weights of a trained network's scale in every parameter, the layers that SD initialises to zero included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in unet.parameters():
+        for name, parameter in unet.named_parameters():
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 50
             value = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
-            parameter.copy_(value.abs() if parameter.ndim == 1 and parameter.mean() == 1 else value)
+            is_norm_scale = parameter.ndim == 1 and name.endswith(".weight")  # told by name: ComfyUI leaves it uninitialised
+            parameter.copy_(value.abs() if is_norm_scale else value)
 
 
 TINY_SDXL_UNET = {
@@ -90,7 +92,7 @@ def conditioning(seed: int = 1, tokens: int = 7, width: int = 64) -> list:
 
 
 def sample(model, positive, negative, steps: int = 3, cfg: float = 3.0, seed: int = 5, size=(16, 16), batch: int = 1,
-           sampler: str = "euler", scheduler: str = "normal", latent: torch.Tensor | None = None, denoise: float = 1.0) -> torch.Tensor:  # fmt: skip
+           sampler: str = "euler", scheduler: str = "normal", latent: torch.Tensor | None = None, denoise: float = 1.0) -> torch.Tensor:
     """A whole sampling run through `comfy.sample.sample`; returns the latent, (batch, 4, height, width)."""
     import comfy.sample
 

@@ -1,7 +1,8 @@
-"""A ComfyUI custom node for tests and the demo: teaches ComfyUI a small SD1.5, so that stock loaders take its checkpoints.
+"""A ComfyUI custom node for tests and the demo: teaches ComfyUI a small SD1.5, so that stock loaders take its
+checkpoints.
 
-ComfyUI tells SD1.5 by its 320 channels. The small one has the same blocks with 32 channels and one attention head, the same context
-width of 768, CLIP-L's tokenizer, a text encoder of two layers, and an autoencoder in TAESD's layout.
+ComfyUI tells SD1.5 by its 320 channels. The small one has the same blocks with 32 channels and one attention head, the
+same context width of 768, CLIP-L's tokenizer, a text encoder of two layers, and an autoencoder in TAESD's layout.
 """
 
 import comfy.sd1_clip

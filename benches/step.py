@@ -1,0 +1,72 @@
+"""One step of a full-size SD1.5 at 512x512, guidance's batch of two: bare, with a RepControlNet, with a ControlNet.
+
+All run in turn in one process, so that a machine that slows down slows all of them. Weights are random: they do not
+change the time. Loading and folding are not part of a step; `dev.py bench fold` measures them.
+"""
+
+import time
+
+import comfy.controlnet
+import comfy.model_management
+import comfy.sample
+import torch
+from _models import SD15_UNET, TINY_UNET, random_controlnet, random_model
+from _report import arguments, ratio_rows, report
+from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
+from random_branches import random_branch
+
+import nodes
+
+NUM_STEPS = 3
+
+
+def step_seconds(model, positive, negative, noise: torch.Tensor) -> float:
+    """Seconds a step, from the end of a run's first step to the end of its last."""
+    moments = []
+    comfy.sample.sample(
+        model,
+        noise,
+        NUM_STEPS,
+        5.0,
+        "euler",
+        "normal",
+        positive,
+        negative,
+        torch.zeros_like(noise),
+        callback=lambda *_: moments.append(time.perf_counter()),
+        disable_pbar=True,
+    )
+    return (moments[-1] - moments[0]) / (len(moments) - 1)
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    config, size = (TINY_UNET, 16) if options.tiny else (SD15_UNET, 64)
+    model = random_model(config)
+    branch = random_branch(model.model.diffusion_model, dtype=torch.bfloat16)
+    picture = torch.rand(1, size * 8, size * 8, 3)
+    conditionings = [[[torch.randn(1, 77, 768), {}]] for _ in range(2)]
+    noise = torch.randn(1, 4, size, size)
+    control = comfy.controlnet.ControlNet(random_controlnet(config), load_device=model.load_device)
+    controlled = nodes.ControlNetApplyAdvanced().apply_controlnet(*conditionings, control, picture, 1.0, 0.0, 1.0)
+
+    def with_branch(mode: BranchMode) -> tuple:
+        applied = apply_repcontrolnet(model, *conditionings, branch, picture, mode)
+        return applied.model, applied.positive, applied.negative
+
+    alternatives = {
+        "bare UNet": (model, *conditionings),
+        "RepControlNet folded": with_branch(BranchMode.FOLDED),
+        "ControlNet": (model, *controlled),
+        "RepControlNet live": with_branch(BranchMode.LIVE),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for _ in range(options.rounds):
+        for name, run in alternatives.items():
+            seconds[name].append(step_seconds(*run, noise))
+    rows = ratio_rows(seconds, "bare UNet")
+    report(f"A step at {size * 8}x{size * 8}, bfloat16, {torch.get_num_threads()} threads", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
