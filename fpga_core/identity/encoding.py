@@ -24,8 +24,8 @@ CROP_PX = 224
 MIN_FACE_PX = 32
 """Below this the recogniser's 112x112 input is mostly interpolation."""
 
-OUTLIER_RATIO = 0.5
-"""A photo is an outlier where its likeness to the person is below this fraction of the photos' median likeness."""
+OUTLIER_RATIO = 0.6
+"""A photo is an outlier where its likeness to the others is below this fraction of the median likeness."""
 
 
 class FaceChoice(str, Enum):
@@ -59,7 +59,7 @@ class Encoding:
     Attributes:
         identity: the person.
         crops: (photos, 224, 224, 3) float32 in [0, 1], what was encoded of each photo, dropped ones included.
-        likeness: per photo the cosine with the person's embedding; empty where there is only one photo, or no face
+        likeness: per photo the cosine with the mean of the others; empty where there is only one photo, or no face
             analysis.
         outliers: numbers, from 1, of the photos that look like someone else.
         dropped: numbers of those that are not part of the identity.
@@ -82,7 +82,7 @@ class Encoding:
             note = ""
             if number in self.outliers:
                 note = " - looks like someone else" + (": left out" if number in self.dropped else "")
-            lines.append(f"photo {number}: likeness {likeness:.2f}{note}")
+            lines.append(f"photo {number}: likeness to the others {likeness:.2f}{note}")
         return "\n".join(lines)
 
 
@@ -147,20 +147,22 @@ def choose_faces(
 
 
 def photo_likeness(embeddings: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """How alike each photo is to the person that the photos show together, and which photos are outliers.
+    """How alike each photo is to the others, and which photos are outliers.
 
-    The person is the element-wise median of the normalised embeddings, which a minority of wrong photos hardly moves.
+    Each photo is compared with the mean of the others, which it has no part in: compared with a mean of all, a wrong
+    photo among three would vouch for itself.
 
     Args:
         embeddings: (photos, dim), of one recogniser, of any length but zero.
     Returns:
-        The cosine of each photo with the person, empty for one photo; and the positions, from 0, of the outliers, of
-        which two photos have none, as neither is more right than the other.
+        The cosine of each photo with the others, empty for one photo; and the positions, from 0, of the outliers. Two
+        photos have none, as neither is more right than the other.
     """
     if len(embeddings) < 2:
         return (), ()
     unit = functional.normalize(embeddings.double(), dim=-1)
-    cosines = unit @ functional.normalize(Combine.MEDIAN(unit), dim=-1)
+    others = functional.normalize(unit.sum(dim=0) - unit, dim=-1)
+    cosines = (unit * others).sum(dim=-1)
     likeness = tuple(cosines.tolist())
     if len(likeness) < 3:
         return likeness, ()
