@@ -1,0 +1,107 @@
+"""The file that keeps an identity (docs/formats.md)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from ..checkpoints import hash_state_dict, list_names, read_safetensors, write_safetensors
+from ..errors import (
+    CheckpointKeyError,
+    CheckpointReadError,
+    CheckpointShapeError,
+    InvalidInputError,
+    ShapeMismatchError,
+    UnknownFormatError,
+)
+from .identity import Identity
+
+FORMAT = "fpga-identity"
+VERSION = 1
+PARTS = {"embedding": "embeddings", "clip_hidden": "clip_hidden", "clip_null": "clip_null"}
+"""Beginning of a tensor's name -> attribute of `Identity`; the encoder's key follows after a dot."""
+
+
+def save_identity(path: str | os.PathLike[str], identity: Identity) -> None:
+    """Writes an identity.
+
+    Args:
+        path: the file; its folder exists.
+        identity: the person.
+    Raises:
+        CheckpointError: the file cannot be written; one that was there before is unchanged.
+    """
+    tensors = identity_tensors(identity)
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "name": identity.name,
+        "combine": identity.combine,
+        "tensors_hash": hash_state_dict(tensors),
+    }
+    write_safetensors(path, tensors, header)
+
+
+def identity_tensors(identity: Identity) -> dict[str, Tensor]:
+    """Everything that the encoders saw, under the names that the file gives it."""
+    return {
+        f"{part}.{key}": tensor
+        for part, attribute in PARTS.items()
+        for key, tensor in getattr(identity, attribute).items()
+    }
+
+
+def load_identity(path: str | os.PathLike[str]) -> Identity:
+    """Reads an identity.
+
+    Args:
+        path: the file.
+    Returns:
+        The identity, exactly as it was saved.
+    Raises:
+        CheckpointReadError: the file cannot be read, or its tensors are not those that were saved.
+        UnknownFormatError: the file is no identity, or of a newer version.
+        CheckpointKeyError: it holds tensors that do not belong, or lacks some.
+        CheckpointShapeError: its tensors do not fit together.
+    """
+    file = Path(path).name
+    tensors, header = read_safetensors(path)
+    _check_header(file, header)
+    if stray := [name for name in tensors if name.partition(".")[0] not in PARTS]:
+        raise CheckpointKeyError(f"'{file}' holds tensors that are no part of an identity: {list_names(stray)}")
+    if hash_state_dict(tensors) != header["tensors_hash"]:
+        raise CheckpointReadError(
+            f"the tensors of '{file}' are not those that were saved; the file is damaged: save the identity again"
+        )
+    parts: dict[str, Mapping[str, Tensor]] = {
+        attribute: {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+        for part, attribute in PARTS.items()
+    }
+    try:
+        return Identity(name=header["name"], combine=header["combine"], **parts)
+    except ShapeMismatchError as error:
+        raise CheckpointShapeError(f"'{file}': {error}") from error
+    except InvalidInputError as error:
+        raise CheckpointKeyError(f"'{file}': {error}") from error
+
+
+def _check_header(file: str, header: Mapping[str, str]) -> None:
+    if header.get("format") != FORMAT:
+        raise UnknownFormatError(
+            f"'{file}' is no identity (its header says format {header.get('format', 'none')!r}, not '{FORMAT}'); "
+            "choose a file that Save Identity wrote"
+        )
+    version = header.get("version", "")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+        raise UnknownFormatError(f"the header of '{file}' gives {version!r} as its version; the file is damaged")
+    if int(version) > VERSION:
+        raise UnknownFormatError(
+            f"'{file}' is of version {version} of the identity format, this pack reads up to version {VERSION}; update "
+            "the pack"
+        )
+    if missing := {"name", "combine", "tensors_hash"} - header.keys():
+        raise UnknownFormatError(f"the header of '{file}' lacks {list_names(missing)}; the file is damaged")
