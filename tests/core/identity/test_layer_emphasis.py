@@ -17,7 +17,9 @@ def test_the_named_layer_keeps_the_full_strength(emphasis, strongest, weakest, n
 
 
 def test_middle_and_ends_mirror_each_other():
-    middle, ends = ([emphasis.scale(layer, 5) for layer in range(5)] for emphasis in (LayerEmphasis.MIDDLE, LayerEmphasis.ENDS))
+    middle, ends = (
+        [emphasis.scale(layer, 5) for layer in range(5)] for emphasis in (LayerEmphasis.MIDDLE, LayerEmphasis.ENDS)
+    )
     assert middle == pytest.approx([0.05, 0.525, 1, 0.525, 0.05])
     assert ends == pytest.approx([1, 0.525, 0.05, 0.525, 1])
 

@@ -19,9 +19,7 @@ def eq_1(o, q, keys, values, weights, num_heads):
     for b, n, h in ((b, n, h) for b in range(q.shape[0]) for n in range(q.shape[1]) for h in range(num_heads)):
         part = slice(h * head_dim, (h + 1) * head_dim)
         for i in range(keys.shape[1]):
-            scores = [
-                float(q[b, n, part].double() @ key[part].double()) / math.sqrt(head_dim) for key in keys[b, i]
-            ]
+            scores = [float(q[b, n, part].double() @ key[part].double()) / math.sqrt(head_dim) for key in keys[b, i]]
             powers = [math.exp(score - max(scores)) for score in scores]
             for power, value in zip(powers, values[b, i], strict=True):
                 result[b, n, part] += float(weights[b, i, n]) * power / sum(powers) * value[part].double()
@@ -48,9 +46,7 @@ def random_case(seed=0, batch=2, queries=12, identities=3, tokens=4, heads=2, he
 def test_equals_the_formula_as_loops(seed, batch, queries, identities, tokens, heads, head_dim):
     o, q, keys, values, weights, heads = random_case(seed, batch, queries, identities, tokens, heads, head_dim)
     actual = add_identities(o, q, keys, values, QueryWeights(weights), heads)
-    torch.testing.assert_close(
-        actual.double(), eq_1(o, q, keys, values, weights, heads), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(actual.double(), eq_1(o, q, keys, values, weights, heads), rtol=1e-5, atol=1e-5)
 
 
 def grid_case(regions, grid, **options):
@@ -85,7 +81,9 @@ def test_picked_queries_give_what_all_queries_give(latent, grid):
 
 
 def test_outside_its_region_an_identity_adds_exactly_nothing():
-    regions = torch.stack([box(16, 16, 0, 0, 16, 9), box(16, 16, 2, 5, 9, 16)])  # more than half: all queries are computed
+    regions = torch.stack(
+        [box(16, 16, 0, 0, 16, 9), box(16, 16, 2, 5, 9, 16)]
+    )  # more than half: all queries are computed
     o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
     assert weights.rows is None
     for i, region in enumerate(regions):
@@ -160,9 +158,7 @@ def test_half_precision_stays_near_the_formula_and_finite(dtype, tolerance):
     q = q * 3000
     scores = torch.einsum("bnc,bitc->bnit", q[..., :40], keys[..., :40])
     assert scores.abs().max() > 65504 > scores.abs().max() / 40**0.5  # float16 holds them scaled only
-    output = add_identities(
-        *(part.to(dtype) for part in (o, q, keys, values)), QueryWeights(weights.to(dtype)), heads
-    )
+    output = add_identities(*(part.to(dtype) for part in (o, q, keys, values)), QueryWeights(weights.to(dtype)), heads)
     assert output.dtype == dtype
     parts = (part.to(dtype).float() for part in (o, q, keys, values, weights))
     expected = eq_1(*parts, heads)

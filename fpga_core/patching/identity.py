@@ -1,0 +1,222 @@
+"""Mask Guided Multi-ID Cross Attention on a ComfyUI model: a cast of people, each in their own place.
+
+The conditioning carries the people's tokens and regions. When a run's latent size is known the regions are drawn on it,
+and in each call of the model the attention slots are claimed for the identities that this call carries.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import comfy.lora
+import torch
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider
+from torch import Tensor, nn
+
+from ..errors import BaseModelError, InvalidInputError
+from ..identity.adapters import IdentityAdapter, stack_tokens
+from ..identity.attention_slots import BlockSlot
+from ..identity.cast import Cast, CastMember
+from ..identity.layer_emphasis import LayerEmphasis
+from ..identity.regions import Region
+from ..shapes import Extent
+from .cast_attention import CastRun, IdentityAttention
+from .cast_conditioning import CastTokens, Conditioning, add_cast, resolve_casts, rows_key, weights_key
+from .fold import UNET_PREFIX, applied_branches, unet_of
+from .schedule import StepRange
+from .slots import claim_slots, cross_attention_layers
+
+logger = logging.getLogger(__name__)
+
+
+def apply_cast(
+    model: ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
+    adapter: IdentityAdapter,
+    cast: Cast,
+    strength: float = 1.0,
+    steps: StepRange = StepRange(),  # noqa: B008 (frozen)
+    emphasis: LayerEmphasis = LayerEmphasis.UNIFORM,
+) -> tuple[ModelPatcher, Conditioning, Conditioning]:
+    """Lets each person of a cast act in their own region, in every cross-attention layer.
+
+    Args:
+        model: a UNet model of the adapter's architecture.
+        positive: gets the people's tokens.
+        negative: gets what the adapter's negative carries, with the same regions.
+        adapter: makes the tokens, and holds its own projections or shares the model's.
+        cast: who acts where; a member with strength 0 is absent.
+        strength: factor on every member's strength; 0 = nothing is done.
+        steps: the part of the schedule in which the identities act. An adapter's LoRA acts in every step, as published.
+        emphasis: how the strength varies over the layers.
+    Returns:
+        A patched clone of the model, and the two conditionings; with nobody in the cast, the three as they came.
+    Raises:
+        BaseModelError: the adapter does not fit the model; nothing is patched.
+        UnsupportedModeError: the model is no UNet.
+        InvalidInputError: an identity lacks what the adapter reads, or the strength is not finite.
+    Source: FPGA Eq. 1 and section 3.1.
+    """
+    layers = cross_attention_layers(unet_of(model))
+    check_adapter_fits(adapter, layers)
+    cast, tokens, null_tokens = encode_cast(adapter, cast, strength)
+    if not cast.members:
+        return model, positive, negative
+    warn_of_missing_branch(model, adapter)
+    patch = CastPatch(f"fpga_cast_{uuid.uuid4().hex}", adapter, steps, emphasis)
+    patched = model.clone()
+    add_lora(patched, adapter)
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, patch.key, patch.outer_sample)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, patch.key, patch.apply_model)
+    positive = add_cast(positive, patch.key, CastTokens(tokens, cast, strength))
+    negative = add_cast(negative, patch.key, CastTokens(null_tokens, cast, strength))
+    return patched, positive, negative
+
+
+@dataclass(frozen=True)
+class CastPatch:
+    """One application of a cast to a model: what the host calls while sampling."""
+
+    key: str
+    adapter: IdentityAdapter
+    steps: StepRange
+    emphasis: LayerEmphasis
+
+    def outer_sample(self, executor: WrapperExecutor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        """Draws the regions on the run's latent, before the host crops or batches any conditioning."""
+        guider = executor.class_obj
+        latent = Extent(noise.shape[-1], noise.shape[-2])
+        guider.conds, tokens = resolve_casts(guider.conds, self.key, latent)
+        if tokens is not None:
+            run = CastRun(self.adapter.projections, tokens, self.emphasis, has_constant_weights(guider))
+            guider.model_options["transformer_options"][self.key] = run
+        return executor(noise, *args, **kwargs)
+
+    def apply_model(
+        self, executor: WrapperExecutor, x: Tensor, sigma: Tensor, c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None, control: dict | None = None, transformer_options: dict | None = None,
+        **conds: Any,  # noqa: ANN401
+    ) -> Tensor:  # fmt: skip
+        """Claims the attention slots for the identities in this call.
+
+        Here, and not in a DIFFUSION_MODEL wrapper, the regions still have full precision and are on the CPU, so that
+        finding the queries in a region makes no GPU wait; and a compiled model is entered after this.
+        """
+        model: BaseModel = executor.class_obj
+        rows, weights = conds.pop(rows_key(self.key), None), conds.pop(weights_key(self.key), None)
+        if rows is not None and self.steps.contains(model.model_sampling, sigma):
+            layers = cross_attention_layers(model.diffusion_model)
+            run: CastRun = transformer_options[self.key]
+            people = run.people(rows, weights, x)
+            attach = partial(IdentityAttention, run=run, people=people, layers=layers)
+            transformer_options = claim_slots(transformer_options, layers, attach)
+        return executor(x, sigma, c_concat, c_crossattn, control, transformer_options, **conds)
+
+
+def has_constant_weights(guider: CFGGuider) -> bool:
+    """Whether a run's weights are the same in every call: live branches and scheduled LoRAs change them."""
+    is_scheduled = any("hooks" in entry for entries in guider.conds.values() for entry in entries)
+    return not is_scheduled and all(branch.form == "folded" for branch in applied_branches(guider.model_patcher))
+
+
+def encode_cast(adapter: IdentityAdapter, cast: Cast, strength: float) -> tuple[Cast, Tensor, Tensor]:
+    """Makes the tokens of everyone who acts, in an order that does not depend on the cast's.
+
+    Sums of floating point numbers depend on their order: in a canonical one, permuting the cast changes no bit. A member
+    that is listed twice with the same region and strength is one member.
+
+    Returns:
+        The cast of those who act; their tokens, and what the negative carries for them, each (identities, num_tokens,
+        token_dim) float32 on the CPU.
+    Raises:
+        InvalidInputError: an identity lacks what the adapter reads, or the strength is not finite.
+    """
+    if not abs(strength) < float("inf"):
+        raise InvalidInputError(f"strength is {strength}; give a finite number, 1 is as trained")
+    acting = {}
+    for member in cast.members if strength else ():
+        if member.strength:
+            tokens = adapter.tokens(member.identity)
+            acting[_fingerprint(member, tokens)] = (member, tokens, adapter.null_tokens(member.identity))
+    members, tokens, null_tokens = zip(*(acting[key] for key in sorted(acting)), strict=True) if acting else ((),) * 3
+    stacked = [stack_tokens(group) if group else torch.empty(0) for group in (tokens, null_tokens)]
+    return replace(cast, members=members), *stacked
+
+
+def _fingerprint(member: CastMember, tokens: Tensor) -> tuple[bytes, str, float]:
+    region = "" if member.region is None else _region_fingerprint(member.region)
+    return sha256(tokens.contiguous().numpy().tobytes()).digest(), region, member.strength
+
+
+def _region_fingerprint(region: Region) -> str:
+    mask = "" if region.mask is None else sha256(region.mask.contiguous().numpy().tobytes()).hexdigest()
+    shape = () if region.mask is None else tuple(region.mask.shape)
+    return f"{region.box} {region.feather} {shape} {mask}"
+
+
+def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, nn.Module]) -> None:
+    """Raises where an adapter's widths or layers are not those of the model.
+
+    Raises:
+        BaseModelError: the adapter was made for another architecture.
+    """
+    if adapter.projections is None:
+        context_dim = next(iter(layers.values())).to_k.in_features
+        if adapter.token_dim != context_dim:
+            raise BaseModelError(
+                f"the identity adapter '{adapter.name}' ({adapter.base}) makes tokens {adapter.token_dim} wide and shares "
+                f"the model's projections, which read {context_dim}; connect a model of the adapter's architecture"
+            )
+        return
+    widths = {slot: attention.to_q.out_features for slot, attention in layers.items()}
+    projected = {slot: projection.key.shape[0] for slot, projection in adapter.projections.items()}
+    unlike = {slot for slot in widths.keys() | projected.keys() if widths.get(slot) != projected.get(slot)}
+    if unlike:
+        slot = min(unlike)
+        raise BaseModelError(
+            f"the identity adapter '{adapter.name}' ({adapter.base}) differs from the model in {len(unlike)} of {len(widths)} "
+            f"cross-attention layers; {slot.block} block {slot.number}.{slot.index} is {widths.get(slot, 'absent')} in the "
+            f"model and {projected.get(slot, 'absent')} in the adapter: connect a model of the adapter's architecture"
+        )
+
+
+def warn_of_missing_branch(model: ModelPatcher, adapter: IdentityAdapter) -> None:
+    """Says so where an adapter was trained together with a RepControlNet that the model does not carry."""
+    carried = {branch.branch_hash for branch in applied_branches(model)}
+    if adapter.branch_hash is not None and adapter.branch_hash not in carried:
+        logger.warning(
+            "the identity adapter '%s' was trained with the RepControlNet branch %s, which this model does not carry: wire "
+            "Apply RepControlNet with that file before Apply Cast, or expect a weaker likeness",
+            adapter.name, adapter.branch_hash[:12],
+        )  # fmt: skip
+
+
+def add_lora(model: ModelPatcher, adapter: IdentityAdapter) -> None:
+    """Adds the LoRA that belongs to an adapter to a model's patches, as published: at full weight.
+
+    Raises:
+        BaseModelError: the model lacks a layer that the LoRA changes.
+    """
+    if adapter.lora is None:
+        return
+    layers = {UNET_PREFIX + path: f"{UNET_PREFIX}{path}.weight" for path in adapter.lora}
+    weights = {
+        f"{UNET_PREFIX}{path}.{name}.weight": weight
+        for path, low_rank in adapter.lora.items()
+        for name, weight in (("lora_up", low_rank.up), ("lora_down", low_rank.down))
+    }
+    patches = comfy.lora.load_lora(weights, layers)
+    if refused := patches.keys() - set(model.add_patches(patches)):
+        raise BaseModelError(
+            f"the model lacks {len(refused)} of the {len(patches)} layers that the LoRA in '{adapter.name}' changes, for "
+            f"instance {min(refused)}; connect a model of the adapter's architecture ({adapter.base})"
+        )
