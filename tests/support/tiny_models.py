@@ -55,7 +55,7 @@ def fill_random(unet: torch.nn.Module, seed: int) -> None:
         for name, parameter in unet.named_parameters():
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 50
             value = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
-            is_norm_scale = parameter.ndim == 1 and name.endswith(".weight")  # told by name: ComfyUI leaves it uninitialised
+            is_norm_scale = parameter.ndim == 1 and name.endswith(".weight")  # its value is uninitialised memory
             parameter.copy_(value.abs() if is_norm_scale else value)
 
 
