@@ -53,5 +53,13 @@ class MissingModelError(FPGAError):
     """A model file or folder that the node needs is not there."""
 
 
+class MissingPackageError(FPGAError):
+    """A Python package that the node needs is not installed, or does not work as it is installed."""
+
+
+class DownloadError(FPGAError):
+    """A file that was asked for could not be downloaded, or is not the one that was expected."""
+
+
 class FaceNotFoundError(FPGAError):
     """A picture in which a face is needed shows none that is usable."""
