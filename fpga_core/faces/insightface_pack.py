@@ -1,0 +1,217 @@
+"""A face analyser from insightface model packs: any folder of ONNX files that insightface recognises by their "
+"shapes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CheckpointReadError, MissingModelError, MissingPackageError
+from ..geometry import Box
+from .face import Face
+from .model_packs import KNOWN_PACKS, known_pack
+from .onnx_runtimes import (
+    CPU_PACKAGE,
+    Provider,
+    conflict_note,
+    fallback_note,
+    installed_runtimes,
+    mending_command,
+    wanted_providers,
+)
+from .pack_download import damaged_files, file_sha256
+
+if TYPE_CHECKING:
+    from insightface.app import FaceAnalysis
+
+MIN_SIDE_PX = 16
+MAX_ASPECT = 64
+"""Detectors shrink a picture to 128 pixels on its longer side: beyond these, nothing is left of it to look at."""
+
+TASKS = ("detection", "recognition", "landmark_3d_68", "landmark_2d_106")
+
+logger = logging.getLogger(__name__)
+
+
+class InsightFacePack:
+    """insightface's detector, recogniser and landmarks out of one folder; a `FaceAnalyzer`.
+
+    Safe to share between threads: pictures are analysed one at a time.
+    """
+
+    def __init__(self, name: str, analysis: FaceAnalysis, recogniser: str | None, notes: tuple[str, ...]) -> None:
+        self._name = name
+        self._analysis = analysis
+        self._recogniser = recogniser
+        self._lock = threading.Lock()
+        self.notes = notes
+        """What the user should know: why something slower runs than was asked for, and what mends it."""
+
+    @property
+    def description(self) -> str:
+        return f"{self._name} on {', '.join(sorted(set(self.providers.values())))}"
+
+    @property
+    def recogniser(self) -> str | None:
+        return self._recogniser
+
+    @property
+    def providers(self) -> Mapping[str, str]:
+        """Task -> the execution provider that its session really runs on."""
+        return MappingProxyType(
+            {task: model.session.get_providers()[0] for task, model in self._analysis.models.items()}
+        )
+
+    def find_faces(self, pictures: Sequence[np.ndarray]) -> list[tuple[Face, ...]]:
+        with self._lock:
+            return [self._find(picture) for picture in pictures]
+
+    def _find(self, picture: np.ndarray) -> tuple[Face, ...]:
+        height, width = picture.shape[:2]
+        if min(height, width) < MIN_SIDE_PX or max(height, width) > MAX_ASPECT * min(height, width):
+            return ()
+        bgr = np.ascontiguousarray(picture[..., ::-1])
+        return tuple(self._face(found) for found in self._analysis.get(bgr))
+
+    def _face(self, found: Mapping[str, Any]) -> Face:
+        keypoints = found.get("kps")
+        dense = found.get("landmark_3d_68", found.get("landmark_2d_106"))
+        embedding = found.get("embedding")
+        return Face(
+            box=Box(*(float(edge) for edge in found["bbox"])),
+            score=float(found["det_score"]),
+            landmarks=keypoints if dense is None else dense[:, :2],
+            embeddings={} if embedding is None or self._recogniser is None else {self._recogniser: embedding},
+            keypoints=keypoints,
+        )
+
+
+def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> InsightFacePack:
+    """Loads a folder of ONNX files.
+
+    Args:
+        folder: `.../insightface/models/<pack>`.
+        provider: what to run on.
+    Returns:
+        The analyser; its `notes` say what is not as it was asked for.
+    Raises:
+        MissingModelError: no detector is there; says what was expected and what was found.
+        CheckpointReadError: a file is damaged.
+        MissingPackageError: insightface or onnxruntime is missing or broken.
+    """
+    onnxruntime, face_analysis = _import_packages()
+    found = locate_onnx_files(folder)
+    available = onnxruntime.get_available_providers()
+    wanted = wanted_providers(provider, available)
+    try:
+        analysis = face_analysis(name=str(found), providers=wanted, allowed_modules=list(TASKS))
+        analysis.prepare(ctx_id=0)
+    except AssertionError as error:  # insightface's way of saying that none of the files is a detector
+        raise MissingModelError(_missing_message(folder, found, "no detector among them")) from error
+    except _onnx_errors() as error:
+        raise CheckpointReadError(_damage_message(folder, found, error)) from error
+    recogniser = analysis.models.get("recognition")
+    if recogniser is not None and not analysis.det_model.use_kps:
+        raise MissingModelError(
+            f"the detector in '{found}' finds boxes only, and faces cannot be aligned for the recogniser without their "
+            "eyes, nose and mouth; use a detector with five points, as buffalo_l and antelopev2 have"
+        )
+    used = analysis.det_model.session.get_providers()[0]
+    return InsightFacePack(
+        name=folder.name,
+        analysis=analysis,
+        recogniser=None if recogniser is None else file_sha256(Path(recogniser.model_file)),
+        notes=_provider_notes(wanted[0], used, available),
+    )
+
+
+def locate_onnx_files(folder: Path) -> Path:
+    """The folder that really holds a pack's ONNX files: the given one, or the only one inside it.
+
+    Published archives often hold a folder of their own name, so that `antelopev2/antelopev2/*.onnx` is what unpacking
+    gives.
+
+    Raises:
+        MissingModelError: there are none, or a zip file that nobody has unpacked.
+    """
+    if any(folder.glob("*.onnx")):
+        return folder
+    nested = sorted({file.parent for file in folder.rglob("*.onnx")})
+    if len(nested) == 1:
+        logger.info("using the ONNX files in '%s', one folder further in than usual", nested[0])
+        return nested[0]
+    archives = [*folder.rglob("*.zip"), *folder.parent.glob(f"{folder.name}.zip")]
+    if archives and not nested:
+        raise MissingModelError(
+            f"'{archives[0]}' is still packed; unpack it, so that its .onnx files lie in '{folder}', and run again"
+        )
+    raise MissingModelError(_missing_message(folder, folder, "no ONNX file of a pack"))
+
+
+def _missing_message(folder: Path, searched: Path, what: str) -> str:
+    pack = known_pack(folder.name)
+    expected = ", ".join(str(folder / file.name) for file in pack.files) if pack else f"{folder / '*.onnx'}"
+    files = sorted(str(file.relative_to(folder.parent)) for file in searched.rglob("*") if file.is_file())
+    found = ", ".join(files[:12]) + (f" and {len(files) - 12} more" if len(files) > 12 else "") or "nothing"
+    advice = (
+        "switch on download_if_missing, or put the files there" if pack else "put a detector and a recogniser there"
+    )
+    downloadable = ", ".join(known.name for known in KNOWN_PACKS)
+    return f"{what}; expected: {expected}; found: {found}; {advice} (packs that can be downloaded: {downloadable})"
+
+
+def _damage_message(folder: Path, found: Path, error: Exception) -> str:
+    pack = known_pack(folder.name)
+    damaged = damaged_files(pack, found) if pack else ()
+    named = f" (not as published: {', '.join(damaged)})" if damaged else ""
+    return (
+        f"an ONNX file in '{found}' is damaged{named}: {error}; delete it, and download it again or switch on "
+        "download_if_missing"
+    )
+
+
+def _provider_notes(wanted: str, used: str, available: Sequence[str]) -> tuple[str, ...]:
+    import torch
+
+    installed = installed_runtimes()
+    note = fallback_note(wanted, used, installed, available, torch.cuda.is_available())
+    if note is None and torch.cuda.is_available():
+        note = conflict_note(installed, available)
+    if note is None:
+        return ()
+    logger.warning("%s", note)
+    return (note,)
+
+
+def _import_packages() -> tuple[ModuleType, type[FaceAnalysis]]:
+    """onnxruntime and insightface's FaceAnalysis, imported only when a pack is loaded."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError(
+            f"onnxruntime cannot be imported ({error}); run, and restart ComfyUI: {mending_command(CPU_PACKAGE)}"
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MissingPackageError(f"onnxruntime is installed, but empty: {conflict_note(installed_runtimes(), ())}")
+    try:
+        from insightface.app import FaceAnalysis
+    except ImportError as error:
+        raise MissingPackageError(
+            f"insightface cannot be imported ({error}); run, and restart ComfyUI: "
+            f"{mending_command('insightface').replace(' --no-deps', '')}"
+        ) from error
+    return onnxruntime, FaceAnalysis
+
+
+def _onnx_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime and onnx raise for a file that they cannot read."""
+    from google.protobuf.message import DecodeError
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return DecodeError, state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NoSuchFile, state.RuntimeException

@@ -1,0 +1,136 @@
+"""Which ONNX runtime is installed, what it can run on, and how to mend it.
+
+`onnxruntime` and `onnxruntime-gpu` write the same folder. Where both are installed the last one wins, pip notices
+nothing, and removing either leaves an empty package. insightface requires the CPU one, so this is what most
+installations with an Nvidia GPU end up with.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+
+GPU_PACKAGE = "onnxruntime-gpu"
+CPU_PACKAGE = "onnxruntime"
+SHARED_FOLDER = (CPU_PACKAGE, GPU_PACKAGE, "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
+"""Distributions that all write the folder `onnxruntime`."""
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+class Provider(str, Enum):
+    """What a face analysis may be asked to run on."""
+
+    AUTO = "auto"
+    CUDA = "CUDA"
+    ROCM = "ROCm"
+    DIRECTML = "DirectML"
+    COREML = "CoreML"
+    CPU = "CPU"
+
+    @property
+    def execution_provider(self) -> str:
+        """ONNX Runtime's name of it; the one of the CPU for auto."""
+        return _EXECUTION_PROVIDERS.get(self, CPU)
+
+
+_EXECUTION_PROVIDERS: Mapping[Provider, str] = {
+    Provider.CUDA: CUDA,
+    Provider.ROCM: "ROCMExecutionProvider",
+    Provider.DIRECTML: "DmlExecutionProvider",
+    Provider.COREML: "CoreMLExecutionProvider",
+}
+
+
+def wanted_providers(provider: Provider, available: Sequence[str]) -> list[str]:
+    """The execution providers to ask for, the CPU always last.
+
+    Args:
+        provider: the user's choice.
+        available: what ONNX Runtime was built with, which says nothing about what works.
+    """
+    if provider is Provider.AUTO:
+        accelerators = [name for name in _EXECUTION_PROVIDERS.values() if name in available][:1]
+        return [*accelerators, CPU]
+    return list(dict.fromkeys([provider.execution_provider, CPU]))
+
+
+def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, str]:
+    """The installed distributions that write the folder `onnxruntime`.
+
+    Args:
+        search_path: folders to look in; None: where Python itself looks.
+    Returns:
+        Name -> version.
+    """
+    where = {} if search_path is None else {"path": list(search_path)}
+    found = {}
+    for distribution in importlib.metadata.distributions(**where):
+        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+        if name in SHARED_FOLDER:
+            found.setdefault(name, distribution.version)
+    return found
+
+
+def mending_command(package: str) -> str:
+    """The command that puts one distribution's files on top of whatever else wrote the folder `onnxruntime`."""
+    return f'"{sys.executable}" -m pip install --force-reinstall --no-deps {package}'
+
+
+def conflict_note(installed: Mapping[str, str], available: Sequence[str]) -> str | None:
+    """What to tell the user where several distributions wrote the same folder, and the CPU's files are on top.
+
+    Args:
+        installed: as `installed_runtimes` returns it.
+        available: execution providers that ONNX Runtime was built with; empty where its package has no content.
+    """
+    if len(installed) < 2 and available:
+        return None
+    preferred = GPU_PACKAGE if GPU_PACKAGE in installed else next(iter(installed), CPU_PACKAGE)
+    names = " and ".join(f"{name} {version}" for name, version in installed.items())
+    if not available:
+        what = f"{names} left" if installed else "a removed onnxruntime left"
+        return f"{what} an empty package behind, as one of several was removed; run: {mending_command(preferred)}"
+    if preferred == GPU_PACKAGE and CUDA not in available:
+        return (
+            f"{names} are both installed and write the same folder, and the CPU's files are on top; run, and restart "
+            f"ComfyUI: {mending_command(preferred)}"
+        )
+    return None
+
+
+def fallback_note(
+    wanted: str, used: str, installed: Mapping[str, str], available: Sequence[str], gpu_seen: bool
+) -> str | None:
+    """Why something slower runs than was asked for, and what mends it.
+
+    Args:
+        wanted: the execution provider asked for first.
+        used: the one that the session runs on, by its own account.
+        installed: as `installed_runtimes` returns it.
+        available: execution providers that ONNX Runtime was built with.
+        gpu_seen: whether torch sees an Nvidia GPU.
+    Returns:
+        One or two sentences; None where the wanted provider is used.
+    """
+    if used == wanted:
+        return None
+    start = f"asked for {wanted}, running on {used}"
+    if conflict := conflict_note(installed, available):
+        return f"{start}: {conflict}"
+    if wanted != CUDA:
+        return f"{start}: the installed onnxruntime {'cannot start' if wanted in available else 'is built without'} it"
+    if not gpu_seen:
+        return f"{start}: PyTorch sees no Nvidia GPU on this machine either; choose CPU, or mend the GPU's driver first"
+    if CUDA not in available:
+        return (
+            f"{start}: the installed onnxruntime is the CPU's; run, and restart ComfyUI: {mending_command(GPU_PACKAGE)}"
+        )
+    return (
+        f"{start}: its CUDA and cuDNN libraries were not found, or are of another version than this {GPU_PACKAGE} "
+        "needs; "
+        f'run, and restart ComfyUI: "{sys.executable}" -m pip install "{GPU_PACKAGE}[cuda,cudnn]"'
+    )

@@ -1,0 +1,116 @@
+"""Downloading the files of a face analysis pack: on request only, resumable, and verified."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import DownloadError
+from .model_packs import ModelPack, PackFile
+
+CHUNK_BYTES = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Told of the bytes that are there and the bytes in all; may raise to stop, and the next download goes on from "
+"there."""
+
+
+def missing_files(pack: ModelPack, folder: Path) -> list[PackFile]:
+    """The pack's files that a folder lacks."""
+    return [file for file in pack.files if not (folder / file.name).is_file()]
+
+
+def download_pack(pack: ModelPack, folder: Path, progress: Progress) -> None:
+    """Downloads what a folder lacks of a pack, and goes on where an earlier download stopped.
+
+    Args:
+        pack: what to download.
+        folder: where to, made if need be.
+        progress: told of each part that arrives.
+    Raises:
+        DownloadError: a file cannot be had, cannot be written, or is not the one that was published.
+    """
+    missing = missing_files(pack, folder)
+    total = sum(file.num_bytes for file in missing)
+    done = 0
+    for file in missing:
+        _download_file(pack, file, folder, lambda num_bytes, before=done: progress(before + num_bytes, total))
+        done += file.num_bytes
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 lower-case hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def damaged_files(pack: ModelPack, folder: Path) -> Sequence[str]:
+    """Names of the pack's files that are there, but are not the published ones."""
+    present = [file for file in pack.files if (folder / file.name).is_file()]
+    return [file.name for file in present if file_sha256(folder / file.name) != file.sha256]
+
+
+class _CountedFile:
+    """What the hub's client writes to: a file that tells how far it is."""
+
+    def __init__(self, stream: BinaryIO, report: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._report = report
+
+    def write(self, chunk: bytes) -> int:
+        written = self._stream.write(chunk)
+        self._report(self._stream.tell())
+        return written
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def seek(self, offset: int) -> int:
+        return self._stream.seek(offset)
+
+    def truncate(self) -> int:
+        return self._stream.truncate()
+
+
+def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callable[[int], None]) -> None:
+    # hf_hub_download deletes what it has when it is interrupted, so the file is fetched by the client's lower level,
+    # which goes on from where a file ends.
+    from huggingface_hub import errors, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    target, partial = folder / file.name, folder / f"{file.name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if partial.exists() and partial.stat().st_size > file.num_bytes:
+            partial.unlink()
+        url = hf_hub_url(pack.repository, file.name, subfolder=pack.folder or None, revision=pack.revision)
+        with partial.open("ab") as stream:
+            start = stream.tell()
+            report(start)
+            http_get(
+                url,
+                _CountedFile(stream, report),
+                resume_size=start,
+                headers=build_hf_headers(),
+                expected_size=file.num_bytes,
+            )
+    except (OSError, errors.HTTPError) as error:
+        raise DownloadError(
+            f"'{file.name}' of {pack.name} cannot be downloaded from {pack.repository}: {error}; check the connection "
+            "and the disk and run again (what has arrived is kept), or put the file into "
+            f"'{folder}' yourself"
+        ) from error
+    if (found := file_sha256(partial)) != file.sha256:
+        partial.unlink()
+        raise DownloadError(
+            f"'{file.name}' of {pack.name} arrived damaged, or is not the published file (its SHA-256 begins with "
+            f"{found[:12]}, not {file.sha256[:12]}); it was deleted: run again"
+        )
+    os.replace(partial, target)
