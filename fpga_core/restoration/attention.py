@@ -47,6 +47,7 @@ class AttentionRecorder:
         step = self.counter.current
         if step is None or not self.cache.wants(step, slot):
             return
+        self.cache.plan.check_features(features, slot)
         mask = None if self.mask is None else mask_on_grid(self.mask.to(features.device), features.shape[1])
         self.cache.record(step, slot, features, mask)
 
@@ -59,8 +60,8 @@ class AttentionFusion:
         cache: a finished inversion.
         counter: the sampler's step; nothing is fused while it is None.
         mask: M, (batch, 1, height, width), latent pixels.
-        settings: style source and strengths; steps and layers are those that the cache recorded.
-        layers: slots that are fused.
+        settings: style source and strengths.
+        layers: slots that are fused, among those that the cache recorded.
     """
 
     cache: FeatureCache
@@ -81,6 +82,7 @@ class AttentionFusion:
         step = self.counter.current
         if step is None or slot not in self.layers:
             return features
+        self.cache.plan.check_features(features, slot)
         mask = mask_on_grid(self.mask.to(features.device), features.shape[1])
         chunks = features.unflatten(0, (-1, mask.shape[0]))  # (chunks, batch, tokens, channels)
         cached = self.cache.background(step, slot)

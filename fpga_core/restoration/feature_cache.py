@@ -11,7 +11,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, ShapeMismatchError
 from .adain import Moments, masked_moments
 from .fusion import FusionSettings, StyleSource
 
@@ -65,6 +65,21 @@ class CachePlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", frozenset(layer.slot for layer in self.layers))
+
+    def check_features(self, features: Tensor, slot: AttentionSlot) -> None:
+        """Raises unless a self-attention output, (items, tokens, channels), has the shape that was planned for.
+
+        Raises:
+            ShapeMismatchError: other tokens or channels, or no whole number of batches.
+        """
+        layer = next(layer for layer in self.layers if layer.slot == slot)
+        batch = self.latent_shape[0]
+        if features.shape[1:] != (layer.num_tokens, layer.channels) or features.shape[0] % batch:
+            raise ShapeMismatchError(
+                f"self-attention layer {' '.join(map(str, slot))} gives {tuple(features.shape)} where a multiple of "
+                f"{(batch, layer.num_tokens, layer.channels)} was expected: remove areas from the conditioning, and "
+                "bypass nodes that resize features (Deep Shrink) or merge tokens"
+            )
 
     @staticmethod
     def of(
