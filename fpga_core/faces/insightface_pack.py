@@ -18,11 +18,13 @@ from .face import Face
 from .model_packs import KNOWN_PACKS, known_pack
 from .onnx_runtimes import (
     CPU_PACKAGE,
+    CUDA,
     Provider,
-    conflict_note,
+    empty_note,
     fallback_note,
     installed_runtimes,
     mending_command,
+    pip_command,
     wanted_providers,
 )
 from .pack_download import damaged_files, file_sha256
@@ -34,6 +36,7 @@ MIN_SIDE_PX = 16
 MAX_ASPECT = 64
 """Detectors shrink a picture to 128 pixels on its longer side: beyond these, nothing is left of it to look at."""
 
+INSIGHTFACE = '"insightface>=2.0"'
 TASKS = ("detection", "recognition", "landmark_3d_68", "landmark_2d_106")
 
 logger = logging.getLogger(__name__)
@@ -112,7 +115,7 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
     try:
         analysis = face_analysis(name=str(found), providers=wanted, allowed_modules=list(TASKS))
         analysis.prepare(ctx_id=0)
-    except AssertionError as error:  # insightface's way of saying that none of the files is a detector
+    except (AssertionError, KeyError) as error:  # insightface's ways of saying that none of the files is a detector
         raise MissingModelError(_missing_message(folder, found, "no detector among them")) from error
     except _onnx_errors() as error:
         raise CheckpointReadError(_damage_message(folder, found, error)) from error
@@ -127,7 +130,7 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         name=folder.name,
         analysis=analysis,
         recogniser=None if recogniser is None else file_sha256(Path(recogniser.model_file)),
-        notes=_provider_notes(wanted[0], used, available),
+        notes=_provider_notes(provider, wanted[0], used, available),
     )
 
 
@@ -176,13 +179,15 @@ def _damage_message(folder: Path, found: Path, error: Exception) -> str:
     )
 
 
-def _provider_notes(wanted: str, used: str, available: Sequence[str]) -> tuple[str, ...]:
+def _provider_notes(provider: Provider, wanted: str, used: str, available: Sequence[str]) -> tuple[str, ...]:
     import torch
 
-    installed = installed_runtimes()
-    note = fallback_note(wanted, used, installed, available, torch.cuda.is_available())
-    if note is None and torch.cuda.is_available():
-        note = conflict_note(installed, available)
+    has_nvidia_gpu = torch.cuda.is_available() and torch.version.cuda is not None
+    if provider is Provider.AUTO:
+        if not has_nvidia_gpu:
+            return ()
+        wanted = CUDA
+    note = fallback_note(wanted, used, installed_runtimes(), available, has_nvidia_gpu)
     if note is None:
         return ()
     logger.warning("%s", note)
@@ -198,13 +203,12 @@ def _import_packages() -> tuple[ModuleType, type[FaceAnalysis]]:
             f"onnxruntime cannot be imported ({error}); run, and restart ComfyUI: {mending_command(CPU_PACKAGE)}"
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
-        raise MissingPackageError(f"onnxruntime is installed, but empty: {conflict_note(installed_runtimes(), ())}")
+        raise MissingPackageError(empty_note(installed_runtimes()))
     try:
         from insightface.app import FaceAnalysis
     except ImportError as error:
         raise MissingPackageError(
-            f"insightface cannot be imported ({error}); run, and restart ComfyUI: "
-            f"{mending_command('insightface').replace(' --no-deps', '')}"
+            f"insightface cannot be imported ({error}); run, and restart ComfyUI: {pip_command(INSIGHTFACE)}"
         ) from error
     return onnxruntime, FaceAnalysis
 
@@ -214,4 +218,11 @@ def _onnx_errors() -> tuple[type[Exception], ...]:
     from google.protobuf.message import DecodeError
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return DecodeError, state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NoSuchFile, state.RuntimeException
+    return (
+        DecodeError,
+        state.InvalidProtobuf,
+        state.InvalidGraph,
+        state.Fail,
+        state.NotImplemented,
+        state.RuntimeException,
+    )

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 GPU_PACKAGE = "onnxruntime-gpu"
+GPU_WITH_LIBRARIES = '"onnxruntime-gpu[cuda,cudnn]"'
 CPU_PACKAGE = "onnxruntime"
 SHARED_FOLDER = (CPU_PACKAGE, GPU_PACKAGE, "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
 """Distributions that all write the folder `onnxruntime`."""
@@ -75,9 +76,26 @@ def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, st
     return found
 
 
+def pip_command(arguments: str) -> str:
+    """The command line that installs something into the Python that runs now."""
+    return f'"{sys.executable}" -m pip install {arguments}'
+
+
 def mending_command(package: str) -> str:
     """The command that puts one distribution's files on top of whatever else wrote the folder `onnxruntime`."""
-    return f'"{sys.executable}" -m pip install --force-reinstall --no-deps {package}'
+    return pip_command(f"--force-reinstall --no-deps {package}")
+
+
+def empty_note(installed: Mapping[str, str]) -> str:
+    """What to tell the user where the folder `onnxruntime` is there, but holds nothing that can be imported.
+
+    Args:
+        installed: as `installed_runtimes` returns it.
+    """
+    return (
+        "onnxruntime is installed, but empty: one of two distributions that write the same folder was removed; run, "
+        f"and restart ComfyUI: {mending_command(_preferred(installed))}"
+    )
 
 
 def conflict_note(installed: Mapping[str, str], available: Sequence[str]) -> str | None:
@@ -85,25 +103,24 @@ def conflict_note(installed: Mapping[str, str], available: Sequence[str]) -> str
 
     Args:
         installed: as `installed_runtimes` returns it.
-        available: execution providers that ONNX Runtime was built with; empty where its package has no content.
+        available: execution providers that ONNX Runtime was built with.
     """
-    if len(installed) < 2 and available:
+    if len(installed) < 2 or _preferred(installed) != GPU_PACKAGE or CUDA in available:
         return None
-    preferred = GPU_PACKAGE if GPU_PACKAGE in installed else next(iter(installed), CPU_PACKAGE)
     names = " and ".join(f"{name} {version}" for name, version in installed.items())
-    if not available:
-        what = f"{names} left" if installed else "a removed onnxruntime left"
-        return f"{what} an empty package behind, as one of several was removed; run: {mending_command(preferred)}"
-    if preferred == GPU_PACKAGE and CUDA not in available:
-        return (
-            f"{names} are both installed and write the same folder, and the CPU's files are on top; run, and restart "
-            f"ComfyUI: {mending_command(preferred)}"
-        )
-    return None
+    return (
+        f"{names} are both installed and write the same folder, and the CPU's files are on top; run, and restart "
+        f"ComfyUI: {mending_command(GPU_PACKAGE)}"
+    )
+
+
+def _preferred(installed: Mapping[str, str]) -> str:
+    """Whose files should be on top: the GPU's, where it is installed."""
+    return GPU_PACKAGE if GPU_PACKAGE in installed else next(iter(installed), CPU_PACKAGE)
 
 
 def fallback_note(
-    wanted: str, used: str, installed: Mapping[str, str], available: Sequence[str], gpu_seen: bool
+    wanted: str, used: str, installed: Mapping[str, str], available: Sequence[str], has_nvidia_gpu: bool
 ) -> str | None:
     """Why something slower runs than was asked for, and what mends it.
 
@@ -112,18 +129,18 @@ def fallback_note(
         used: the one that the session runs on, by its own account.
         installed: as `installed_runtimes` returns it.
         available: execution providers that ONNX Runtime was built with.
-        gpu_seen: whether torch sees an Nvidia GPU.
+        has_nvidia_gpu: whether torch sees one.
     Returns:
         One or two sentences; None where the wanted provider is used.
     """
     if used == wanted:
         return None
-    start = f"asked for {wanted}, running on {used}"
+    start = f"running on {used}, not on {wanted}"
     if conflict := conflict_note(installed, available):
         return f"{start}: {conflict}"
     if wanted != CUDA:
         return f"{start}: the installed onnxruntime {'cannot start' if wanted in available else 'is built without'} it"
-    if not gpu_seen:
+    if not has_nvidia_gpu:
         return f"{start}: PyTorch sees no Nvidia GPU on this machine either; choose CPU, or mend the GPU's driver first"
     if CUDA not in available:
         return (
@@ -131,6 +148,5 @@ def fallback_note(
         )
     return (
         f"{start}: its CUDA and cuDNN libraries were not found, or are of another version than this {GPU_PACKAGE} "
-        "needs; "
-        f'run, and restart ComfyUI: "{sys.executable}" -m pip install "{GPU_PACKAGE}[cuda,cudnn]"'
+        f"needs; run, and restart ComfyUI: {pip_command(GPU_WITH_LIBRARIES)}"
     )
