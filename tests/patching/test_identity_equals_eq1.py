@@ -6,7 +6,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
-from eq1_reference import Carried, eq1_on
+from eq1_reference import both, carried, eq1_on, relative_error
 from fpga.fpga_core.identity.adapters import AdapterKind
 from fpga.fpga_core.identity.cast import Cast
 from fpga.fpga_core.identity.identity import Identity
@@ -21,26 +21,6 @@ from tiny_identities import cast, member, person, tiny_adapter
 from tiny_models import conditioning, sample, tiny_model
 
 LEFT, RIGHT = (0.0, 0.1, 0.45, 0.8), (0.55, 0.0, 1.0, 1.0)
-
-
-def relative_error(actual, expected):
-    return float((actual - expected).norm() / expected.norm())
-
-
-def carried(text, adapter, people, extent, strength=1.0, null=False, **options):
-    """What a text carries of a cast, for the reference."""
-    make = adapter.null_tokens if null else adapter.tokens
-    tokens = torch.cat([make(member.identity) for member in people.members])
-    strengths = torch.tensor([strength * member.strength for member in people.members])
-    weights = people.rasterise(extent) * strengths[:, None, None]
-    return Carried(text[0][0][0], tokens, weights, projections=adapter.projections, **options)
-
-
-def both(positive, negative, adapter, people, extent, **options):
-    return [
-        carried(positive, adapter, people, extent, **options),
-        carried(negative, adapter, people, extent, null=True, **options),
-    ]
 
 
 @pytest.mark.parametrize("has_own_projections", [True, False], ids=["own", "shared"])
@@ -231,14 +211,14 @@ def test_people_encoded_from_different_numbers_of_photos_share_a_cast():
 
 @pytest.mark.parametrize(
     "mode, steps",
-    [(BranchMode.FOLDED, StepRange()), (BranchMode.LIVE, StepRange()), (BranchMode.LIVE, StepRange(0.0, 0.5))],
-    ids=["folded", "live", "live in half of the steps"],
+    [(BranchMode.FOLDED, StepRange()), (BranchMode.LIVE, StepRange()), (BranchMode.LIVE, StepRange(0.1, 1.0))],
+    ids=["folded", "live", "live from the second step on"],
 )
 @pytest.mark.parametrize("cast_first", [False, True])
 def test_shared_projections_carry_the_repcontrolnet(mode, steps, cast_first):
     """Folded into to_k and to_v, or live beside them, whichever node comes first."""
     model, positive, negative, people = tiny_model(), conditioning(1), conditioning(2), cast(member(1, LEFT))
-    adapter, branch = tiny_adapter(), random_branch(model.model.diffusion_model)
+    adapter, branch = tiny_adapter(), random_branch(model.model.diffusion_model, scale=1.0)
     image = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(3))
 
     def control(*inputs):

@@ -31,6 +31,26 @@ class Carried:
         return self.weights[:, area[2] : area[2] + height, area[3] : area[3] + width]
 
 
+def relative_error(actual, expected):
+    return float((actual - expected).norm() / expected.norm())
+
+
+def carried(text, adapter, people, extent, strength=1.0, null=False, **options):
+    """What a text carries of a cast, for the reference."""
+    make = adapter.null_tokens if null else adapter.tokens
+    tokens = torch.cat([make(member.identity) for member in people.members])
+    strengths = torch.tensor([strength * member.strength for member in people.members])
+    weights = people.rasterise(extent) * strengths[:, None, None]
+    return Carried(text[0][0][0], tokens, weights, projections=adapter.projections, **options)
+
+
+def both(positive, negative, adapter, people, extent, **options):
+    return [
+        carried(positive, adapter, people, extent, **options),
+        carried(negative, adapter, people, extent, null=True, **options),
+    ]
+
+
 def cell_means(weights, height, width):
     """Mean over what each cell of a grid covers, as loops."""
     means = torch.zeros(len(weights), height, width, dtype=torch.float64)
