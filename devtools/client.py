@@ -65,6 +65,10 @@ class ComfyClient:
         reply.raise_for_status()
         return reply.json()["name"]
 
+    def set_setting(self, name: str, value: Any) -> None:
+        """Sets one of the editor's settings."""
+        requests.post(f"{self.address}/settings/{name}", json=value, timeout=self.timeout).raise_for_status()
+
     def run(self, prompt: Prompt) -> Execution:
         """Queues a graph and follows it to its end.
 

@@ -57,7 +57,7 @@ class ComfyServer:
     ) -> None:
         self.stop()
 
-    def start(self, timeout: float = 180) -> None:
+    def start(self, timeout: float = 300) -> None:
         """Starts the server and waits until it answers.
 
         Raises:

@@ -22,6 +22,25 @@ if os.environ.get("COMFYUI_PATH"):
     launch["import_comfyui"]()
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    """A real ComfyUI server with the pack and the stand-ins loaded; one for the host and browser tests of a run."""
+    from fpga.devtools.server import ComfyServer
+    from fpga.devtools.stand_ins import PACKS, place_stand_ins
+
+    base = tmp_path_factory.mktemp("comfyui")
+    place_stand_ins(base)
+    with ComfyServer(base, packs=PACKS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    from fpga.devtools.client import ComfyClient
+
+    return ComfyClient(server.address)
+
+
 def folder_of(item: pytest.Item) -> str:
     """The folder under tests/ that a test belongs to."""
     return item.path.relative_to(ROOT / "tests").parts[0]

@@ -1,0 +1,73 @@
+"""The pack in ComfyUI's editor, in a real browser: nodes, tooltips, help pages and workflows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE_IDS = sorted(page.stem for page in (ROOT / "web" / "docs").glob("*.md"))
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def nodes(client):
+    return client.object_info()
+
+
+def words(text: str) -> list[str]:
+    """The words of a text without Markdown's signs."""
+    return [word for word in "".join(c if c.isalnum() else " " for c in text).split() if word]
+
+
+def test_the_editor_opens_without_an_error_of_ours(editor):
+    assert [error for error in editor.errors if "fpga" in error.lower()] == []
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_a_node_can_be_placed_and_explains_itself(editor, nodes, node_id):
+    node = editor.create(node_id)
+    described = nodes[node_id]
+    inputs = {**described["input"].get("required", {}), **described["input"].get("optional", {})}
+    assert node["title"] == described["display_name"]
+    assert list(node["inputs"])[: len(inputs)] == list(inputs) or set(inputs) <= set(node["inputs"])
+    assert node["outputs"] == described["output_name"]
+    assert words(editor.title_tooltip()) == words(described["description"])
+    first = next(iter(node["inputs"]))
+    assert words(editor.tooltip_at(*node["inputs"][first])) == words(inputs[first][1]["tooltip"])
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_a_help_page_opens(editor, nodes, node_id):
+    editor.create(node_id)
+    shown = set(words(editor.help_text(nodes[node_id]["display_name"])))
+    page = set(words((ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")))
+    assert len(page - shown) <= 0.05 * len(page), page - shown  # link targets and table rules are not shown
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_a_shipped_workflow_opens_runs_and_shows_its_picture(editor, file, tmp_path):
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    assert editor.load(workflow) == []
+    assert editor.num_nodes() == len(workflow["nodes"])
+    editor.run()
+    assert all(min(size) >= 8 for size in editor.wait_for_pictures())
+
+
+def test_a_missing_node_is_noticed(editor):
+    """What the test of the workflows relies on."""
+    node = {"id": 1, "type": "NoSuchNode", "pos": [0, 0], "size": [100, 50], "flags": {}, "order": 0, "mode": 0}
+    assert editor.load({"nodes": [node], "links": [], "groups": [], "version": 0.4}) == ["NoSuchNode"]
+
+
+def test_a_run_shows_its_picture(editor):
+    """What the test of the workflows relies on, without a model."""
+    link = [1, 1, 0, 2, 0, "IMAGE"]
+    place = {"size": [200, 100], "flags": {}, "mode": 0}
+    source = {"id": 1, "type": "EmptyImage", "pos": [0, 0], "order": 0, "widgets_values": [64, 48, 1, 255], **place}
+    source["outputs"] = [{"name": "IMAGE", "type": "IMAGE", "links": [1]}]
+    preview = {"id": 2, "type": "PreviewImage", "pos": [400, 0], "order": 1, **place}
+    preview["inputs"] = [{"name": "images", "type": "IMAGE", "link": 1}]
+    assert editor.load({"nodes": [source, preview], "links": [link], "groups": [], "version": 0.4}) == []
+    editor.run()
+    assert editor.wait_for_pictures() == [(64, 48)]

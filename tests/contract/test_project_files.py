@@ -1,0 +1,50 @@
+"""Files that say the same thing twice say the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def requirement_lines(file: Path) -> list[str]:
+    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+
+
+def pyproject() -> dict:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no TOML reader")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_pyproject_and_requirements_ask_for_the_same():
+    assert pyproject()["project"]["dependencies"] == requirement_lines(ROOT / "requirements.txt")
+
+
+def test_requirements_pin_nothing_that_comfyui_pins():
+    """Only lower bounds: an exact or upper bound could make pip downgrade what ComfyUI needs."""
+    for line in requirement_lines(ROOT / "requirements.txt"):
+        assert not re.search(r"==|<|~=", line.partition(";")[0]), line
+
+
+def test_every_tool_is_among_the_frozen_versions():
+    frozen = {line.partition("==")[0].lower() for line in requirement_lines(ROOT / "devtools" / "constraints.txt")}
+    assert set(requirement_lines(ROOT / "devtools" / "requirements.txt")) <= frozen
+
+
+def test_the_registry_gets_what_it_asks_for():
+    """By its specification: a short name without "ComfyUI", a version in three parts, a publisher, a repository."""
+    project, comfy = pyproject()["project"], pyproject()["tool"]["comfy"]
+    assert re.fullmatch(r"(?!.*comfyui)[a-z](?:[a-z0-9]|[-_.](?=[a-z0-9])){1,98}", project["name"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert project["license"] == {"file": "LICENSE"}
+    assert project["urls"]["Repository"].startswith("https://github.com/")
+    assert comfy["PublisherId"] and comfy["DisplayName"]
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
+
+
+def test_the_licence_is_the_whole_apache_2():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert all(f"   {number}. " in text for number in range(1, 10))
+    assert "END OF TERMS AND CONDITIONS" in text

@@ -1,0 +1,148 @@
+"""ComfyUI's graph editor in a real browser, for tests."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+INSTALLED_BROWSERS = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+)
+NODE_PLACE = (100, 100)
+
+
+def find_browser() -> str | None:
+    """The Chromium of the system; None where there is none."""
+    on_path = (shutil.which(name) for name in BROWSERS)
+    return next((path for path in [*on_path, *filter(os.path.exists, INSTALLED_BROWSERS)] if path), None)
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    path = find_browser()
+    if path is None:
+        pytest.skip("no Chromium, Chrome or Edge found: install one (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()
+
+
+class Editor:
+    """One page with the editor, ready to be worked with.
+
+    Attributes:
+        errors: what the page logged as an error or threw, with where it came from.
+    """
+
+    def __init__(self, page: Page, address: str, a_node: str, timeout: float = 120):
+        self.page = page
+        self.errors: list[str] = []
+        page.set_default_timeout(timeout * 1000)
+        page.on("console", self._note_console)
+        page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
+        page.goto(address)
+        is_ready = (
+            "id => window.LiteGraph?.registered_node_types?.[id] && window.app?.extensionManager?.spinner === false"
+        )
+        page.wait_for_function(is_ready, arg=a_node)
+
+    def _note_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} ({message.location.get('url')})")
+
+    def create(self, node_id: str) -> dict:
+        """Puts one node on an empty canvas, selected; returns its title, and the names of its inputs and outputs."""
+        return self.page.evaluate(
+            """([id, place]) => {
+                app.graph.clear()
+                const node = LiteGraph.createNode(id)
+                node.pos = place
+                app.graph.add(node)
+                app.canvas.ds.reset()
+                app.canvas.ds.offset = [200, 200]
+                app.canvas.selectNode(node)
+                app.canvas.setDirty(true, true)
+                const inputs = node.inputs.map((input, i) => [input.name, node.getInputPos(i)])
+                return {title: node.title, inputs: Object.fromEntries(inputs), outputs: node.outputs.map(o => o.name)}
+            }""",
+            [node_id, NODE_PLACE],
+        )
+
+    def tooltip_at(self, graph_x: float, graph_y: float) -> str:
+        """What the editor explains where the mouse rests, in graph coordinates."""
+        x, y = self.page.evaluate(
+            """point => {
+                const corner = app.canvas.canvas.getBoundingClientRect()
+                const [x, y] = app.canvas.ds.convertOffsetToCanvas(point)
+                return [x + corner.left, y + corner.top]
+            }""",
+            [graph_x, graph_y],
+        )
+        self.page.mouse.move(x - 40, y - 2)
+        self.page.locator(".node-tooltip").wait_for(state="hidden")
+        self.page.mouse.move(x, y)
+        tooltip = self.page.locator(".node-tooltip")
+        tooltip.wait_for(state="visible")
+        return tooltip.inner_text()
+
+    def title_tooltip(self) -> str:
+        return self.tooltip_at(NODE_PLACE[0] + 50, NODE_PLACE[1] - 10)
+
+    def help_text(self, title: str) -> str:
+        """The help page of the selected node, opened by its button."""
+        self.page.get_by_test_id("info-button").click()
+        heading = self.page.locator(".node-help-content h1", has_text=title)
+        heading.wait_for(state="visible")
+        return self.page.locator(".node-help-content").inner_text()
+
+    def load(self, workflow: dict) -> list[str]:
+        """Opens a workflow of the editor's format and returns the types that are not installed."""
+        return self.page.evaluate(
+            """async workflow => {
+                await app.loadGraphData(workflow)
+                const types = app.graph.nodes.map(node => node.type)
+                return types.filter(type => !(type in LiteGraph.registered_node_types))
+            }""",
+            workflow,
+        )
+
+    def num_nodes(self) -> int:
+        return self.page.evaluate("app.graph.nodes.length")
+
+    def run(self, timeout: float = 280) -> None:
+        """Presses Run and waits for the end of the run.
+
+        Raises:
+            AssertionError: the run failed, or the editor refused to queue it.
+        """
+        self.page.evaluate(
+            """() => {
+                window.ended = null
+                for (const event of ["execution_success", "execution_error", "execution_interrupted"])
+                    app.api.addEventListener(event, e => { window.ended = [event, e.detail] }, {once: true})
+            }"""
+        )
+        self.page.get_by_test_id("queue-button").first.click()
+        self.page.wait_for_function("window.ended || app.lastNodeErrors", timeout=timeout * 1000)
+        ended, refused = self.page.evaluate("[window.ended, app.lastNodeErrors]")
+        assert ended and ended[0] == "execution_success", ended or refused
+
+    def wait_for_pictures(self) -> list[tuple[int, int]]:
+        """Width and height of every picture that a node shows, once there is one."""
+        sizes = """() => {
+            const pictures = app.graph.nodes.flatMap(node => node.imgs ?? []).filter(image => image.naturalWidth > 0)
+            return pictures.length ? pictures.map(image => [image.naturalWidth, image.naturalHeight]) : null
+        }"""
+        return [tuple(size) for size in self.page.wait_for_function(sizes).json_value()]
+
+    def screenshot(self, path: Path) -> None:
+        self.page.screenshot(path=path)
