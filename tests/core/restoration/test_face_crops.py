@@ -1,0 +1,157 @@
+"""Choosing, cropping, masking and pasting back all faces of a batch."""
+
+import numpy as np
+import pytest
+import torch
+from fpga.fpga_core.errors import InvalidInputError, ShapeMismatchError
+from fpga.fpga_core.faces.face import Face, PictureFaces
+from fpga.fpga_core.geometry import Box
+from fpga.fpga_core.restoration.face_crops import (
+    CropSettings,
+    crop_faces,
+    faces_from_masks,
+    or_blank,
+    paste_crops,
+)
+from fpga.fpga_core.restoration.masks import MAX_AREA, face_hull, polygon_area
+from fpga.fpga_core.shapes import Extent
+
+SIZE = 64
+SETTINGS = CropSettings(size_px=SIZE, size_limit_px=40)
+
+
+def images(num: int = 2, channels: int = 3) -> torch.Tensor:
+    return torch.rand(num, 90, 120, channels, generator=torch.Generator().manual_seed(0))
+
+
+def found(*boxes_per_picture) -> tuple[PictureFaces, ...]:
+    return tuple(PictureFaces(Extent(120, 90), tuple(Face(Box(*box)) for box in boxes)) for boxes in boxes_per_picture)
+
+
+FACES = found([(10, 10, 30, 35), (40, 5, 100, 80), (100, 60, 118, 82)], [(50, 40, 70, 66)])
+
+
+def test_only_small_faces_of_every_picture_are_taken():
+    places, crops, masks = crop_faces(images(), FACES, SETTINGS)
+    assert [place.label for place in places] == ["picture 1, face 1", "picture 1, face 3", "picture 2, face 1"]
+    assert crops.shape == (3, SIZE, SIZE, 3) and masks.shape == (3, SIZE, SIZE)
+    everyone, _, _ = crop_faces(images(), FACES, CropSettings(size_px=SIZE, size_limit_px=0))
+    assert len(everyone) == 4
+
+
+def test_no_face_large_faces_and_faces_outside_give_no_crop():
+    large = found([(10, 10, 90, 85)], [(-50, -50, -10, -10)])
+    for faces in (found([], []), large):
+        places, crops, masks = crop_faces(images(), faces, SETTINGS)
+        assert places == () and crops.shape == (0, SIZE, SIZE, 3) and masks.shape == (0, SIZE, SIZE)
+        result, changed = paste_crops(images(), places, or_blank(crops), or_blank(masks), True)
+        assert torch.equal(result, images()) and not changed.any()
+    assert or_blank(crops).shape == (1, SIZE, SIZE, 3)
+
+
+def test_the_face_is_where_its_crop_says():
+    landmarks = np.array([[15.0, 20.0], [25.0, 20.0], [20.0, 24.0], [16.0, 29.0], [24.0, 29.0]])
+    faces = (PictureFaces(Extent(120, 90), (Face(Box(10, 10, 30, 35), landmarks=landmarks),)),)
+    (place,), _, (mask,) = crop_faces(images(1), faces, SETTINGS)
+    face = place.face_in_crop
+    np.testing.assert_allclose(face.landmarks, place.square.to_crop(landmarks))
+    assert face.box.center == pytest.approx(tuple(place.square.to_crop(np.array([[20.0, 22.5]]))[0]))
+    rows, columns = (mask > 0.5).nonzero().T
+    assert float(columns.float().mean()) + 0.5 == pytest.approx(face.box.center[0], abs=0.6)
+    assert float(rows.float().mean()) + 0.5 == pytest.approx(face.box.center[1], abs=0.6)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("match", [False, True])
+@pytest.mark.parametrize("upscale", [1, 2])
+def test_pasting_changes_only_the_faces(channels, match, upscale):
+    batch = images(channels=channels)
+    places, crops, masks = crop_faces(batch, FACES, SETTINGS)
+    restored = (1 - crops).repeat_interleave(upscale, 1).repeat_interleave(upscale, 2)
+    result, changed = paste_crops(batch, places, restored, masks, match)
+    assert changed.shape == (2, 90, 120)
+    assert torch.equal(result[changed == 0], batch[changed == 0])
+    assert torch.equal(result[..., 3:], batch[..., 3:])
+    for picture in range(2):
+        area = sum(polygon_area(face_hull(place.face)) for place in places if place.picture == picture)
+        assert 0.9 * area < int((changed[picture] > 0).sum()) <= MAX_AREA * area
+    assert float((result - batch)[changed > 0.9].abs().mean()) > (0.02 if match else 0.2)
+
+
+def test_a_parser_decides_what_the_face_is_within_the_limit_of_area():
+    def parser(crops):
+        assert crops.shape == (3, SIZE, SIZE, 3)
+        masks = torch.zeros(3, SIZE, SIZE)
+        masks[:, 25:35, 25:35] = 1
+        masks[2] = 1  # claims everything
+        return masks
+
+    places, crops, masks = crop_faces(images(), FACES, SETTINGS, parser=parser)
+    assert float(masks[0, 30, 30]) == 1 and float(masks[0, 5, 5]) == 0
+    _, changed = paste_crops(images(), places, crops, masks, False)
+    assert int((changed[1] > 0).sum()) <= MAX_AREA * polygon_area(face_hull(places[2].face))
+
+
+def test_given_masks_are_used_per_picture_or_per_face_and_without_limit():
+    masks = torch.zeros(2, 90, 120)
+    masks[0, 5:50, 5:50] = 1
+    masks[1, 45:50, 55:60] = 1
+    places, crops, soft = crop_faces(images(), FACES, SETTINGS, masks=masks)
+    assert [place.max_area_px for place in places] == [None] * 3
+    assert float(soft[0].mean()) > 0.8 and not soft[1].any() and 0 < float(soft[2].mean()) < 0.2
+    per_face = torch.zeros(3, 90, 120)
+    per_face[1] = 1
+    _, _, soft = crop_faces(images(), FACES, SETTINGS, masks=per_face)
+    assert [float(mask.mean()) for mask in soft] == [0.0, 1.0, 0.0]
+    _, _, shared = crop_faces(images(), FACES, SETTINGS, masks=torch.ones(1, 90, 120))
+    assert shared.all()
+
+
+def test_greys_of_a_given_mask_are_kept_where_nothing_is_to_be_grown():
+    settings = CropSettings(size_px=SIZE, size_limit_px=40, mask_grow=0, mask_feather=0)
+    _, _, soft = crop_faces(images(), FACES, settings, masks=torch.full((1, 90, 120), 0.3))
+    torch.testing.assert_close(soft, torch.full((3, SIZE, SIZE), 0.3))
+
+
+def test_masks_alone_say_where_faces_are():
+    masks = torch.zeros(3, 90, 120)
+    masks[0, 10:30, 20:50] = 1
+    masks[2, 40:45, 60:61] = 1
+    (picture,) = faces_from_masks(masks, images(1))
+    assert [face.box for face in picture.faces] == [Box(20, 10, 50, 30), Box(60, 40, 61, 45)]
+    one_each = faces_from_masks(masks, images(3))
+    assert [len(entry.faces) for entry in one_each] == [1, 0, 1]
+    with pytest.raises(ShapeMismatchError, match="3 masks cannot be shared among 2 pictures"):
+        faces_from_masks(masks, images(2))
+    with pytest.raises(ShapeMismatchError, match="masks of the pictures' height and width"):
+        faces_from_masks(masks[:, :50], images(3))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: crop_faces(torch.rand(90, 120, 3), FACES, SETTINGS), InvalidInputError, "connect an IMAGE"),
+        (lambda: crop_faces(images(3), FACES, SETTINGS), ShapeMismatchError, "faces of 2 pictures are connected to 3"),
+        (lambda: crop_faces(images()[:, :80], FACES, SETTINGS), ShapeMismatchError, "at 120x90, the picture is 120x80"),
+        (
+            lambda: crop_faces(images(), FACES, SETTINGS, torch.ones(5, 90, 120)),
+            ShapeMismatchError,
+            "5 masks are connected",
+        ),
+        (lambda: crop_faces(images(), FACES, SETTINGS, torch.ones(2, 9, 9)), ShapeMismatchError, "height and width"),
+        (lambda: CropSettings(size_px=100), InvalidInputError, "multiple of 8"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_crops_must_come_back_complete_and_square():
+    places, crops, masks = crop_faces(images(), FACES, SETTINGS)
+    with pytest.raises(ShapeMismatchError, match="3 faces were cropped, but 2 crops and 3 masks"):
+        paste_crops(images(), places, crops[:2], masks, False)
+    with pytest.raises(ShapeMismatchError, match="both must stay square"):
+        paste_crops(images(), places, crops[:, :50], masks, False)
+    with pytest.raises(ShapeMismatchError, match="from more pictures than the 1"):
+        paste_crops(images(1), places, crops, masks, False)
