@@ -27,7 +27,7 @@ from .onnx_runtimes import (
     pip_command,
     wanted_providers,
 )
-from .pack_download import damaged_files, file_sha256
+from .pack_download import Progress, damaged_files, download_pack, file_sha256
 
 if TYPE_CHECKING:
     from insightface.app import FaceAnalysis
@@ -37,7 +37,8 @@ MAX_ASPECT = 64
 """Detectors shrink a picture to 128 pixels on its longer side: beyond these, nothing is left of it to look at."""
 
 INSIGHTFACE = '"insightface>=2.0"'
-TASKS = ("detection", "recognition", "landmark_3d_68", "landmark_2d_106")
+DENSE_LANDMARKS = ("landmark_3d_68", "landmark_2d_106")
+TASKS = ("detection", "recognition", *DENSE_LANDMARKS)
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,22 @@ class InsightFacePack:
             {task: model.session.get_providers()[0] for task, model in self._analysis.models.items()}
         )
 
+    @property
+    def info(self) -> str:
+        """What was loaded, one fact a line, for people to read."""
+        models = self._analysis.models
+        lines = [self.description]
+        if self._recogniser is None:
+            lines.append("no recogniser: faces are found, but nobody is recognised")
+        else:
+            file = Path(models["recognition"].model_file).name
+            lines.append(f"recogniser: {file}, SHA-256 {self._recogniser[:12]}...")
+        dense = next((task for task in DENSE_LANDMARKS if task in models), None)
+        lines.append(f"landmarks: {dense.rpartition('_')[2] if dense else 5}")
+        pack = known_pack(self._name)
+        lines.append(f"licence: {pack.licence if pack else 'ask whoever published the pack'}")
+        return "\n".join([*lines, *self.notes])
+
     def find_faces(self, pictures: Sequence[np.ndarray]) -> list[tuple[Face, ...]]:
         with self._lock:
             return [self._find(picture) for picture in pictures]
@@ -84,7 +101,7 @@ class InsightFacePack:
 
     def _face(self, found: Mapping[str, Any]) -> Face:
         keypoints = found.get("kps")
-        dense = found.get("landmark_3d_68", found.get("landmark_2d_106"))
+        dense = next((found[task] for task in DENSE_LANDMARKS if task in found), None)
         embedding = found.get("embedding")
         return Face(
             box=Box(*(float(edge) for edge in found["bbox"])),
@@ -134,6 +151,21 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
     )
 
 
+def complete_pack(folder: Path, progress: Progress) -> None:
+    """Downloads what a folder lacks of the known pack of its name; does nothing for a folder of the user's own.
+
+    Args:
+        folder: `.../insightface/models/<pack>`; need not exist.
+        progress: told of each part that arrives.
+    Raises:
+        DownloadError: a file cannot be had, or is not the published one.
+    """
+    pack = known_pack(folder.name)
+    if pack is not None:
+        nested = _nested_folders(folder)
+        download_pack(pack, nested[0] if len(nested) == 1 else folder, progress)
+
+
 def locate_onnx_files(folder: Path) -> Path:
     """The folder that really holds a pack's ONNX files: the given one, or the only one inside it.
 
@@ -145,9 +177,8 @@ def locate_onnx_files(folder: Path) -> Path:
     """
     if any(folder.glob("*.onnx")):
         return folder
-    nested = sorted({file.parent for file in folder.rglob("*.onnx")})
+    nested = _nested_folders(folder)
     if len(nested) == 1:
-        logger.info("using the ONNX files in '%s', one folder further in than usual", nested[0])
         return nested[0]
     archives = [*folder.rglob("*.zip"), *folder.parent.glob(f"{folder.name}.zip")]
     if archives and not nested:
@@ -155,6 +186,11 @@ def locate_onnx_files(folder: Path) -> Path:
             f"'{archives[0]}' is still packed; unpack it, so that its .onnx files lie in '{folder}', and run again"
         )
     raise MissingModelError(_missing_message(folder, folder, "no ONNX file of a pack"))
+
+
+def _nested_folders(folder: Path) -> list[Path]:
+    """Folders inside one without ONNX files of its own that hold some."""
+    return [] if any(folder.glob("*.onnx")) else sorted({file.parent for file in folder.rglob("*.onnx")})
 
 
 def _missing_message(folder: Path, searched: Path, what: str) -> str:

@@ -18,7 +18,6 @@ from ..faces.detection import as_pictures
 from ..faces.face import Face, FaceAnalyzer
 from ..faces.ordering import FaceOrder, select_faces
 from .identity import Combine, Identity
-from .recognisers import recogniser_name
 
 CROP_PX = 224
 MIN_FACE_PX = 32
@@ -73,11 +72,7 @@ class Encoding:
 
     def report(self) -> str:
         """One line per fact, for people to read."""
-        identity = self.identity
-        used = f"{identity.num_photos} photo{'s' if identity.num_photos > 1 else ''}"
-        lines = [f"{identity.name}: {used}" + (f", combined by {identity.combine}" if identity.num_photos > 1 else "")]
-        lines += [f"embeddings: {recogniser_name(recogniser)}" for recogniser in identity.embeddings]
-        lines += [f"CLIP-Vision: {key}" for key in identity.clip_hidden]
+        lines = [self.identity.description]
         for number, likeness in enumerate(self.likeness, start=1):
             note = ""
             if number in self.outliers:
@@ -95,7 +90,7 @@ def split_photos(images: Sequence[Tensor]) -> list[Tensor]:
     Returns:
         (1, height, width, 3) each, in order.
     Raises:
-        InvalidInputError: there is none, or one has another layout, no pixels, or values that are not finite.
+        InvalidInputError: there is none, or one has another layout, too few pixels, or values that are not finite.
     """
     photos = [photo[None] for batch in images for photo in batch]
     if not photos:
@@ -104,6 +99,11 @@ def split_photos(images: Sequence[Tensor]) -> list[Tensor]:
         if photo.ndim != 4 or photo.shape[-1] not in (1, 3, 4) or photo.numel() == 0:
             raise InvalidInputError(
                 f"photo {number} is {tuple(photo.shape[1:])}, not (height, width, 1, 3 or 4 channels); connect an IMAGE"
+            )
+        if min(photo.shape[1:3]) < MIN_FACE_PX:
+            raise InvalidInputError(
+                f"photo {number} is {photo.shape[2]}x{photo.shape[1]} pixels, too small to show a face (at least "
+                f"{MIN_FACE_PX} each way); use a larger one"
             )
         if not torch.isfinite(photo).all():
             raise InvalidInputError(
@@ -170,6 +170,13 @@ def photo_likeness(embeddings: Tensor) -> tuple[tuple[float, ...], tuple[int, ..
     return likeness, tuple(position for position, cosine in enumerate(likeness) if cosine < limit)
 
 
+def encoder_problem(has_face_analysis: bool, has_clip_vision: bool) -> str | None:
+    """What to tell the user where there is nothing to encode with."""
+    if has_face_analysis or has_clip_vision:
+        return None
+    return "connect a face analysis, a CLIP-Vision model, or both: there is nothing to encode with"
+
+
 def encode_photos(
     images: Sequence[Tensor],
     face_analysis: FaceAnalyzer | None,
@@ -179,6 +186,7 @@ def encode_photos(
     combine: Combine = Combine.MEAN,
     drop_outliers: bool = False,
     name: str = "",
+    extend: Identity | None = None,
 ) -> Encoding:
     """Encodes the photos of one person.
 
@@ -194,48 +202,51 @@ def encode_photos(
         combine: how the photos become one.
         drop_outliers: whether photos that look like someone else are left out.
         name: the person's name.
+        extend: the same photos as other encoders saw them; the new identity holds both, under this one's name and rule.
     Returns:
         The identity and what became of each photo.
     Raises:
-        InvalidInputError: no encoder is given, or a photo is unusable.
+        InvalidInputError: no encoder is given, a photo is unusable, or `extend` comes from other photos.
         FaceNotFoundError: a photo has no usable face.
     """
     name = name.strip() or "unnamed"
+    if problem := encoder_problem(face_analysis is not None, clip_vision is not None):
+        raise InvalidInputError(problem)
     photos = split_photos(images)
-    if face_analysis is None and clip_vision is None:
+    views, embeddings = _recognise(photos, face_analysis, choice, number) if face_analysis else (photos, {})
+    if clip_vision is None and not embeddings:
         raise InvalidInputError(
-            "connect a face analysis, a CLIP-Vision model, or both: there is nothing to encode with"
+            f"the face analysis '{face_analysis.description}' finds faces, but recognises nobody; use a pack with a "
+            "recogniser, as buffalo_l, or connect a CLIP-Vision model"
         )
-    embeddings: dict[str, Tensor] = {}
-    likeness: tuple[float, ...] = ()
-    outliers: tuple[int, ...] = ()
-    views = photos
-    if face_analysis is not None:
-        pictures = [as_pictures(photo)[0] for photo in photos]
-        faces = choose_faces(face_analysis.find_faces(pictures), choice, number)
-        views = [_view(picture, face) for picture, face in zip(pictures, faces, strict=True)]
-        recogniser = face_analysis.recogniser
-        if recogniser is not None:
-            embeddings[recogniser] = torch.from_numpy(np.stack([face.embeddings[recogniser] for face in faces])).float()
-            likeness, outliers = photo_likeness(embeddings[recogniser])
+    likeness, outliers = photo_likeness(next(iter(embeddings.values()))) if embeddings else ((), ())
     dropped = outliers if drop_outliers else ()
     kept = [position for position in range(len(photos)) if position not in dropped]
-    identity = Identity(
-        name=name,
-        embeddings={recogniser: rows[kept] for recogniser, rows in embeddings.items()},
-        clip_hidden={clip_vision.key: torch.cat([clip_vision.hidden_states(views[i]) for i in kept])}
-        if clip_vision
-        else {},
-        clip_null={clip_vision.key: clip_vision.null_hidden_states()} if clip_vision else {},
-        combine=combine.value,
-    )
+    hidden, null = {}, {}
+    if clip_vision is not None:
+        hidden[clip_vision.key] = torch.cat([clip_vision.hidden_states(views[position]) for position in kept])
+        null[clip_vision.key] = clip_vision.null_hidden_states()
+    identity = Identity(name, {key: rows[kept] for key, rows in embeddings.items()}, hidden, null, combine.value)
     return Encoding(
-        identity=identity,
+        identity=identity if extend is None else extend.extended_by(identity),
         crops=torch.cat([_square(view) for view in views]),
         likeness=likeness,
         outliers=tuple(position + 1 for position in outliers),
         dropped=tuple(position + 1 for position in dropped),
     )
+
+
+def _recognise(
+    photos: Sequence[Tensor], face_analysis: FaceAnalyzer, choice: FaceChoice, number: int
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Each photo's aligned face, and recogniser -> embeddings (photos, 512)."""
+    pictures = [as_pictures(photo)[0] for photo in photos]
+    faces = choose_faces(face_analysis.find_faces(pictures), choice, number)
+    views = [_view(picture, face) for picture, face in zip(pictures, faces, strict=True)]
+    recogniser = face_analysis.recogniser
+    if recogniser is None:
+        return views, {}
+    return views, {recogniser: torch.from_numpy(np.stack([face.embeddings[recogniser] for face in faces])).float()}
 
 
 def _view(picture: np.ndarray, face: Face) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError, ShapeMismatchError
-from .recognisers import recogniser_names
+from .recognisers import recogniser_name, recogniser_names
 
 EMBEDDING_DIM = 512
 
@@ -66,6 +66,13 @@ class Identity:
     @property
     def num_photos(self) -> int:
         return next(iter((*self.embeddings.values(), *self.clip_hidden.values()))).shape[0]
+
+    @property
+    def description(self) -> str:
+        """Who it is, and which encoders have seen the photos: one fact a line, for people to read."""
+        photos = f"{self.num_photos} photos, combined by {self.combine}" if self.num_photos > 1 else "1 photo"
+        embeddings = [f"embeddings: {recogniser_name(recogniser)}" for recogniser in self.embeddings]
+        return "\n".join([f"{self.name}: {photos}", *embeddings, *(f"CLIP-Vision: {key}" for key in self.clip_hidden)])
 
     def photo_embeddings(self, recognisers: Collection[str], needed_by: str) -> Tensor:
         """Every photo's embedding, of the one of `recognisers` that this identity was encoded with.
@@ -174,12 +181,12 @@ def check_identity(identity: Identity) -> None:
     for recogniser, photos in identity.embeddings.items():
         if photos.ndim != 2 or photos.shape[1] != EMBEDDING_DIM or photos.shape[0] < 1:
             raise ShapeMismatchError(
-                f"the embeddings of '{name}' by {recogniser_names([recogniser])} are {tuple(photos.shape)}, not "
+                f"the embeddings of '{name}' by {recogniser_name(recogniser)} are {tuple(photos.shape)}, not "
                 f"(photos, {EMBEDDING_DIM}); encode the photos again"
             )
         if not torch.isfinite(photos).all() or (photos.norm(dim=-1) == 0).any():
             raise InvalidInputError(
-                f"an embedding of '{name}' by {recogniser_names([recogniser])} is zero or not finite; encode the "
+                f"an embedding of '{name}' by {recogniser_name(recogniser)} is zero or not finite; encode the "
                 "photos again"
             )
     if identity.clip_hidden.keys() != identity.clip_null.keys():
