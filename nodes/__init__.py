@@ -2,9 +2,10 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import cast, faces, identity_adapter, repcontrolnet
+from . import cast, faces, identity, identity_adapter, repcontrolnet
 
 NODES: list[type[io.ComfyNode]] = [
+    *identity.NODES,
     *identity_adapter.NODES,
     *cast.NODES,
     *repcontrolnet.NODES,
