@@ -58,14 +58,17 @@ def random_(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 bound = (3 / parameter[0].numel()) ** 0.5
                 parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
             else:
-                parameter.fill_(1.0 if parameter.mean() == 1 else 0.01)
+                parameter.fill_(1.0 if parameter.float().mean() == 1 else 0.01)
     return module
 
 
-def random_model(config: dict = SD15_UNET, dtype: torch.dtype = torch.bfloat16) -> comfy.model_patcher.ModelPatcher:
-    """A ModelPatcher around an SD1.5 UNet with random weights, on the device that ComfyUI computes on."""
+def random_model(
+    config: dict = SD15_UNET, dtype: torch.dtype = torch.bfloat16, computed: torch.dtype | None = None
+) -> comfy.model_patcher.ModelPatcher:
+    """A ModelPatcher around an SD1.5 UNet with random weights, stored as `dtype` and computed in `computed` if given."""
     supported = comfy.supported_models.SD15(dict(config))
     supported.unet_config["dtype"] = dtype
+    supported.manual_cast_dtype = computed
     device = comfy.model_management.get_torch_device()
     model = comfy.model_base.BaseModel(supported, comfy.model_base.ModelType.EPS, device=torch.device("cpu"))
     random_(model.diffusion_model)

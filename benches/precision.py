@@ -1,0 +1,66 @@
+"""What storing the weights in half precision or fp8 costs a RepControlNet: folded and live against exact arithmetic.
+
+The reference is the fp32 model with weights folded by hand. "rounding alone" is the plain model in that dtype against the
+plain fp32 model: what the dtype costs without any RepControlNet. The UNet has SD1.5's blocks with 32 channels.
+"""
+
+import comfy.sample
+import torch
+from _models import SD15_UNET, random_model
+from _report import arguments, report
+from fpga.fpga_core.patching.fold import fold_branch
+from fpga.fpga_core.patching.live import attach_branch
+from fpga.fpga_core.patching.schedule import StepRange
+from random_branches import random_branch
+
+SMALL_UNET = {**SD15_UNET, "model_channels": 32, "num_heads": 2}
+STORED = {
+    "float32": (torch.float32, None),
+    "float16": (torch.float16, None),
+    "bfloat16": (torch.bfloat16, None),
+    "float8_e4m3fn, computed in bfloat16": (torch.float8_e4m3fn, torch.bfloat16),
+}
+
+
+def sample(model) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(1, 4, 16, 16, generator=generator)
+    positive, negative = ([[torch.randn(1, 77, 768, generator=generator), {}]] for _ in range(2))
+    latent = torch.zeros_like(noise)
+    return comfy.sample.sample(
+        model, noise, 10, 5.0, "ddim", "ddim_uniform", positive, negative, latent, disable_pbar=True, seed=0
+    ).float()
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> str:
+    return f"{float((found - expected).norm() / expected.norm()):.1e}"
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    exact = random_model(SMALL_UNET, torch.float32)
+    branch = random_branch(exact.model.diffusion_model, scale=0.1)
+    plain = sample(exact)
+    by_hand = random_model(SMALL_UNET, torch.float32)
+    with torch.no_grad():
+        for name, parameter in by_hand.model.diffusion_model.named_parameters():
+            if name in branch.weights:
+                parameter += branch.weights[name]
+    controlled = sample(by_hand)
+    rows = []
+    for label, (stored, computed) in STORED.items():
+        model = random_model(SMALL_UNET, stored, computed)
+        rows.append(
+            {
+                "weights stored as": label,
+                "rounding alone": relative_error(sample(model), plain),
+                "folded": relative_error(sample(fold_branch(model, branch)), controlled),
+                "live": relative_error(sample(attach_branch(model, branch, 1.0, 1.0, StepRange())), controlled),
+                "what the control changes": relative_error(controlled, plain),
+            }
+        )
+    report("Relative error of the sampled latent, 10 DDIM steps", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

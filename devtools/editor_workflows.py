@@ -1,0 +1,92 @@
+"""`dev.py workflows`: writes each workflow of workflows/api/ in the editor's format too, by the editor itself.
+
+The API format is the source: what is queued over the API and what an artist opens are then the same graph. Nodes are laid
+out in columns by their distance from the loaders. A node's `_meta` holds its title and, optionally, a `note` that stands
+beside it in the editor.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from .launch import ROOT
+from .server import ComfyServer
+from .stand_ins import PACKS, place_stand_ins
+
+WORKFLOWS = ROOT / "workflows"
+BROWSER_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic")
+COLUMN_GAP, ROW_GAP = 80, 60
+
+LAY_OUT = """([prompt, gap]) => {
+  const nodes = new Map(app.graph._nodes.map((node) => [String(node.id), node]));
+  const depth = new Map();
+  const depthOf = (id) => {
+    if (depth.has(id)) return depth.get(id);
+    depth.set(id, 0);
+    const sources = Object.values(prompt[id].inputs).filter(Array.isArray).map(([source]) => depthOf(source) + 1);
+    depth.set(id, Math.max(0, ...sources));
+    return depth.get(id);
+  };
+  const columns = [];
+  for (const id of Object.keys(prompt)) (columns[depthOf(id)] ??= []).push(nodes.get(id));
+  let x = 0;
+  for (const column of columns) {
+    let y = 0, width = 0;
+    for (const node of column) {
+      const size = node.computeSize();
+      node.size = [Math.max(300, size[0]), Math.max(node.size[1], size[1])];
+      node.pos = [x, y];
+      y += node.size[1] + gap[1];
+      width = Math.max(width, node.size[0]);
+    }
+    x += width + gap[0];
+  }
+  let y = 0;
+  for (const [id, { _meta }] of Object.entries(prompt)) {
+    nodes.get(id).title = _meta?.title ?? nodes.get(id).title;
+    if (!_meta?.note) continue;
+    const note = LiteGraph.createNode("MarkdownNote");
+    note.title = "Note: " + nodes.get(id).title;
+    note.widgets[0].value = _meta.note;
+    note.size = [420, 220];
+    note.pos = [-500, y];
+    app.graph.add(note);
+    y += note.size[1] + gap[1];
+  }
+  return app.graph.serialize();
+}"""
+
+
+def open_editor(page: Page, address: str) -> None:
+    """Opens the graph editor and waits until it knows the server's nodes."""
+    page.goto(address)
+    page.wait_for_function("() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100")
+
+
+def as_editor_workflow(page: Page, name: str, prompt: dict) -> dict:
+    """The editor's own form of an API workflow, laid out."""
+    page.evaluate("async ([prompt, name]) => { await app.loadApiJson(prompt, name) }", [prompt, name])
+    return page.evaluate(LAY_OUT, [prompt, [COLUMN_GAP, ROW_GAP]])
+
+
+def write_editor_workflows() -> None:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        base = Path(folder)
+        place_stand_ins(base)
+        with ComfyServer(base, packs=PACKS) as server:
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(BROWSER_ARGUMENTS))
+            page = browser.new_page(viewport={"width": 1920, "height": 1080})
+            open_editor(page, server.address)
+            for path in sorted((WORKFLOWS / "api").glob("*.json")):
+                workflow = as_editor_workflow(page, path.stem, json.loads(path.read_text(encoding="utf-8")))
+                text = json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
+                (WORKFLOWS / path.name).write_text(text, encoding="utf-8")
+            browser.close()
+
+
+if __name__ == "__main__":
+    write_editor_workflows()

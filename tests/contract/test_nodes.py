@@ -1,0 +1,70 @@
+"""What every node owes its user: a help page, tooltips, search words, translations that match its sockets."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LANGUAGES = ("en", "zh")
+
+
+def schemas() -> list:
+    from fpga.nodes import NODES
+
+    return [node.define_schema() for node in NODES]
+
+
+SCHEMAS = schemas()
+
+
+@pytest.fixture(params=SCHEMAS, ids=lambda schema: schema.node_id)
+def schema(request):
+    return request.param
+
+
+def test_ids_and_names_follow_the_pack_s_rules(schema):
+    assert re.fullmatch(r"FPGA_([A-Z][A-Za-z]+)+", schema.node_id)
+    assert schema.display_name.isascii() and schema.display_name[0].isupper()
+    assert schema.category.startswith("FPGA Portrait/")
+    assert len(schema.description) > 40
+    assert len(schema.search_aliases) >= 3
+
+
+def test_every_socket_and_widget_has_a_tooltip(schema):
+    for put in (*schema.inputs, *schema.outputs):
+        assert put.tooltip and put.tooltip.endswith("."), f"{schema.node_id}: {put.id or put.display_name}"
+
+
+def test_help_page_names_every_input_and_output(schema):
+    page = (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {schema.display_name}\n")
+    for put in schema.inputs:
+        assert put.id in page, f"the help page says nothing of the input {put.id}"
+    for put in schema.outputs:
+        assert put.display_name in page, f"the help page says nothing of the output {put.display_name}"
+    assert "## Errors" in page
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_cover_the_node_exactly(schema, language):
+    entry = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))[schema.node_id]
+    assert entry["display_name"] and entry["description"]
+    assert entry["inputs"].keys() == {put.id for put in schema.inputs}
+    assert entry["outputs"].keys() == {str(index) for index in range(len(schema.outputs))}
+    for put in (*entry["inputs"].values(), *entry["outputs"].values()):
+        assert put["name"] and put["tooltip"]
+    if language == "en":
+        assert entry["display_name"] == schema.display_name and entry["description"] == schema.description
+        assert {put.id: put.tooltip for put in schema.inputs} == {k: v["tooltip"] for k, v in entry["inputs"].items()}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_name_no_node_that_is_gone(language):
+    entries = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert entries.keys() == {schema.node_id for schema in SCHEMAS}
+
+
+def test_help_pages_name_no_node_that_is_gone():
+    assert {page.stem for page in (ROOT / "web" / "docs").glob("*.md")} == {schema.node_id for schema in SCHEMAS}
