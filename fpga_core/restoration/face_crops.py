@@ -13,7 +13,7 @@ from ..faces.face import Face, PictureFaces
 from ..geometry import Box
 from ..shapes import Extent
 from .crops import CropSquare, face_square, take_crop
-from .masks import MAX_AREA, bounded_mask, draw_hull, face_hull, polygon_area, soften_mask
+from .masks import MAX_AREA, bounded_mask, draw_hull, face_hull, growth_within, polygon_area, soften_mask
 from .paste import RestoredFace, match_colors, paste_faces
 
 FaceParser = Callable[[Tensor], Tensor]
@@ -140,7 +140,7 @@ def crop_faces(
         settings: which faces, how large.
         masks: (num_masks, height, width), one for all pictures, one per picture, or one per chosen face. Without them
             the face is parsed, or else its outline is used.
-        parser: finds the face in a crop.
+        parser: finds the face in a crop; where it sees none, the outline is used.
     Returns:
         The crops' places, the crops (num_faces, size, size, 3) and their masks (num_faces, size, size), on the CPU.
     Raises:
@@ -167,10 +167,10 @@ def crop_faces(
     if masks is not None:
         check_masks(masks, images)
         solid = _given_masks(masks, places, images.shape[0])
-    elif parser is not None:
-        solid = parser(crops)
     else:
         solid = [draw_hull(place.square.to_crop(face_hull(place.face)), size) for place in places]
+    if masks is None and parser is not None:
+        solid = [_own_face(*entry) for entry in zip(parser(crops), solid, places, strict=True)]
     return tuple(places), crops, torch.stack([_soft(m, p, settings) for m, p in zip(solid, places, strict=True)])
 
 
@@ -247,6 +247,13 @@ def _given_masks(masks: Tensor, places: Sequence[FaceCrop], num_pictures: int) -
         take_crop(masks[index].cpu()[..., None], place.square, mode="bilinear")[..., 0]
         for index, place in zip(own[len(masks)], places, strict=True)
     ]
+
+
+def _own_face(parsed: Tensor, hull: Tensor, place: FaceCrop) -> Tensor:
+    """What was parsed of this face, without a neighbour's; the hull where nothing was."""
+    limit = place.max_area_px * place.square.scale**2
+    own = parsed * soften_mask(hull, growth_within(hull, limit), 0)
+    return own if own.any() else hull
 
 
 def _soft(mask: Tensor, place: FaceCrop, settings: CropSettings) -> Tensor:

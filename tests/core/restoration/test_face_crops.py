@@ -83,11 +83,15 @@ def test_a_parser_decides_what_the_face_is_within_the_limit_of_area():
         assert crops.shape == (3, SIZE, SIZE, 3)
         masks = torch.zeros(3, SIZE, SIZE)
         masks[:, 25:35, 25:35] = 1
+        masks[1] = 0
+        masks[1, 3, 3] = 1  # sees only a neighbour's face
         masks[2] = 1  # claims everything
         return masks
 
     places, crops, masks = crop_faces(images(), FACES, SETTINGS, parser=parser)
-    assert float(masks[0, 30, 30]) == 1 and float(masks[0, 5, 5]) == 0
+    _, _, hulls = crop_faces(images(), FACES, SETTINGS)
+    assert float(masks[0, 30, 30]) == 1 and float(masks[0].sum()) < 0.5 * float(hulls[0].sum())
+    assert torch.equal(masks[1], hulls[1])
     _, changed = paste_crops(images(), places, crops, masks, False)
     assert int((changed[1] > 0).sum()) <= MAX_AREA * polygon_area(face_hull(places[2].face))
 
