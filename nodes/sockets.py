@@ -22,3 +22,6 @@ CastSocket = io.Custom("FPGA_CAST")
 
 PoseKeypointSocket = io.Custom("POSE_KEYPOINT")
 FaceLandmarksSocket = io.Custom("FACE_LANDMARKS")
+
+AttentionRecordSocket = io.Custom("FPGA_ATTENTION_RECORD")
+"""An `fpga_core.patching.attention_record.AttentionRecord`."""

@@ -9,7 +9,7 @@ WEAKEST = 0.05
 
 
 class LayerEmphasis(str, Enum):
-    """How an identity's strength varies over the layers, in the order in which they run; the strongest layer keeps 1."""
+    """How an identity's strength varies over the layers, in the order in which they run; the strongest keeps 1."""
 
     UNIFORM = "uniform"
     EARLY = "early"

@@ -11,7 +11,7 @@ from ..errors import ShapeMismatchError
 from ..shapes import Extent
 
 GATHER_BELOW = 0.5
-"""Queries are picked out where fewer than this fraction of them lies in a region; picking and putting back costs time."""
+"""Queries are picked out where fewer than this fraction of them lies in a region: picking them costs time too."""
 
 MAX_SCORES = 2**26
 """Attention scores held at once; longer lists of queries are worked off in parts, so that memory stays bounded."""
@@ -109,6 +109,30 @@ def add_identities(
         return text_output
     term = identity_attention(q.index_select(1, weights.rows), keys, values, weights.weights, num_heads)
     return text_output.index_add(1, weights.rows, term)
+
+
+def identity_activity(
+    text_output: Tensor, q: Tensor, keys: Tensor, values: Tensor, weights: QueryWeights, num_heads: int
+) -> Tensor:
+    """How much each identity adds to each query, as a fraction of what the text adds: `|w_i softmax(..) v_i| / |o|`.
+
+    Args:
+        text_output, q, keys, values, weights, num_heads: as in `add_identities`.
+    Returns:
+        (batch, identities, num_queries) float32; exactly 0 outside an identity's region.
+    """
+    rows = torch.arange(q.shape[1], device=q.device) if weights.rows is None else weights.rows
+    queries = q.index_select(1, rows)
+    terms = torch.stack(
+        [
+            identity_attention(queries, keys[:, [i]], values[:, [i]], weights.weights[:, [i]], num_heads)
+            for i in range(keys.shape[1])
+        ],
+        dim=1,
+    )
+    activity = torch.zeros(*keys.shape[:2], q.shape[1], device=q.device)
+    activity[..., rows] = terms.float().norm(dim=-1) / text_output.index_select(1, rows).float().norm(dim=-1)[:, None]
+    return activity
 
 
 def _check_shapes(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> None:

@@ -13,8 +13,10 @@ from ..errors import ShapeMismatchError
 from ..identity.adapters import KeyValue
 from ..identity.attention_slots import BlockSlot
 from ..identity.layer_emphasis import LayerEmphasis
-from ..identity.masked_attention import QueryWeights, add_identities
+from ..identity.masked_attention import QueryWeights, add_identities, identity_activity
 from ..shapes import Extent
+from .attention_record import RECORDS_OPTION
+from .cast_conditioning import CastTokens
 from .slots import AttentionCall
 
 
@@ -51,17 +53,31 @@ class CastRun:
 
     Attributes:
         projections: the adapter's own, or None: those of the layers themselves.
-        tokens: the table of every identity's tokens in this run, (rows, num_tokens, token_dim).
+        parts: what the run's conditionings carry; their tokens, one after the other, are the run's table.
         emphasis: how strength varies over the layers.
         is_constant: whether the layers' own projections stay the same throughout the run.
     """
 
     projections: Mapping[BlockSlot, KeyValue] | None
-    tokens: Tensor
+    parts: tuple[CastTokens, ...]
     emphasis: LayerEmphasis
     is_constant: bool
     _projected: dict[tuple[BlockSlot, torch.device, torch.dtype], KeyValue] = field(default_factory=dict)
     _people: list[People] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> Tensor:
+        """(rows, num_tokens, token_dim)."""
+        return torch.cat([part.tokens for part in self.parts])
+
+    def person(self, row: int) -> tuple[int, str]:
+        """Number and name of the person whose tokens stand in a row of the table."""
+        named = (
+            (number, member.identity.name)
+            for part in self.parts
+            for number, member in zip(part.numbers, part.cast.members, strict=True)
+        )
+        return list(named)[row]
 
     def people(self, rows: Tensor, weights: Tensor, x: Tensor) -> People:
         """The identities of a call; equal calls share one object, and with it the weights drawn on each grid.
@@ -76,8 +92,8 @@ class CastRun:
         """
         if (weights.shape[0], *weights.shape[2:]) != (x.shape[0], *x.shape[2:]):
             raise ShapeMismatchError(
-                f"the cast's regions are {tuple(weights.shape)} where the latent is {tuple(x.shape)}; a pack that samples in "
-                "tiles is probably active: use its conditioning per tile, or Apply Cast without it"
+                f"the cast's regions are {tuple(weights.shape)} where the latent is {tuple(x.shape)}; a pack that "
+                "samples in tiles is probably active: bypass it, or leave Apply Cast out of this pass"
             )
         rows, weights = rows.cpu(), weights.cpu()  # where the host keeps them, except with several GPUs
         for people in self._people:
@@ -87,7 +103,7 @@ class CastRun:
         return self._people[-1]
 
     def key_value(self, slot: BlockSlot, layers: Mapping[BlockSlot, nn.Module], q: Tensor) -> KeyValue:
-        """Keys and values of every row of the table in one layer, (rows, num_tokens, inner_dim), dtype and device of q."""
+        """Keys and values of the whole table in one layer, (rows, num_tokens, inner_dim), dtype and device of q."""
         key = (slot, q.device, q.dtype)
         if (projected := self._projected.get(key)) is None:
             projected = self._project(slot, layers[slot], q)
@@ -122,10 +138,14 @@ class IdentityAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
         text_output = self.previous(q, k, v, extra_options, **kwargs)
-        weights = self.people.on_grid(layer_grid(extra_options, q), q)
-        keys, values = self.run.key_value(self.slot, self.layers, q)
-        rows = self.people.rows_on(q.device)
-        return add_identities(text_output, q, keys[rows], values[rows], weights, extra_options["n_heads"])
+        grid, rows = layer_grid(extra_options, q), self.people.rows_on(q.device)
+        keys, values = (table[rows] for table in self.run.key_value(self.slot, self.layers, q))
+        inputs = (text_output, q, keys, values, self.people.on_grid(grid, q), extra_options["n_heads"])
+        for record in extra_options.get(RECORDS_OPTION, ()):
+            if record.wants(list(self.layers).index(self.slot), extra_options):
+                people = [[self.run.person(row) for row in rows] for rows in self.people.rows.tolist()]
+                record.keep(identity_activity(*inputs), people, grid, extra_options)
+        return add_identities(*inputs)
 
 
 def layer_grid(extra_options: Mapping[str, Any], q: Tensor) -> Extent:
@@ -138,7 +158,7 @@ def layer_grid(extra_options: Mapping[str, Any], q: Tensor) -> Extent:
     grid = Extent(width, height)
     if grid.num_cells != q.shape[1]:
         raise ShapeMismatchError(
-            f"an attention layer on a {grid} grid gets {q.shape[1]} queries instead of {grid.num_cells}; a patch that merges or "
-            "drops tokens is probably active on this model: bypass it"
+            f"an attention layer on a {grid} grid gets {q.shape[1]} queries instead of {grid.num_cells}; a patch that "
+            "merges or drops tokens is probably active on this model: bypass it"
         )
     return grid

@@ -24,11 +24,13 @@ class CastTokens:
     Attributes:
         tokens: one set per member of the cast, (identities, num_tokens, token_dim).
         cast: says where and how strongly each of them acts.
+        numbers: the members' places in the list that the user made, from 1.
         strength: factor on the members' own strengths.
     """
 
     tokens: Tensor
     cast: Cast
+    numbers: tuple[int, ...]
     strength: float
 
     def weights(self, extent: Extent) -> Tensor:
@@ -38,12 +40,12 @@ class CastTokens:
 
 
 class PendingCast(CONDRegular):
-    """A cast whose regions await the size of the run's latent; `resolve_casts` replaces it before anything is cropped."""
+    """A cast that awaits the size of the run's latent; `resolve_casts` replaces it before anything is cropped."""
 
     def process_cond(self, batch_size: int, **kwargs: Any) -> CONDRegular:  # noqa: ANN401
         raise InvalidInputError(
-            "this conditioning carries a cast, but the connected model does not: wire the model output of the same Apply "
-            "Cast node to the sampler, or use conditioning from before that node"
+            "this conditioning carries a cast, but the connected model does not: wire the model output of the same "
+            "Apply Cast node to the sampler, or use conditioning from before that node"
         )
 
     def size(self) -> list[int]:
@@ -69,7 +71,7 @@ def weights_key(key: str) -> str:
 
 def resolve_casts(
     conds: Mapping[str, list[dict[str, Any]]], key: str, latent: Extent
-) -> tuple[dict[str, list[dict[str, Any]]], Tensor | None]:
+) -> tuple[dict[str, list[dict[str, Any]]], tuple[CastTokens, ...]]:
     """Makes a run's pending casts into tensors that the host batches and crops.
 
     Each entry gets the rows of its identities in one table of tokens, and their regions on the latent. What is batched
@@ -80,8 +82,7 @@ def resolve_casts(
         key: names the cast in `model_conds`.
         latent: size of the run's latent.
     Returns:
-        The conditioning without pending casts of that key, and the table, (rows, num_tokens, token_dim); None where no
-        entry carries the cast.
+        The conditioning without pending casts of that key, and the parts of the table in the order of their rows.
     """
     first_rows: dict[CastTokens, int] = {}
 
@@ -98,4 +99,4 @@ def resolve_casts(
         return {**entry, "model_conds": model_conds}
 
     conds = {name: [resolved(entry) for entry in entries] for name, entries in conds.items()}
-    return conds, torch.cat([tokens.tokens for tokens in first_rows]) if first_rows else None
+    return conds, tuple(first_rows)

@@ -7,6 +7,7 @@ and in each call of the model the attention slots are claimed for the identities
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,6 @@ from hashlib import sha256
 from typing import Any
 
 import comfy.lora
-import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
@@ -68,18 +68,16 @@ def apply_cast(
     """
     layers = cross_attention_layers(unet_of(model))
     check_adapter_fits(adapter, layers)
-    cast, tokens, null_tokens = encode_cast(adapter, cast, strength)
-    if not cast.members:
+    if (acting := encode_cast(adapter, cast, strength)) is None:
         return model, positive, negative
+    carried, carried_by_negative = acting
     warn_of_missing_branch(model, adapter)
     patch = CastPatch(f"fpga_cast_{uuid.uuid4().hex}", adapter, steps, emphasis)
     patched = model.clone()
     add_lora(patched, adapter)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, patch.key, patch.outer_sample)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, patch.key, patch.apply_model)
-    positive = add_cast(positive, patch.key, CastTokens(tokens, cast, strength))
-    negative = add_cast(negative, patch.key, CastTokens(null_tokens, cast, strength))
-    return patched, positive, negative
+    return patched, add_cast(positive, patch.key, carried), add_cast(negative, patch.key, carried_by_negative)
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,9 @@ class CastPatch:
         """Draws the regions on the run's latent, before the host crops or batches any conditioning."""
         guider = executor.class_obj
         latent = Extent(noise.shape[-1], noise.shape[-2])
-        guider.conds, tokens = resolve_casts(guider.conds, self.key, latent)
-        if tokens is not None:
-            run = CastRun(self.adapter.projections, tokens, self.emphasis, has_constant_weights(guider))
+        guider.conds, parts = resolve_casts(guider.conds, self.key, latent)
+        if parts:
+            run = CastRun(self.adapter.projections, parts, self.emphasis, has_constant_weights(guider))
             guider.model_options["transformer_options"][self.key] = run
         return executor(noise, *args, **kwargs)
 
@@ -128,28 +126,33 @@ def has_constant_weights(guider: CFGGuider) -> bool:
     return not is_scheduled and all(branch.form == "folded" for branch in applied_branches(guider.model_patcher))
 
 
-def encode_cast(adapter: IdentityAdapter, cast: Cast, strength: float) -> tuple[Cast, Tensor, Tensor]:
+def encode_cast(adapter: IdentityAdapter, cast: Cast, strength: float) -> tuple[CastTokens, CastTokens] | None:
     """Makes the tokens of everyone who acts, in an order that does not depend on the cast's.
 
-    Sums of floating point numbers depend on their order: in a canonical one, permuting the cast changes no bit. A member
-    that is listed twice with the same region and strength is one member.
+    Sums of floating point numbers depend on their order: in a canonical one, permuting the cast changes no bit. A
+    member that is listed twice with the same region and strength is one member.
 
     Returns:
-        The cast of those who act; their tokens, and what the negative carries for them, each (identities, num_tokens,
-        token_dim) float32 on the CPU.
+        What the positive and the negative carry; None where nobody acts.
     Raises:
         InvalidInputError: an identity lacks what the adapter reads, or the strength is not finite.
     """
-    if not abs(strength) < float("inf"):
+    if not math.isfinite(strength):
         raise InvalidInputError(f"strength is {strength}; give a finite number, 1 is as trained")
-    acting = {}
-    for member in cast.members if strength else ():
-        if member.strength:
+    acting: dict[tuple, tuple[int, CastMember, Tensor]] = {}
+    for number, member in enumerate(cast.members, start=1):
+        if strength and member.strength:
             tokens = adapter.tokens(member.identity)
-            acting[_fingerprint(member, tokens)] = (member, tokens, adapter.null_tokens(member.identity))
-    members, tokens, null_tokens = zip(*(acting[key] for key in sorted(acting)), strict=True) if acting else ((),) * 3
-    stacked = [stack_tokens(group) if group else torch.empty(0) for group in (tokens, null_tokens)]
-    return replace(cast, members=members), *stacked
+            acting.setdefault(_fingerprint(member, tokens), (number, member, tokens))
+    if not acting:
+        return None
+    numbers, members, tokens = zip(*(acting[key] for key in sorted(acting)), strict=True)
+    null_tokens = [adapter.null_tokens(member.identity) for member in members]
+    cast = replace(cast, members=members)
+    return (
+        CastTokens(stack_tokens(tokens), cast, numbers, strength),
+        CastTokens(stack_tokens(null_tokens), cast, numbers, strength),
+    )
 
 
 def _fingerprint(member: CastMember, tokens: Tensor) -> tuple[bytes, str, float]:
@@ -173,8 +176,9 @@ def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, nn.Modu
         context_dim = next(iter(layers.values())).to_k.in_features
         if adapter.token_dim != context_dim:
             raise BaseModelError(
-                f"the identity adapter '{adapter.name}' ({adapter.base}) makes tokens {adapter.token_dim} wide and shares "
-                f"the model's projections, which read {context_dim}; connect a model of the adapter's architecture"
+                f"the identity adapter '{adapter.name}' ({adapter.base}) makes tokens {adapter.token_dim} wide and "
+                f"shares the model's projections, which read {context_dim}; connect a model of the adapter's "
+                "architecture"
             )
         return
     widths = {slot: attention.to_q.out_features for slot, attention in layers.items()}
@@ -183,9 +187,10 @@ def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, nn.Modu
     if unlike:
         slot = min(unlike)
         raise BaseModelError(
-            f"the identity adapter '{adapter.name}' ({adapter.base}) differs from the model in {len(unlike)} of {len(widths)} "
-            f"cross-attention layers; {slot.block} block {slot.number}.{slot.index} is {widths.get(slot, 'absent')} in the "
-            f"model and {projected.get(slot, 'absent')} in the adapter: connect a model of the adapter's architecture"
+            f"the identity adapter '{adapter.name}' ({adapter.base}) differs from the model in {len(unlike)} of "
+            f"{len(widths)} cross-attention layers; {slot.block} block {slot.number}.{slot.index} is "
+            f"{widths.get(slot, 'absent')} in the model and {projected.get(slot, 'absent')} in the adapter: connect a "
+            "model of the adapter's architecture"
         )
 
 
@@ -194,8 +199,8 @@ def warn_of_missing_branch(model: ModelPatcher, adapter: IdentityAdapter) -> Non
     carried = {branch.branch_hash for branch in applied_branches(model)}
     if adapter.branch_hash is not None and adapter.branch_hash not in carried:
         logger.warning(
-            "the identity adapter '%s' was trained with the RepControlNet branch %s, which this model does not carry: wire "
-            "Apply RepControlNet with that file before Apply Cast, or expect a weaker likeness",
+            "the identity adapter '%s' was trained with the RepControlNet branch %s, which this model does not carry: "
+            "wire Apply RepControlNet with that file before Apply Cast, or expect a weaker likeness",
             adapter.name, adapter.branch_hash[:12],
         )  # fmt: skip
 
@@ -217,6 +222,6 @@ def add_lora(model: ModelPatcher, adapter: IdentityAdapter) -> None:
     patches = comfy.lora.load_lora(weights, layers)
     if refused := patches.keys() - set(model.add_patches(patches)):
         raise BaseModelError(
-            f"the model lacks {len(refused)} of the {len(patches)} layers that the LoRA in '{adapter.name}' changes, for "
-            f"instance {min(refused)}; connect a model of the adapter's architecture ({adapter.base})"
+            f"the model lacks {len(refused)} of the {len(patches)} layers that the LoRA in '{adapter.name}' changes, "
+            f"for instance {min(refused)}; connect a model of the adapter's architecture ({adapter.base})"
         )

@@ -16,7 +16,7 @@ AttentionCall = Callable[..., Tensor]
 
 
 def cross_attention_layers(unet: nn.Module) -> dict[BlockSlot, nn.Module]:
-    """The cross attentions of a UNet, or of a ControlNet (which has no output blocks), in the order in which they run."""
+    """The cross attentions of a UNet, or of a ControlNet (it has no output blocks), in the order in which they run."""
     return {
         BlockSlot(kind, number, index): block.attn2
         for kind, number, layers in _blocks(unet)

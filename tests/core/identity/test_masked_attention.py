@@ -6,7 +6,12 @@ import pytest
 import torch
 from fpga.fpga_core.errors import ShapeMismatchError
 from fpga.fpga_core.identity import masked_attention
-from fpga.fpga_core.identity.masked_attention import QueryWeights, add_identities, identity_attention
+from fpga.fpga_core.identity.masked_attention import (
+    QueryWeights,
+    add_identities,
+    identity_activity,
+    identity_attention,
+)
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,9 +86,7 @@ def test_picked_queries_give_what_all_queries_give(latent, grid):
 
 
 def test_outside_its_region_an_identity_adds_exactly_nothing():
-    regions = torch.stack(
-        [box(16, 16, 0, 0, 16, 9), box(16, 16, 2, 5, 9, 16)]
-    )  # more than half: all queries are computed
+    regions = torch.stack([box(16, 16, 0, 0, 16, 9), box(16, 16, 2, 5, 9, 16)])  # over half: all are computed
     o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
     assert weights.rows is None
     for i, region in enumerate(regions):
@@ -150,6 +153,20 @@ def test_long_lists_of_queries_in_parts_are_the_same(monkeypatch):
     torch.testing.assert_close(
         add_identities(o, q, keys, values, QueryWeights(weights), heads), whole, rtol=1e-6, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("edge", [4, 16], ids=["few queries", "all queries"])
+def test_activity_is_the_length_of_each_identitys_term_over_the_texts(edge):
+    regions = torch.stack([box(16, 16, 0, 0, edge, edge), 0.3 * box(16, 16, 2, 5, 9, 7)])
+    o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
+    assert (weights.rows is None) == (edge == 16)
+    activity = identity_activity(o, q, keys, values, weights, heads)
+    nothing = torch.zeros_like(o)
+    for i, region in enumerate(regions):
+        term = eq_1(nothing, q, keys[:, [i]], values[:, [i]], region.flatten().expand(2, 1, -1), heads)
+        expected = term.norm(dim=-1) / o.double().norm(dim=-1)
+        torch.testing.assert_close(activity[:, i].double(), expected, rtol=1e-5, atol=1e-6)
+        assert (activity[:, i, region.flatten() == 0] == 0).all()
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float16, 4e-3), (torch.bfloat16, 3e-2)])

@@ -1,0 +1,123 @@
+"""Recorded attention: the right layer, step, people and pictures, against Eq. 1 computed beside it."""
+
+import pytest
+import torch
+from eq1_reference import NAME, cell_means, softmax_attention
+from fpga.fpga_core.errors import InvalidInputError
+from fpga.fpga_core.patching.attention_record import record_attention
+from fpga.fpga_core.patching.identity import apply_cast
+from fpga.fpga_core.patching.schedule import StepRange
+from fpga.fpga_core.shapes import Extent
+from fpga.nodes.apply_cast import ShowAttention
+from tiny_identities import cast, member, tiny_adapter
+from tiny_models import conditioning, sample, tiny_model
+
+LEFT, RIGHT = (0.0, 0.1, 0.45, 0.8), (0.55, 0.0, 1.0, 1.0)
+DUO = cast(member(1, LEFT), member(2, RIGHT))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return conditioning(1), conditioning(2)
+
+
+KINDS = {"input": 0, "middle": 1, "output": 2}
+
+
+def projections_of_calls(model, layer, run):
+    """Queries, keys and values (of the text) of one cross attention in each call of a run."""
+    named = [(NAME.search(name), module) for name, module in model.model.diffusion_model.named_modules()]
+    named = sorted(((KINDS[n[1]], int(n[2] or 0), int(n[3]), m) for n, m in named if n), key=lambda item: item[:3])
+    attention, calls = named[layer][3], []
+    hooks = [
+        attention.to_q.register_forward_hook(lambda module, inputs, output: calls.append({"q": output})),
+        attention.to_k.register_forward_hook(lambda module, inputs, output: calls[-1].setdefault("k", output)),
+        attention.to_v.register_forward_hook(lambda module, inputs, output: calls[-1].setdefault("v", output)),
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+@pytest.mark.parametrize("record_first", [True, False])
+@pytest.mark.parametrize("layer, step, grid", [(0, 0, (16, 12)), (2, 1, (4, 3)), (6, 2, (16, 12))])
+def test_records_what_each_identity_added_there_and_then(model, texts, layer, step, grid, record_first):
+    adapter = tiny_adapter(model)
+    if record_first:
+        recorded, record = record_attention(model, layer, step)
+        applied = apply_cast(recorded, *texts, adapter, DUO)
+    else:
+        patched, *conditionings = apply_cast(model, *texts, adapter, DUO)
+        recorded, record = record_attention(patched, layer, step)
+        applied = recorded, *conditionings
+    calls = projections_of_calls(model, layer, lambda: sample(*applied, size=(12, 16), batch=2))
+    call = calls[step]
+    slot = sorted(adapter.projections, key=lambda slot: ({"input": 0, "middle": 1, "output": 2}[slot[0]], slot[1:]))[
+        layer
+    ]
+    key, value = adapter.projections[slot]
+    assert [(shown.picture, shown.number) for shown in record.maps] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert [shown.name for shown in record.maps[:2]] == ["person 1", "person 2"]
+    for shown in record.maps:
+        entry = 2 + shown.picture  # the batch is negative, then positive; two pictures each
+        person = DUO.members[shown.number - 1]
+        tokens = adapter.tokens(person.identity)[0].double()
+        region = cell_means(person.region.rasterise(Extent(12, 16))[None], *grid).flatten()
+        q = call["q"][entry]
+        term = region[:, None] * softmax_attention(q, tokens @ key.double().T, tokens @ value.double().T, 8)
+        text = softmax_attention(q, call["k"][entry], call["v"][entry], 8)
+        expected = (term.norm(dim=-1) / text.norm(dim=-1)).reshape(grid)
+        torch.testing.assert_close(shown.activity.double(), expected, rtol=1e-4, atol=1e-6)
+        assert (shown.activity.flatten()[region == 0] == 0).all()
+
+
+def test_recording_changes_no_bit(model, texts):
+    applied = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    recorded, _ = record_attention(applied[0], 3, 1)
+    assert torch.equal(sample(recorded, *applied[1:]), sample(*applied))
+
+
+def test_two_records_on_one_model_and_a_new_run_each_time(model, texts):
+    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    recorded, coarse = record_attention(patched, 2, 0)
+    recorded, fine = record_attention(recorded, 0, 0)
+    for size in ((16, 16), (24, 16)):
+        sample(recorded, *conditionings, size=size)
+        assert fine.maps[0].activity.shape == (size[1], size[0])
+        assert coarse.maps[0].activity.shape == (size[1] // 4, size[0] // 4)
+        assert len(fine.maps) == len(coarse.maps) == 2
+
+
+def test_what_cannot_be_recorded_is_said(model, texts):
+    with pytest.raises(InvalidInputError, match="layer 7 does not exist; this model's are 0 to 6"):
+        record_attention(model, 7, 0)
+    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model), DUO, steps=StepRange(0.0, 0.1))
+    late, record = record_attention(patched, 0, 2)
+    with pytest.raises(InvalidInputError, match="no identity was recorded in layer 0 at step 2"):
+        _ = record.maps
+    sample(late, *conditionings, steps=3)
+    with pytest.raises(InvalidInputError, match="check that Apply Cast acts in that step"):
+        _ = record.maps
+    with pytest.raises(InvalidInputError, match="asks for step 2, but this run has 2: 0 to 1"):
+        sample(late, *conditionings, steps=2)
+
+
+def test_the_node_draws_each_person_where_they_acted(model, texts):
+    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    recorded, record = record_attention(patched, 0, 0)
+    latent = sample(recorded, *conditionings, size=(16, 12))
+    (image,) = ShowAttention.execute(record, {"samples": latent}).args
+    assert image.shape[0] == 2
+    assert image.shape[2] == 512
+    background = image[0, 383, 300]  # in nobody's region, above the footer
+    for shown, (column, row) in zip(image, [(0.2, 0.5), (0.8, 0.5)], strict=True):
+        mine = shown[int(row * 384), int(column * 512)]
+        theirs = shown[int(row * 384), int((1 - column) * 512)]
+        assert torch.equal(theirs, background)
+        assert (mine - background).abs().sum() > 0.1
