@@ -1,8 +1,8 @@
 """`dev.py workflows`: writes each workflow of workflows/api/ in the editor's format too, by the editor itself.
 
-The API format is the source: what is queued over the API and what an artist opens are then the same graph. Nodes are laid
-out in columns by their distance from the loaders. A node's `_meta` holds its title and, optionally, a `note` that stands
-beside it in the editor.
+The API format is the source: what is queued over the API and what an artist opens are then the same graph. Nodes are
+laid out in columns by their distance from the loaders. A node's `_meta` holds its title and, optionally, a `note` that
+stands beside it in the editor.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ LAY_OUT = """([prompt, gap]) => {
     let y = 0, width = 0;
     for (const node of column) {
       const size = node.computeSize();
-      node.size = [Math.max(300, size[0]), Math.max(node.size[1], size[1])];
+      const picture = /^(LoadImage|PreviewImage|SaveImage)$/.test(node.type) ? 280 : 0;
+      node.size = [Math.max(300, size[0]), size[1] + picture];
       node.pos = [x, y];
       y += node.size[1] + gap[1];
       width = Math.max(width, node.size[0]);

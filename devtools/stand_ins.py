@@ -17,7 +17,6 @@ from .launch import ROOT, import_comfyui, register_pack
 
 SUPPORT = ROOT / "tests" / "support"
 PACKS = {
-    "fpga-stand-in-faces": SUPPORT / "stand_ins" / "face_analysis",
     "fpga-stand-in-sd": SUPPORT / "stand_ins" / "small_sd",
 }
 """Custom nodes that a server needs beside the pack to load the stand-ins."""
@@ -88,6 +87,38 @@ def small_unet_config(small_sd) -> dict:  # noqa: ANN001
     }
 
 
+def small_controlnet(path: Path) -> None:
+    """An ordinary ControlNet for the small checkpoint, in the layout of the published files."""
+    import comfy.cldm.cldm
+    import comfy.ops
+    import torch
+    from fpga.fpga_core.checkpoints import write_safetensors
+    from tiny_models import fill_random
+
+    config = small_unet_config(load_small_sd())
+    config = {key: value for key, value in config.items() if key not in ("out_channels", "transformer_depth_output")}
+    network = comfy.cldm.cldm.ControlNet(
+        **config, hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init
+    )
+    fill_random(network, seed=1)
+    write_safetensors(path, {f"control_model.{k}": v.half() * 0.5 for k, v in network.state_dict().items()}, {})
+
+
+def small_faceid(path: Path) -> None:
+    """An IP-Adapter FaceID for the small checkpoint, in the public file's nested layout."""
+    import torch
+    from random_adapters import faceid
+
+    torch.save(faceid("small_sd", lora_rank=8, dtype=torch.float16), path)
+
+
+def face_analysis_pack(folder: Path) -> None:
+    """A detector made of MTCNN's trained weights and a simple recogniser, in insightface's own layout."""
+    from onnx_pack import build_pack
+
+    build_pack(folder)
+
+
 def group_photo(path: Path) -> None:
     """insightface's own test picture: a group of six people."""
     package = Path(importlib.util.find_spec("insightface").origin).parent
@@ -105,6 +136,9 @@ def portrait_photo(path: Path) -> None:
 STAND_INS: dict[str, Callable[[Path], None]] = {
     "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors": small_checkpoint,
     "models/controlnet/fpga_repcontrolnet_sd15.safetensors": small_repcontrolnet,
+    "models/controlnet/control_v11p_sd15_openpose_fp16.safetensors": small_controlnet,
+    "models/ipadapter/ip-adapter-faceid_sd15.bin": small_faceid,
+    "models/insightface/models/buffalo_l": face_analysis_pack,
     "input/group_photo.jpg": group_photo,
     "input/portrait_photo.png": portrait_photo,
 }

@@ -7,8 +7,10 @@ docs/formats.md has the table; the pack's own files are read by `export`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
@@ -204,7 +206,11 @@ def _choose_kind(kinds: tuple[AdapterKind, ...], variant: Variant, name: str) ->
 def _choose_layout(
     token_dim: int, layers: Mapping[str, Tensor], layouts: Sequence[AttentionLayout], name: str
 ) -> AttentionLayout:
-    """The architecture whose context is `token_dim` wide, and of several the one with as many blocks as the file."""
+    """The architecture whose context is `token_dim` wide, and of several the one with as many blocks as the file.
+
+    A file made for a narrower model of that architecture is read at the width of most of its layers; whether it fits
+    the connected model is asked when it is applied.
+    """
     fitting = [layout for layout in layouts if layout.token_dim == token_dim]
     if not fitting:
         known = ", ".join(f"{layout.base} ({layout.token_dim})" for layout in layouts)
@@ -213,7 +219,13 @@ def _choose_layout(
             f"table of: {known}; choose an adapter for one of these"
         )
     num_blocks = sum(key.endswith(".to_k_ip.weight") for key in layers)
-    return next((layout for layout in fitting if len(layout.widths) == num_blocks), fitting[0])
+    layout = next((layout for layout in fitting if len(layout.widths) == num_blocks), fitting[0])
+    ratios = Counter(
+        Fraction(layers[key].shape[0], width)
+        for number, width in enumerate(layout.widths.values())
+        if (key := f"{2 * number + 1}.to_k_ip.weight") in layers and layers[key].ndim == 2
+    )
+    return layout.scaled(ratios.most_common(1)[0][0]) if ratios else layout
 
 
 def _check_layers(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -43,6 +44,10 @@ class AttentionLayout:
     base: str
     token_dim: int
     widths: Mapping[BlockSlot, int]
+
+    def scaled(self, ratio: Fraction) -> AttentionLayout:
+        """The same blocks in a model that is narrower or wider by `ratio`."""
+        return replace(self, widths=MappingProxyType({slot: int(width * ratio) for slot, width in self.widths.items()}))
 
 
 def attention_layout(base: str, unet_config: Mapping[str, Any]) -> AttentionLayout:
