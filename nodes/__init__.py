@@ -2,12 +2,13 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import cast, faces, identity, identity_adapter, repcontrolnet
+from . import apply_cast, cast, faces, identity, identity_adapter, repcontrolnet
 
 NODES: list[type[io.ComfyNode]] = [
     *identity.NODES,
     *identity_adapter.NODES,
     *cast.NODES,
+    *apply_cast.NODES,
     *repcontrolnet.NODES,
     *faces.NODES,
 ]
