@@ -172,14 +172,14 @@ def anchor_outputs(g: Graph, picture: str, weights: dict, stride: int, finer: fl
     return score, distances, g("Concat", *xs_and_ys, axis=1)
 
 
-def build_detector(path: Path) -> Path:
+def build_detector(path: Path, has_points: bool = True) -> Path:
     """Writes an SCRFD-shaped detector: windows of 48, 68, 96, 136, 192 and 272 pixels of the input."""
     weights, g = mtcnn_weights(), Graph()
-    columns = {"score": 1, "box": 4, "points": 10}
+    columns = {"score": 1, "box": 4, "points": 10} if has_points else {"score": 1, "box": 4}
     names: dict[str, list[str]] = {kind: [] for kind in columns}
     for stride in STRIDES:
         anchors = [anchor_outputs(g, "picture", weights, stride, finer) for finer in (1.0, 0.5**0.5)]
-        for kind, parts in zip(columns, zip(*anchors, strict=True), strict=True):
+        for kind, parts in zip(columns, zip(*anchors, strict=True), strict=False):
             both = g("Concat", *(g("Unsqueeze", part, g.constant([1], np.int64)) for part in parts), axis=1)
             rows = g(
                 "Transpose", both, perm=[0, 3, 4, 1, 2]
