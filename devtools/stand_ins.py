@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +39,7 @@ def small_checkpoint(path: Path) -> None:
     for layer in autoencoder.modules():
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(layer.weight)
+    centre_output(autoencoder.taesd_decoder)
     parts = {
         "model.diffusion_model.": model.diffusion_model,
         "cond_stage_model.transformer.text_model.": text,
@@ -49,6 +49,16 @@ def small_checkpoint(path: Path) -> None:
         prefix + name: tensor.half() for prefix, module in parts.items() for name, tensor in module.state_dict().items()
     }
     write_safetensors(path, tensors, {})
+
+
+def centre_output(decoder) -> None:
+    """Scales the last layer so that a random decoder paints mid-tones rather than black and white."""
+    import torch
+
+    with torch.no_grad():
+        painted = decoder(torch.randn(4, 4, 16, 16))
+        decoder[-1].weight *= 0.2 / painted.std()
+        decoder[-1].bias.fill_(0.5)
 
 
 def small_repcontrolnet(path: Path) -> None:
@@ -119,10 +129,16 @@ def face_analysis_pack(folder: Path) -> None:
     build_pack(folder)
 
 
-def group_photo(path: Path) -> None:
-    """insightface's own test picture: a group of six people."""
-    package = Path(importlib.util.find_spec("insightface").origin).parent
-    shutil.copy(package / "data" / "images" / "t1.jpg", path)
+def cut_from_group_photo(box: tuple[int, int, int, int]) -> Callable[[Path], None]:
+    """A part of insightface's own test picture, a group of six people; the box is (left, top, right, bottom)."""
+
+    def write(path: Path) -> None:
+        from PIL import Image
+
+        package = Path(importlib.util.find_spec("insightface").origin).parent
+        Image.open(package / "data" / "images" / "t1.jpg").crop(box).save(path)
+
+    return write
 
 
 def portrait_photo(path: Path) -> None:
@@ -139,7 +155,11 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
     "models/controlnet/control_v11p_sd15_openpose_fp16.safetensors": small_controlnet,
     "models/ipadapter/ip-adapter-faceid_sd15.bin": small_faceid,
     "models/insightface/models/buffalo_l": face_analysis_pack,
-    "input/group_photo.jpg": group_photo,
+    "input/group_photo.png": cut_from_group_photo((0, 0, 1280, 886)),
+    "input/group_of_three.png": cut_from_group_photo((640, 0, 1280, 640)),
+    "input/person_1.png": cut_from_group_photo((0, 180, 260, 480)),
+    "input/person_2.png": cut_from_group_photo((200, 90, 430, 350)),
+    "input/person_3.png": cut_from_group_photo((400, 190, 640, 480)),
     "input/portrait_photo.png": portrait_photo,
 }
 """Public file, below the server's base directory -> what writes its stand-in."""

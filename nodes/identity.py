@@ -214,7 +214,7 @@ class EncodeIdentity(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name=None, face_analysis=False, clip_vision=False) -> bool | str:
+    def validate_inputs(cls, name=None, images=None, face_analysis=False, clip_vision=False) -> bool | str:
         # None is what ComfyUI passes for a connected input; one that is not connected keeps the default.
         return encoder_problem(face_analysis is None, clip_vision is None) or True
 
