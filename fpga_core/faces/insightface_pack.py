@@ -130,7 +130,8 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
     available = onnxruntime.get_available_providers()
     wanted = wanted_providers(provider, available)
     try:
-        analysis = face_analysis(name=str(found), providers=wanted, allowed_modules=list(TASKS))
+        usable = [name for name in wanted if name in available]
+        analysis = face_analysis(name=str(found), providers=usable, allowed_modules=list(TASKS))
         analysis.prepare(ctx_id=0)
     except (AssertionError, KeyError) as error:  # insightface's ways of saying that none of the files is a detector
         raise MissingModelError(_missing_message(folder, found, "no detector among them")) from error
@@ -254,11 +255,5 @@ def _onnx_errors() -> tuple[type[Exception], ...]:
     from google.protobuf.message import DecodeError
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (
-        DecodeError,
-        state.InvalidProtobuf,
-        state.InvalidGraph,
-        state.Fail,
-        state.NotImplemented,
-        state.RuntimeException,
-    )
+    unreadable = (DecodeError, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
+    return *unreadable, state.Fail, state.NotImplemented, state.RuntimeException

@@ -90,7 +90,7 @@ def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callab
         folder.mkdir(parents=True, exist_ok=True)
         if partial.exists() and partial.stat().st_size > file.num_bytes:
             partial.unlink()
-        url = hf_hub_url(pack.repository, file.name, subfolder=pack.folder or None, revision=pack.revision)
+        url = hf_hub_url(pack.repository, file.name, subfolder=pack.folder, revision=pack.revision)
         with partial.open("ab") as stream:
             start = stream.tell()
             report(start)
@@ -102,8 +102,9 @@ def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callab
                 expected_size=file.num_bytes,
             )
     except (OSError, errors.HTTPError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise DownloadError(
-            f"'{file.name}' of {pack.name} cannot be downloaded from {pack.repository}: {error}; check the connection "
+            f"'{file.name}' of {pack.name} cannot be downloaded from {pack.repository}: {reason}; check the connection "
             "and the disk and run again (what has arrived is kept), or put the file into "
             f"'{folder}' yourself"
         ) from error
