@@ -111,6 +111,27 @@ def add_identities(
     return text_output.index_add(1, weights.rows, term)
 
 
+def replace_by_identities(
+    text_output: Tensor, q: Tensor, keys: Tensor, values: Tensor, weights: QueryWeights, num_heads: int
+) -> Tensor:
+    """Identities in the text's place, not beside it: `(1 - sum_i w_i) o + sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`.
+
+    Args:
+        text_output, q, keys, values, num_heads: as in `add_identities`.
+        weights: region of each identity, summing to at most 1.
+    Returns:
+        (batch, num_queries, inner_dim), a new tensor; exactly `text_output` where no identity acts, and nothing of it
+        where the weights sum to 1.
+    Raises:
+        ShapeMismatchError: as in `identity_attention`.
+    Source: InstantID, whose ControlNet reads the face's tokens in the text's place; regions are the pack's.
+    """
+    rows = torch.arange(q.shape[1], device=q.device) if weights.rows is None else weights.rows
+    rest = 1 - weights.weights.sum(dim=1)[..., None]
+    term = identity_attention(q.index_select(1, rows), keys, values, weights.weights, num_heads)
+    return text_output.index_copy(1, rows, rest * text_output.index_select(1, rows) + term)
+
+
 def identity_activity(
     text_output: Tensor, q: Tensor, keys: Tensor, values: Tensor, weights: QueryWeights, num_heads: int
 ) -> Tensor:

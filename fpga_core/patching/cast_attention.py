@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,13 +128,23 @@ class CastRun:
 
 @dataclass(frozen=True, eq=False)
 class IdentityAttention:
-    """Eq. 1 in one attention slot: what stood there before, plus the identities of this call."""
+    """Eq. 1 in one attention slot: what stood there before, plus the identities of this call.
+
+    Attributes:
+        previous: what stood in the slot.
+        slot: the layer.
+        run: keeps what is the same in every call.
+        people: who acts where in this call.
+        layers: every cross attention of the network.
+        combine: how the identities join the text.
+    """
 
     previous: AttentionCall
     slot: BlockSlot
     run: CastRun
     people: People
     layers: Mapping[BlockSlot, nn.Module]
+    combine: Callable[..., Tensor] = add_identities
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
         text_output = self.previous(q, k, v, extra_options, **kwargs)
@@ -145,7 +155,7 @@ class IdentityAttention:
             if record.wants(list(self.layers).index(self.slot), extra_options):
                 people = [[self.run.person(row) for row in rows] for rows in self.people.rows.tolist()]
                 record.keep(identity_activity(*inputs), people, grid, extra_options)
-        return add_identities(*inputs)
+        return self.combine(*inputs)
 
 
 def layer_grid(extra_options: Mapping[str, Any], q: Tensor) -> Extent:

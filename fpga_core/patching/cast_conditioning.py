@@ -52,13 +52,13 @@ class PendingCast(CONDRegular):
         return list(self.cond.tokens.shape)
 
 
-def add_cast(conditioning: Conditioning, key: str, tokens: CastTokens) -> Conditioning:
-    """The conditioning with a cast added to each of its entries; the entries passed in are not changed."""
+def add_cond(conditioning: Conditioning, key: str, cond: CONDRegular) -> Conditioning:
+    """The conditioning with `cond` added to each of its entries; the entries passed in are not changed."""
 
-    def with_cast(options: Mapping[str, Any]) -> dict[str, Any]:
-        return {**options, "model_conds": {**options.get("model_conds", {}), key: PendingCast(tokens)}}
+    def with_cond(options: Mapping[str, Any]) -> dict[str, Any]:
+        return {**options, "model_conds": {**options.get("model_conds", {}), key: cond}}
 
-    return [[text, with_cast(options)] for text, options in conditioning]
+    return [[text, with_cond(options)] for text, options in conditioning]
 
 
 def rows_key(key: str) -> str:

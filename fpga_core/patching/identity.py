@@ -29,7 +29,7 @@ from ..identity.layer_emphasis import LayerEmphasis
 from ..identity.regions import Region
 from ..shapes import Extent
 from .cast_attention import CastRun, IdentityAttention
-from .cast_conditioning import CastTokens, Conditioning, add_cast, resolve_casts, rows_key, weights_key
+from .cast_conditioning import CastTokens, Conditioning, PendingCast, add_cond, resolve_casts, rows_key, weights_key
 from .fold import UNET_PREFIX, applied_branches, unet_of
 from .schedule import StepRange
 from .slots import claim_slots, cross_attention_layers
@@ -77,7 +77,8 @@ def apply_cast(
     add_lora(patched, adapter)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, patch.key, patch.outer_sample)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, patch.key, patch.apply_model)
-    return patched, add_cast(positive, patch.key, carried), add_cast(negative, patch.key, carried_by_negative)
+    positive = add_cond(positive, patch.key, PendingCast(carried))
+    return patched, positive, add_cond(negative, patch.key, PendingCast(carried_by_negative))
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,12 @@ def _region_fingerprint(region: Region) -> str:
     return f"{region.box} {region.feather} {shape} {mask}"
 
 
-def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, nn.Module]) -> None:
-    """Raises where an adapter's widths or layers are not those of the model.
+def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, nn.Module], network: str = "model") -> None:
+    """Raises where an adapter's widths or layers are not those of a network.
 
+    Args:
+        layers: the network's cross attentions.
+        network: what to call it.
     Raises:
         BaseModelError: the adapter was made for another architecture.
     """
@@ -177,7 +181,7 @@ def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, nn.Modu
         if adapter.token_dim != context_dim:
             raise BaseModelError(
                 f"the identity adapter '{adapter.name}' ({adapter.base}) makes tokens {adapter.token_dim} wide and "
-                f"shares the model's projections, which read {context_dim}; connect a model of the adapter's "
+                f"shares the {network}'s projections, which read {context_dim}; connect a {network} of the adapter's "
                 "architecture"
             )
         return
@@ -187,10 +191,10 @@ def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, nn.Modu
     if unlike:
         slot = min(unlike)
         raise BaseModelError(
-            f"the identity adapter '{adapter.name}' ({adapter.base}) differs from the model in {len(unlike)} of "
+            f"the identity adapter '{adapter.name}' ({adapter.base}) differs from the {network} in {len(unlike)} of "
             f"{len(widths)} cross-attention layers; {slot.block} block {slot.number}.{slot.index} is "
-            f"{widths.get(slot, 'absent')} in the model and {projected.get(slot, 'absent')} in the adapter: connect a "
-            "model of the adapter's architecture"
+            f"{widths.get(slot, 'absent')} in the {network} and {projected.get(slot, 'absent')} in the adapter: "
+            f"connect a {network} of the adapter's architecture"
         )
 
 

@@ -1,7 +1,7 @@
-"""Eq. 1 with regions written a second time, from the formula: forward hooks on the cross attentions of an untouched model.
+"""Eq. 1 with regions written a second time, from the formula: forward hooks on an untouched model's cross attentions.
 
-Nothing of the pack takes part. The hooks recognise whose turn it is by the text in the context, and the part of the picture
-by the size of the cropped latent, so a test with areas gives each area its own size.
+The pack's attention takes no part. The hooks recognise whose turn it is by the text in the context, and the part of the
+picture by the size of the cropped latent, so a test with areas gives each area its own size.
 """
 
 import math
@@ -16,7 +16,7 @@ NAME = re.compile(r"(input|middle|output)_block[s]?\.(?:(\d+)\.)?1\.transformer_
 
 @dataclass
 class Carried:
-    """What one text carries: tokens (identities, num_tokens, token_dim), weights on the latent (identities, height, width)."""
+    """What one text carries: tokens (identities, num_tokens, token_dim), weights (identities, height, width)."""
 
     text: torch.Tensor
     tokens: torch.Tensor
@@ -72,13 +72,14 @@ def softmax_attention(q, k, v, num_heads):
 
 @contextmanager
 def eq1_on(unet, carried, acts=lambda sigma: True, layer_scale=lambda layer, num_layers: 1.0):
-    """Adds every text's identities to an untouched UNet's (or ControlNet's) cross attentions, by hooks that are removed again."""
+    """Adds every text's identities to the cross attentions of an untouched UNet or ControlNet, while inside."""
     attentions = [(NAME.search(name), module) for name, module in unet.named_modules() if NAME.search(name)]
     order = {"input": 0, "middle": 1, "output": 2}
     attentions.sort(key=lambda item: (order[item[0][1]], int(item[0][2] or 0), int(item[0][3])))
     hooks, drawn = [], {}
 
     def weights_of(entry, latent, grid):
+        latent = tuple((latent or entry.weights.shape)[-2:])
         if (id(entry), latent, grid) not in drawn:
             drawn[id(entry), latent, grid] = cell_means(entry.cropped(*latent), *grid).flatten(1)
         return drawn[id(entry), latent, grid]
@@ -86,10 +87,10 @@ def eq1_on(unet, carried, acts=lambda sigma: True, layer_scale=lambda layer, num
     def hook_for(layer, slot):
         def hook(module, args, kwargs, output):
             options = kwargs["transformer_options"]
-            if not acts(float(options["sigmas"][0])):
+            if "sigmas" in options and not acts(float(options["sigmas"][0])):  # ComfyUI tells a ControlNet nothing
                 return output
             x, context = args[0], kwargs["context"]
-            latent, grid = (tuple(options[shape][-2:]) for shape in ("original_shape", "activations_shape"))
+            grid, latent = tuple(options["activations_shape"][-2:]), options.get("original_shape")
             result = output.clone()
             for b in range(len(x)):
                 for entry in carried:

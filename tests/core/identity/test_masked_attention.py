@@ -11,6 +11,7 @@ from fpga.fpga_core.identity.masked_attention import (
     add_identities,
     identity_activity,
     identity_attention,
+    replace_by_identities,
 )
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given, settings
@@ -153,6 +154,21 @@ def test_long_lists_of_queries_in_parts_are_the_same(monkeypatch):
     torch.testing.assert_close(
         add_identities(o, q, keys, values, QueryWeights(weights), heads), whole, rtol=1e-6, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("edge", [4, 16], ids=["few queries", "all queries"])
+def test_identities_in_the_texts_place(edge):
+    regions = torch.stack([box(16, 16, 0, 0, edge, edge) * 0.75, 0.25 * box(16, 16, 2, 0, 4, 9)])
+    o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
+    assert (weights.rows is None) == (edge == 16)
+    output = replace_by_identities(o, q, keys, values, weights, heads)
+    flat = regions.flatten(1).expand(2, -1, -1)
+    expected = eq_1(o * (1 - flat.sum(1))[..., None], q, keys, values, flat, heads)
+    torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(output[:, flat[0].sum(0) == 0], o[:, flat[0].sum(0) == 0])
+    full = flat[0].sum(0) == 1
+    other_text = replace_by_identities(o + 7, q, keys, values, weights, heads)
+    assert torch.equal(output[:, full], other_text[:, full])
 
 
 @pytest.mark.parametrize("edge", [4, 16], ids=["few queries", "all queries"])
