@@ -1,4 +1,4 @@
-"""Apply Cast: the people of a cast act in their places; and nodes that show where each of them did."""
+"""The people of a cast act in their places, in the model or in a ControlNet; and nodes that show where each did."""
 
 from comfy_api.v0_0_2 import io
 
@@ -6,6 +6,7 @@ from ..fpga_core.identity.attention_maps import draw_attention
 from ..fpga_core.identity.layer_emphasis import LayerEmphasis
 from ..fpga_core.patching.attention_record import record_attention
 from ..fpga_core.patching.identity import apply_cast
+from ..fpga_core.patching.identity_controlnet import apply_cast_controlnet
 from ..fpga_core.patching.schedule import StepRange
 from ..fpga_core.shapes import Extent
 from .sockets import AttentionRecordSocket, CastSocket, IdentityAdapterSocket
@@ -85,6 +86,73 @@ class ApplyCast(io.ComfyNode):
         return io.NodeOutput(*apply_cast(model, positive, negative, adapter, cast, strength, steps, emphasis))
 
 
+class ApplyCastControlNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FPGA_ApplyCastControlNet",
+            display_name="Apply Cast ControlNet",
+            category=CATEGORY,
+            description=(
+                "Applies a ControlNet that carries the people of a cast in its cross attention, each in their own "
+                "region. The model itself stays as it is. With InstantID's ControlNet and adapter: InstantID for "
+                "several people."
+            ),
+            search_aliases=["identitynet", "instantid controlnet", "identity controlnet", "face controlnet", "fpga"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="The text of what the picture shall show."),
+                io.Conditioning.Input("negative", tooltip="The text of what the picture shall not show."),
+                io.ControlNet.Input(
+                    "control_net", tooltip="Any ControlNet of SD1.5 or SDXL, from Load ControlNet Model."
+                ),
+                IdentityAdapterSocket.Input(
+                    "adapter", tooltip="From Load Identity Adapter, of the ControlNet's architecture."
+                ),
+                CastSocket.Input("cast", tooltip="Who stands where, from Make Cast."),
+                io.Image.Input("image", tooltip="The ControlNet's condition image: a skeleton, landmarks, depth, ..."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Strength of the ControlNet. How strongly each person acts in it is set in Make Cast.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Where in the sampling the ControlNet begins to act: 0 is the first step.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Where in the sampling the ControlNet stops: 1 is the last step.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="The positive with ControlNet and people."),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="The negative with the ControlNet, and what the adapter wants in the people's place.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, positive, negative, control_net, adapter, cast, image, strength, start_percent, end_percent
+    ) -> io.NodeOutput:
+        steps = StepRange(start_percent, end_percent)
+        applied = apply_cast_controlnet(positive, negative, control_net, adapter, cast, image, strength, steps)
+        return io.NodeOutput(*applied)
+
+
 class RecordAttention(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -157,4 +225,4 @@ class ShowAttention(io.ComfyNode):
         return io.NodeOutput(draw_attention(record.maps, Extent(width * PIXELS_PER_LATENT, height * PIXELS_PER_LATENT)))
 
 
-NODES: list[type[io.ComfyNode]] = [ApplyCast, RecordAttention, ShowAttention]
+NODES: list[type[io.ComfyNode]] = [ApplyCast, ApplyCastControlNet, RecordAttention, ShowAttention]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 import comfy.lora
@@ -101,9 +103,9 @@ class CastPatch:
         return executor(noise, *args, **kwargs)
 
     def apply_model(
-        self, executor: WrapperExecutor, x: Tensor, sigma: Tensor, c_concat: Tensor | None = None,
-        c_crossattn: Tensor | None = None, control: dict | None = None, transformer_options: dict | None = None,
-        **conds: Any,  # noqa: ANN401
+        self, executor: WrapperExecutor, x: Tensor, t: Tensor, c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None, control: dict | None = None,
+        transformer_options: Mapping[str, Any] = MappingProxyType({}), **conds: Any,  # noqa: ANN401
     ) -> Tensor:  # fmt: skip
         """Claims the attention slots for the identities in this call.
 
@@ -112,13 +114,13 @@ class CastPatch:
         """
         model: BaseModel = executor.class_obj
         rows, weights = conds.pop(rows_key(self.key), None), conds.pop(weights_key(self.key), None)
-        if rows is not None and self.steps.contains(model.model_sampling, sigma):
+        if rows is not None and self.steps.contains(model.model_sampling, t):
             layers = cross_attention_layers(model.diffusion_model)
             run: CastRun = transformer_options[self.key]
             people = run.people(rows, weights, x)
             attach = partial(IdentityAttention, run=run, people=people, layers=layers)
             transformer_options = claim_slots(transformer_options, layers, attach)
-        return executor(x, sigma, c_concat, c_crossattn, control, transformer_options, **conds)
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
 
 
 def has_constant_weights(guider: CFGGuider) -> bool:

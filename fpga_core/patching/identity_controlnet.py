@@ -101,7 +101,7 @@ class CastSide(CONDRegular):
         return True
 
     def concat(self, others: list[CastSide]) -> tuple[int, ...]:
-        return sum((other.cond for other in others), self.cond)
+        return tuple(side for part in (self, *others) for side in part.cond)
 
     def size(self) -> list[int]:
         return [len(self.cond)]
@@ -124,17 +124,18 @@ class CastControlModel:
     carried: tuple[CastTokens, CastTokens]
     projections: Mapping[BlockSlot, KeyValue] | None
     is_instantid: bool
-    _run: CastRun | None = field(default=None, init=False)
+    _run: CastRun = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin_run()
 
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
     def begin_run(self) -> None:
+        """Forgets what was kept for the run before: projected tokens and regions drawn on its grids."""
         self._run = CastRun(self.projections, self.carried, LayerEmphasis.UNIFORM, is_constant=True)
-
-    def end_run(self) -> None:
-        self._run = None
 
     def __call__(self, x: Tensor, context: Tensor, **inputs: Any) -> dict[str, list[Tensor]]:  # noqa: ANN401
         sides: tuple[int, ...] | None = inputs.pop(self.key, None)
@@ -195,7 +196,7 @@ class CastControlNet(ControlNet):
 
     def cleanup(self) -> None:
         super().cleanup()
-        self.control_model.end_run()
+        self.control_model.begin_run()
 
     def copy(self) -> CastControlNet:
         return CastControlNet(self, replace(self.control_model))

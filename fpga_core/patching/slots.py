@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ def _blocks(unet: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
 
 
 def claim_slots(
-    transformer_options: dict[str, Any],
+    transformer_options: Mapping[str, Any],
     slots: Iterable[BlockSlot],
     attach: Callable[[AttentionCall, BlockSlot], AttentionCall],
 ) -> dict[str, Any]:
