@@ -6,7 +6,7 @@ on the model, whether a run succeeds, fails or is interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +56,10 @@ class Inversion:
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return self.cache.plan.latent_shape
+
+    def of_items(self, items: Sequence[int]) -> Inversion:
+        """The inversion of some items of the batch, on the same storage."""
+        return Inversion(self.cache.of_items(items), self.sigmas, self.residuals[:, list(items)], self.layers)
 
 
 @dataclass(frozen=True, eq=False)

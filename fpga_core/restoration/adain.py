@@ -28,9 +28,6 @@ class Moments:
     deviation: Tensor
     is_defined: Tensor
 
-    def to(self, device: torch.device | str) -> Moments:
-        return Moments(self.mean.to(device), self.deviation.to(device), self.is_defined.to(device))
-
     @property
     def num_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in (self.mean, self.deviation, self.is_defined))

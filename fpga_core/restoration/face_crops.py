@@ -198,6 +198,7 @@ def paste_crops(
         The new pictures, and what changed in each, (num_pictures, height, width).
     Raises:
         ShapeMismatchError: the numbers do not agree, or the crops are not square.
+        InvalidInputError: a crop is not finite.
     """
     check_images(images)
     if places and not (len(places) == len(restored) == len(masks)):
@@ -208,11 +209,15 @@ def paste_crops(
         raise ShapeMismatchError(
             f"the crops are {tuple(restored.shape)} and their masks {tuple(masks.shape)}; both must stay square"
         )
+    if places and not restored.isfinite().all():
+        raise InvalidInputError(
+            "some crops hold values that are not finite (NaN): the model or the VAE overflowed; run it in float32"
+        )
     if places and max(place.picture for place in places) >= images.shape[0]:
         raise ShapeMismatchError(f"the crops come from more pictures than the {images.shape[0]} connected here")
     by_picture: list[list[RestoredFace]] = [[] for _ in images]
     for place, crop, mask in zip(places, restored, masks, strict=False):  # without places there is one blank crop
-        crop = crop[..., :3].cpu().float().nan_to_num().clamp(0, 1)
+        crop = crop[..., :3].cpu().float().clamp(0, 1)
         if are_colors_matched:
             square = replace(place.square, size_px=crop.shape[0])
             original = take_crop(images[place.picture, ..., :3].cpu(), square)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import TracebackType
 
@@ -143,6 +145,7 @@ class FeatureCache:
             )
         self.plan = plan
         self._device_bytes = device_bytes
+        self._items: Tensor | None = None
         self._latents: dict[int, Tensor] = {}
         self._maps: dict[tuple[int, AttentionSlot], Tensor] = {}
         self._moments: dict[tuple[int, AttentionSlot], dict[StyleSource, Moments]] = {}
@@ -170,6 +173,13 @@ class FeatureCache:
         tensors = (*self._latents.values(), *self._maps.values())
         return sum(tensor.nbytes for tensor in tensors) + sum(entry.num_bytes for entry in moments)
 
+    def of_items(self, items: Sequence[int]) -> FeatureCache:
+        """A view of some items of the batch; it shares the storage, and is freed with it."""
+        view = copy.copy(self)
+        view._items = torch.tensor(items)
+        view.plan = replace(self.plan, latent_shape=(len(items), *self.plan.latent_shape[1:]))
+        return view
+
     def wants(self, step: int, slot: AttentionSlot) -> bool:
         """Whether the plan records this layer at this step."""
         return step in self.plan.steps and slot in self.plan.slots
@@ -188,7 +198,7 @@ class FeatureCache:
             raise InvalidInputError(
                 f"the inversion holds no latent of step {step} of {self.plan.num_steps}: run the inversion again"
             )
-        return self._latents[step]
+        return self._chosen(self._latents[step])
 
     def record(self, step: int, slot: AttentionSlot, features: Tensor, mask: Tensor | None) -> None:
         """Keeps a self-attention output, or its statistics.
@@ -217,7 +227,7 @@ class FeatureCache:
 
     def background(self, step: int, slot: AttentionSlot) -> Tensor | None:
         """The recorded map, (batch, tokens, channels); None in statistics mode."""
-        return self._entry(self._maps, step, slot) if self.plan.mode is CacheMode.FULL else None
+        return self._chosen(self._entry(self._maps, step, slot)) if self.plan.mode is CacheMode.FULL else None
 
     def style(self, step: int, slot: AttentionSlot, source: StyleSource, mask: Tensor) -> Moments | None:
         """Moments of the recorded map over a style source; None where the source is off.
@@ -228,8 +238,16 @@ class FeatureCache:
         if source is StyleSource.OFF:
             return None
         if self.plan.mode is CacheMode.STATISTICS:
-            return self._entry(self._moments, step, slot)[source].to(mask.device)
-        return masked_moments(self._entry(self._maps, step, slot).to(mask.device), source.weights(mask))
+            moments = self._entry(self._moments, step, slot)[source]
+            chosen = (
+                self._chosen(part).to(mask.device) for part in (moments.mean, moments.deviation, moments.is_defined)
+            )
+            return Moments(*chosen)
+        return masked_moments(self.background(step, slot).to(mask.device), source.weights(mask))
+
+    def _chosen(self, stored: Tensor) -> Tensor:
+        """The items of the batch that this view is of."""
+        return stored if self._items is None else stored[self._items.to(stored.device)]
 
     def _stored(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """A copy where it will live: on its own device while there is room, otherwise on the CPU."""

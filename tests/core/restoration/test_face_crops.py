@@ -157,5 +157,7 @@ def test_crops_must_come_back_complete_and_square():
         paste_crops(images(), places, crops[:2], masks, False)
     with pytest.raises(ShapeMismatchError, match="both must stay square"):
         paste_crops(images(), places, crops[:, :50], masks, False)
+    with pytest.raises(InvalidInputError, match="not finite.*run it in float32"):
+        paste_crops(images(), places, crops * float("nan"), masks, False)
     with pytest.raises(ShapeMismatchError, match="from more pictures than the 1"):
         paste_crops(images(1), places, crops, masks, False)

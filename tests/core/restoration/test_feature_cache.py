@@ -151,6 +151,22 @@ def test_leaving_the_context_frees_it_on_errors_too():
     assert cache.num_bytes == 0
 
 
+@pytest.mark.parametrize("mode", CacheMode)
+def test_some_items_of_the_batch_share_the_storage(mode):
+    cache, layer = FeatureCache(plan(mode), 1), LAYERS[0]
+    fill(cache)
+    view = cache.of_items([1])
+    assert view.plan.latent_shape == (1, 4, 8, 8)
+    assert torch.equal(view.latent(2), cache.latent(2)[1:])
+    whole = cache.style(1, layer.slot, StyleSource.FACE, mask(layer))
+    part = view.style(1, layer.slot, StyleSource.FACE, mask(layer)[1:])
+    torch.testing.assert_close(part.mean, whole.mean[1:])
+    torch.testing.assert_close(part.deviation, whole.deviation[1:])
+    assert (view.background(1, layer.slot) is None) == (mode is CacheMode.STATISTICS)
+    cache.clear()
+    assert view.num_bytes == 0
+
+
 def test_threads_may_record_at_once():
     cache = FeatureCache(plan(num_steps=200), 64)
     ready = threading.Barrier(4)
