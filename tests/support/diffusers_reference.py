@@ -14,10 +14,11 @@ NUM_HEADS = 8  # ComfyUI's SD1.5 family always has 8; diffusers calls the number
 @torch.no_grad()
 def same_unet(model: ModelPatcher, architecture: str) -> UNet2DConditionModel:
     """diffusers' UNet of an architecture with the weights of a ComfyUI model."""
-    unet = UNet2DConditionModel(**DIFFUSERS_CONFIGS[architecture] | {"attention_head_dim": NUM_HEADS}).eval()
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**DIFFUSERS_CONFIGS[architecture] | {"attention_head_dim": NUM_HEADS}).eval()
     names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
     weights = model.model.diffusion_model.state_dict()
-    unet.load_state_dict({name: weights[names[name]] for name in unet.state_dict()})
+    unet.load_state_dict({name: weights[names[name]] for name in unet.state_dict()}, assign=True)  # no copy
     return unet
 
 

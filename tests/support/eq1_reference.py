@@ -118,3 +118,19 @@ def eq1_on(unet, carried, acts=lambda sigma: True, layer_scale=lambda layer, num
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def low_rank_on(unet, lora):
+    """Adds `up(down(x))` to the output of each linear layer that a LoRA names, while inside; None adds nothing."""
+    hooks = [
+        unet.get_submodule(path).register_forward_hook(
+            lambda module, inputs, output, low_rank=low_rank: output + inputs[0] @ low_rank.down.T @ low_rank.up.T
+        )
+        for path, low_rank in (lora or {}).items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
