@@ -5,6 +5,7 @@
     python dev.py serve [ComfyUI arguments]    the editor with the pack loaded
     python dev.py bench [NAME] [--json FILE]   one measurement as a table; without a name, the list of them
     python dev.py lint                         ruff and pyright
+    python dev.py workflows                    the editor's form of workflows/api/*.json, written by the editor
 
 The first run builds a virtual environment and gets a ComfyUI, both kept in a cache; COMFYUI_PATH names another ComfyUI.
 """
@@ -54,6 +55,7 @@ COMMANDS = {
     "serve": lambda environment, arguments: launch(environment, "fpga.devtools.serve", arguments),
     "bench": lambda environment, arguments: launch(environment, "fpga.devtools.bench", arguments),
     "lint": lint,
+    "workflows": lambda environment, arguments: launch(environment, "fpga.devtools.editor_workflows", arguments),
 }
 
 

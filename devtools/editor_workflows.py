@@ -11,14 +11,13 @@ import json
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from .launch import ROOT
 from .server import ComfyServer
 from .stand_ins import PACKS, place_stand_ins
 
 WORKFLOWS = ROOT / "workflows"
-BROWSER_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic")
 COLUMN_GAP, ROW_GAP = 80, 60
 
 LAY_OUT = """([prompt, gap]) => {
@@ -31,8 +30,14 @@ LAY_OUT = """([prompt, gap]) => {
     depth.set(id, Math.max(0, ...sources));
     return depth.get(id);
   };
+  const consumers = (id) => Object.keys(prompt).filter((other) =>
+    Object.values(prompt[other].inputs).some((value) => Array.isArray(value) && value[0] === id));
+  const columnOf = (id) => {
+    const isSource = !Object.values(prompt[id].inputs).some(Array.isArray);
+    return isSource ? Math.min(...consumers(id).map(depthOf)) - 1 : depthOf(id); // a source stands beside its first user
+  };
   const columns = [];
-  for (const id of Object.keys(prompt)) (columns[depthOf(id)] ??= []).push(nodes.get(id));
+  for (const id of Object.keys(prompt)) (columns[columnOf(id)] ??= []).push(nodes.get(id));
   let x = 0;
   for (const column of columns) {
     let y = 0, width = 0;
@@ -62,12 +67,6 @@ LAY_OUT = """([prompt, gap]) => {
 }"""
 
 
-def open_editor(page: Page, address: str) -> None:
-    """Opens the graph editor and waits until it knows the server's nodes."""
-    page.goto(address)
-    page.wait_for_function("() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100")
-
-
 def as_editor_workflow(page: Page, name: str, prompt: dict) -> dict:
     """The editor's own form of an API workflow, laid out."""
     page.evaluate("async ([prompt, name]) => { await app.loadApiJson(prompt, name) }", [prompt, name])
@@ -75,18 +74,18 @@ def as_editor_workflow(page: Page, name: str, prompt: dict) -> dict:
 
 
 def write_editor_workflows() -> None:
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         place_stand_ins(base)
-        with ComfyServer(base, packs=PACKS) as server:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(BROWSER_ARGUMENTS))
+        from editor import Editor, open_browser
+
+        with ComfyServer(base, packs=PACKS) as server, open_browser() as browser:
             page = browser.new_page(viewport={"width": 1920, "height": 1080})
-            open_editor(page, server.address)
+            Editor(page, server.address, a_node="FPGA_LoadRepControlNet")
             for path in sorted((WORKFLOWS / "api").glob("*.json")):
                 workflow = as_editor_workflow(page, path.stem, json.loads(path.read_text(encoding="utf-8")))
                 text = json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
                 (WORKFLOWS / path.name).write_text(text, encoding="utf-8")
-            browser.close()
 
 
 if __name__ == "__main__":
