@@ -18,7 +18,7 @@ from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.shapes import Extent
 from random_branches import random_branch
 from tiny_identities import cast, member, person, tiny_adapter
-from tiny_models import conditioning, sample, tiny_model
+from tiny_models import conditioning, sample, tiny_model, tiny_sdxl
 
 LEFT, RIGHT = (0.0, 0.1, 0.45, 0.8), (0.55, 0.0, 1.0, 1.0)
 
@@ -41,6 +41,17 @@ def test_whole_runs_equal_the_formula(has_own_projections, size, batch, people):
     actual = sample(*apply_cast(model, positive, negative, adapter, people, 0.8), steps=2, size=size, batch=batch)
     untouched = sample(model, positive, negative, steps=2, size=size, batch=batch)
     assert relative_error(untouched, expected) > 1e-2  # the identities matter
+    assert relative_error(actual, expected) < 1e-4
+
+
+@pytest.mark.parametrize("has_own_projections", [True, False], ids=["own", "shared"])
+def test_sdxl_with_several_transformer_blocks_in_a_block(has_own_projections):
+    model, positive, negative, people = tiny_sdxl(), conditioning(1), conditioning(2), cast(member(1, LEFT), member(2))
+    adapter = tiny_adapter(model if has_own_projections else None)
+    with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(16, 16))):
+        expected = sample(model, positive, negative, steps=2)
+    actual = sample(*apply_cast(model, positive, negative, adapter, people), steps=2)
+    assert relative_error(sample(model, positive, negative, steps=2), expected) > 1e-2
     assert relative_error(actual, expected) < 1e-4
 
 
