@@ -17,11 +17,12 @@ from eq1_reference import both, eq1_on, relative_error
 from fpga.fpga_core.errors import BaseModelError, InvalidInputError, ShapeMismatchError, UnsupportedModeError
 from fpga.fpga_core.identity.cast import Cast
 from fpga.fpga_core.identity.identity import Identity
+from fpga.fpga_core.identity.layer_emphasis import LayerEmphasis
 from fpga.fpga_core.identity.recognisers import AURAFACE
 from fpga.fpga_core.identity.regions import Region
 from fpga.fpga_core.patching.cast_attention import CastRun, IdentityAttention
 from fpga.fpga_core.patching.fold import fold_branch
-from fpga.fpga_core.patching.identity import apply_cast
+from fpga.fpga_core.patching.identity import apply_cast, encode_cast
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.patching.slots import claim_slots, cross_attention_layers
 from fpga.fpga_core.shapes import Extent
@@ -262,6 +263,26 @@ def test_shared_projections_are_the_folded_ones(model, texts):
     expected = sample(*apply_cast(by_hand, *texts, adapter, DUO), steps=2)
     actual = sample(*apply_cast(fold_branch(model, branch, 0.7, 0.4), *texts, adapter, DUO), steps=2)
     assert (actual - expected).norm() / expected.norm() < 1e-5
+
+
+def test_shared_projections_in_low_vram_carry_the_fold(model):
+    """Weights stay off the device and are folded at each cast: the layers' own call must be what projects."""
+    branch, adapter = random_branch(model.model.diffusion_model), tiny_adapter()
+    folded = fold_branch(model, branch, 0.7, 0.4)
+    carried, _ = encode_cast(adapter, DUO, 1.0)
+    layers = cross_attention_layers(model.model.diffusion_model)
+    folded.load(torch.device("cpu"), lowvram_model_memory=1)
+    try:
+        assert model.model.lowvram_patch_counter > 0
+        run = CastRun(None, (carried,), LayerEmphasis.UNIFORM, is_constant=True)
+        for slot, layer in layers.items():
+            projected = run.key_value(slot, layers, torch.zeros(1, 1, 1))
+            for name, actual in zip(("to_k", "to_v"), projected, strict=True):
+                delta = branch.weights[f"{slot.module_path}.attn2.{name}.weight"]
+                expected = carried.tokens @ (0.7 * getattr(layer, name).weight + 0.4 * delta).T
+                torch.testing.assert_close(actual, expected)
+    finally:
+        folded.detach()
 
 
 def test_a_scheduled_lora_reaches_the_identities_too(model, texts):
