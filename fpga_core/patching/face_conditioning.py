@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
-from comfy.controlnet import ControlBase
+from comfy.controlnet import ControlNet
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.sd import VAE
@@ -24,6 +24,7 @@ from ..shapes import Extent
 from .cast_conditioning import CastTokens, Conditioning, PendingCast, add_cond
 from .fold import applied_branches, unet_of
 from .identity import CastPatch, add_lora, check_adapter_fits, warn_of_missing_branch
+from .identity_controlnet import put_people_into
 from .repcontrolnet import BranchMode, add_control, apply_repcontrolnet, as_hint
 from .schedule import StepRange
 from .slots import cross_attention_layers
@@ -76,60 +77,6 @@ def _without_places(options: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-class FaceControl(Protocol):
-    """Steers each face by the drawing of its landmarks."""
-
-    def attach(self, model: ModelPatcher) -> ModelPatcher:
-        """The model with what the control changes on it; done once for all batches of faces."""
-        ...
-
-    def condition(
-        self, model: ModelPatcher, positive: Conditioning, negative: Conditioning, hints: Tensor
-    ) -> tuple[Conditioning, Conditioning]:
-        """Adds condition images, (faces, height, width, 3) in [0, 1], one for each face of a batch."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class RepControlNetFaces:
-    """Landmarks through a RepControlNet: its branch goes into the model, its adapter reads the drawings."""
-
-    branch: RepControlNet
-    strength: float = 1.0
-
-    def attach(self, model: ModelPatcher) -> ModelPatcher:
-        blank = torch.zeros(1, 8, 8, 3)
-        return apply_repcontrolnet(model, [], [], self.branch, blank, strength=0.0).model
-
-    def condition(
-        self, model: ModelPatcher, positive: Conditioning, negative: Conditioning, hints: Tensor
-    ) -> tuple[Conditioning, Conditioning]:
-        mode, strength = BranchMode.ADAPTER_ONLY, self.strength
-        applied = apply_repcontrolnet(model, positive, negative, self.branch, hints, mode, strength=strength)
-        return applied.positive, applied.negative
-
-
-@dataclass(frozen=True, eq=False)
-class ControlNetFaces:
-    """Landmarks through an ordinary ControlNet."""
-
-    control_net: ControlBase
-    vae: VAE
-    strength: float = 1.0
-
-    def attach(self, model: ModelPatcher) -> ModelPatcher:
-        return model
-
-    def condition(
-        self, model: ModelPatcher, positive: Conditioning, negative: Conditioning, hints: Tensor
-    ) -> tuple[Conditioning, Conditioning]:
-        if self.strength == 0:
-            return positive, negative
-        control = self.control_net.copy().set_cond_hint(as_hint(hints), self.strength, (0.0, 1.0), vae=self.vae)
-        positive, negative = add_control(control, positive, negative)
-        return positive, negative
-
-
 @dataclass(frozen=True, eq=False)
 class FaceTokens(CastTokens):
     """A cast whose members act in crops rather than in places of one picture.
@@ -150,56 +97,157 @@ class FaceTokens(CastTokens):
 
 
 @dataclass(frozen=True, eq=False)
+class ActingFaces:
+    """The identities that act in a batch of crops: what positive and negative carry, and the adapter that made it."""
+
+    adapter: IdentityAdapter
+    positive: FaceTokens
+    negative: FaceTokens
+
+
+@dataclass(frozen=True, eq=False)
 class FaceIdentities:
-    """A cast that a model is ready for, each member to act in the crops of their own face.
+    """A cast whose members each act in the crops of their own face.
 
     Attributes:
-        key: names the patch in the model's options.
+        adapter: made the tokens.
         cast: who there is; places and strengths of the members do not count.
         tokens, null_tokens: for the positive and the negative, (identities, num_tokens, token_dim).
+        key: names the patch in a model's options.
     """
 
-    key: str
+    adapter: IdentityAdapter
     cast: Cast
     tokens: Tensor
     null_tokens: Tensor
+    key: str
 
     @classmethod
-    def attach(cls, model: ModelPatcher, adapter: IdentityAdapter, cast: Cast) -> tuple[ModelPatcher, FaceIdentities]:
+    def encode(cls, adapter: IdentityAdapter, cast: Cast) -> FaceIdentities:
+        """Makes everyone's tokens.
+
+        Raises:
+            InvalidInputError: an identity lacks what the adapter reads.
+        """
+        tokens = stack_tokens([adapter.tokens(member.identity) for member in cast.members])
+        null_tokens = stack_tokens([adapter.null_tokens(member.identity) for member in cast.members])
+        return cls(adapter, cast, tokens, null_tokens, f"{CAST_PREFIX}{uuid.uuid4().hex}")
+
+    def attach(self, model: ModelPatcher) -> ModelPatcher:
         """A clone of the model that listens to these identities; it acts as before where a conditioning carries none.
 
         Raises:
             BaseModelError: the adapter does not fit the model.
-            InvalidInputError: an identity lacks what the adapter reads.
         """
-        check_adapter_fits(adapter, cross_attention_layers(unet_of(model)))
-        tokens = stack_tokens([adapter.tokens(member.identity) for member in cast.members])
-        null_tokens = stack_tokens([adapter.null_tokens(member.identity) for member in cast.members])
-        warn_of_missing_branch(model, adapter)
-        patch = CastPatch(f"{CAST_PREFIX}{uuid.uuid4().hex}", adapter, StepRange(), LayerEmphasis.UNIFORM)
+        check_adapter_fits(self.adapter, cross_attention_layers(unet_of(model)))
+        warn_of_missing_branch(model, self.adapter)
+        patch = CastPatch(self.key, self.adapter, StepRange(), LayerEmphasis.UNIFORM)
         patched = model.clone()
-        add_lora(patched, adapter)
+        add_lora(patched, self.adapter)
         patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, patch.key, patch.outer_sample)
         patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, patch.key, patch.apply_model)
-        return patched, cls(patch.key, cast, tokens, null_tokens)
+        return patched
 
-    def condition(
-        self, positive: Conditioning, negative: Conditioning, people: Sequence[int], regions: Tensor, strength: float
-    ) -> tuple[Conditioning, Conditioning]:
-        """Adds the identity of each crop of a batch.
+    def in_crops(self, people: Sequence[int], regions: Tensor, strength: float) -> ActingFaces:
+        """The identities of a batch of crops.
 
         Args:
             people: which member, for each crop.
             regions: where it acts in its crop, (batch, height, width) in [0, 1].
-            strength: 1 = as trained; 0 adds nothing.
+            strength: 1 = as trained.
         """
-        if strength == 0:
-            return positive, negative
         numbers, owners = tuple(range(1, len(self.tokens) + 1)), torch.tensor(people)
-        positive, negative = (
-            add_cond(
-                conditioning, self.key, PendingCast(FaceTokens(tokens, self.cast, numbers, strength, owners, regions))
+        positive = FaceTokens(self.tokens, self.cast, numbers, strength, owners, regions)
+        return ActingFaces(self.adapter, positive, replace(positive, tokens=self.null_tokens))
+
+    def condition(
+        self, positive: Conditioning, negative: Conditioning, acting: ActingFaces
+    ) -> tuple[Conditioning, Conditioning]:
+        """Lets the identities act in the cross attention of a model that `attach` gave."""
+        positive = add_cond(positive, self.key, PendingCast(acting.positive))
+        return positive, add_cond(negative, self.key, PendingCast(acting.negative))
+
+
+class FaceControl(Protocol):
+    """Steers each face by the drawing of its landmarks."""
+
+    @property
+    def carries_identities(self) -> bool:
+        """Whether identities can act inside the control."""
+        ...
+
+    def attach(self, model: ModelPatcher) -> ModelPatcher:
+        """The model with what the control changes on it; done once for all batches of faces."""
+        ...
+
+    def condition(
+        self,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        hints: Tensor,
+        acting: ActingFaces | None = None,
+    ) -> tuple[Conditioning, Conditioning]:
+        """Adds condition images, (faces, height, width, 3) in [0, 1], one for each face of a batch.
+
+        Args:
+            acting: identities that act inside the control, if it carries them.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class RepControlNetFaces:
+    """Landmarks through a RepControlNet: its branch goes into the model, its adapter reads the drawings."""
+
+    branch: RepControlNet
+    strength: float = 1.0
+    carries_identities: ClassVar[bool] = False  # it has no cross attention of its own
+
+    def attach(self, model: ModelPatcher) -> ModelPatcher:
+        blank = torch.zeros(1, 8, 8, 3)
+        return apply_repcontrolnet(model, [], [], self.branch, blank, strength=0.0).model
+
+    def condition(
+        self,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        hints: Tensor,
+        acting: ActingFaces | None = None,
+    ) -> tuple[Conditioning, Conditioning]:
+        mode, strength = BranchMode.ADAPTER_ONLY, self.strength
+        applied = apply_repcontrolnet(model, positive, negative, self.branch, hints, mode, strength=strength)
+        return applied.positive, applied.negative
+
+
+@dataclass(frozen=True, eq=False)
+class ControlNetFaces:
+    """Landmarks through an ordinary ControlNet."""
+
+    control_net: ControlNet
+    vae: VAE
+    strength: float = 1.0
+    carries_identities: ClassVar[bool] = True
+
+    def attach(self, model: ModelPatcher) -> ModelPatcher:
+        return model
+
+    def condition(
+        self,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        hints: Tensor,
+        acting: ActingFaces | None = None,
+    ) -> tuple[Conditioning, Conditioning]:
+        if self.strength == 0:
+            return positive, negative
+        control = self.control_net.copy()
+        if acting is not None:
+            control, positive, negative = put_people_into(
+                self.control_net, acting.adapter, (acting.positive, acting.negative), positive, negative
             )
-            for conditioning, tokens in ((positive, self.tokens), (negative, self.null_tokens))
-        )
+        control.set_cond_hint(as_hint(hints), self.strength, (0.0, 1.0), vae=self.vae)
+        positive, negative = add_control(control, positive, negative)
         return positive, negative

@@ -80,7 +80,7 @@ class People:
         face = max(found, key=lambda candidate: candidate.box.iou(expected), default=None)
         if face is None or face.box.iou(expected) <= MIN_IOU:
             return 0.0
-        likeness = self._likeness(face, subject.match.identity)
+        likeness = float("nan") if subject.match is None else self._likeness(face, subject.match.identity)
         return None if np.isnan(likeness) else likeness
 
     def _likeness(self, face: Face, person: int) -> float:

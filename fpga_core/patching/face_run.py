@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
+from typing import cast
 
 import comfy.model_management
 import comfy.samplers
@@ -18,7 +20,7 @@ from ..restoration.fusion import FusionSettings
 from ..restoration.matching import MatchBy
 from ..shapes import Extent
 from .cast_conditioning import Conditioning
-from .face_conditioning import FaceControl, FaceIdentities
+from .face_conditioning import ActingFaces, FaceControl, FaceIdentities
 from .face_people import People, Subject
 from .restoration import Callback, Inversion, RestorationSampler, invert_latent, restore_latent
 from .self_attention import self_attention_layers
@@ -28,6 +30,14 @@ MEMORY_MARGIN = 1.5
 
 MakeCallback = Callable[[ModelPatcher, int], Callback]
 """The host's progress callback for a model and a number of steps."""
+
+
+class IdentityIn(str, Enum):
+    """Where an identity acts."""
+
+    UNET = "unet"
+    CONTROLNET = "controlnet"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class RestoreSettings:
         mode: what the cache keeps.
         budget_mib: the most that it may take.
         identity_strength: 1 = as the adapter was trained.
+        identity_in: the model, the ControlNet, or both.
         match_by: how faces and identities find each other.
         style: how landmarks are drawn for the control.
         are_colors_matched: give crops the colours of the original before they are pasted.
@@ -58,6 +69,7 @@ class RestoreSettings:
     mode: CacheMode = CacheMode.FULL
     budget_mib: int = 2048
     identity_strength: float = 1.0
+    identity_in: IdentityIn = IdentityIn.UNET
     match_by: MatchBy = MatchBy.AUTO
     style: FaceStyle = FaceStyle.OPENPOSE
     are_colors_matched: bool = False
@@ -135,7 +147,9 @@ class FaceRun:
         if self.control is not None:
             model = self.control.attach(model)
         if self.people is not None:
-            model, identities = FaceIdentities.attach(model, self.people.adapter, self.people.cast)
+            identities = FaceIdentities.encode(self.people.adapter, self.people.cast)
+            if self.settings.identity_in is not IdentityIn.CONTROLNET:
+                model = identities.attach(model)
         latents = self.vae.encode(crops)
         return [
             restored
@@ -192,7 +206,7 @@ class FaceBatch:
     def _invert(self, latents: Tensor) -> Inversion:
         """With the landmarks, since a folded RepControlNet expects them, and without identity: line 2 of Alg. 1."""
         settings, model = self.run.settings, self.model
-        positive, _ = self._conditioning(range(len(self.subjects)))
+        positive, _ = self._conditioning(range(len(self.subjects)), None)
         sampling = model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, settings.scheduler, settings.steps)
         spare = free_bytes(model) - len(latents) * call_bytes(model, latents.shape)
@@ -207,12 +221,12 @@ class FaceBatch:
     ) -> tuple[Tensor, list[float | None]]:
         """Restores some faces of the batch; the crops and their FaceSims."""
         settings, subjects = self.run.settings, [self.subjects[n] for n in items]
-        positive, negative = self._conditioning(items)
-        masks = self._masks()[list(items)]
-        if self.identities is not None:
-            who = [subject.match.identity for subject in subjects]
-            strength = settings.identity_strength * rung.identity_factor
-            positive, negative = self.identities.condition(positive, negative, who, masks, strength)
+        masks, acting = self._masks()[list(items)], None
+        strength = settings.identity_strength * rung.identity_factor
+        if self.identities is not None and strength != 0:
+            who = [subject.match.identity for subject in subjects if subject.match]
+            acting = self.identities.in_crops(who, masks, strength)
+        positive, negative = self._conditioning(items, acting)
         fusion = replace(settings.fusion, style_strength=settings.fusion.style_strength * rung.style_factor)
         sampler = RestorationSampler(inversion, masks, fusion, rung.noise_strength, seed)
         latents = restore_latent(self.model, positive, negative, settings.cfg, sampler, self._callback())
@@ -220,12 +234,16 @@ class FaceBatch:
         people = self.run.people
         return crops, people.facesim(crops, subjects) if people else [None] * len(subjects)
 
-    def _conditioning(self, items: Sequence[int]) -> tuple[Conditioning, Conditioning]:
-        positive, negative = self.run.positive, self.run.negative
+    def _conditioning(self, items: Sequence[int], acting: ActingFaces | None) -> tuple[Conditioning, Conditioning]:
+        """Prompts with the landmarks of some faces of the batch, and with their identities where they act."""
+        positive, negative, where = self.run.positive, self.run.negative, self.run.settings.identity_in
+        if self.identities is not None and acting is not None and where is not IdentityIn.CONTROLNET:
+            positive, negative = self.identities.condition(positive, negative, acting)
         if self.run.control is None:
             return positive, negative
         hints = torch.stack([self.subjects[n].hint for n in items])
-        return self.run.control.condition(self.model, positive, negative, hints)
+        inside = None if where is IdentityIn.UNET else acting
+        return self.run.control.condition(self.model, positive, negative, hints, inside)
 
     def _masks(self) -> Tensor:
         return torch.stack([subject.mask for subject in self.subjects])
@@ -243,4 +261,4 @@ def call_bytes(model: ModelPatcher, latent_shape: Sequence[int]) -> float:
 def free_bytes(model: ModelPatcher) -> float:
     """Memory of the model's device that is free once the model is loaded."""
     unloaded = max(model.model_size() - model.loaded_size(), 0)
-    return comfy.model_management.get_free_memory(model.load_device) - unloaded
+    return cast(float, comfy.model_management.get_free_memory(model.load_device)) - unloaded

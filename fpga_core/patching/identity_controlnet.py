@@ -68,21 +68,42 @@ def apply_cast_controlnet(
         InvalidInputError: an identity lacks what the adapter reads, or the image is no picture.
     Source: FPGA Eq. 1 and section 3.1; InstantID section 3.
     """
-    hint, model = as_hint(image), control_model_of(control_net)
-    projections = control_projections(adapter, model)
+    hint = as_hint(image)
+    control_projections(adapter, control_model_of(control_net))
     acting = encode_cast(adapter, cast, 1.0)
     if strength == 0:
         return positive, negative
     control: ControlNet = control_net.copy()
     if acting is not None:
-        key, is_instantid = f"fpga_cast_{uuid.uuid4().hex}", adapter.kind is AdapterKind.INSTANTID
-        control = CastControlNet(control_net, CastControlModel(model, key, acting, projections, is_instantid))
-        positive, negative = (
-            add_cond(text, key, CastSide((side,))) for side, text in ((POSITIVE, positive), (NEGATIVE, negative))
-        )
+        control, positive, negative = put_people_into(control_net, adapter, acting, positive, negative)
     control.set_cond_hint(hint, strength, (steps.start_percent, steps.end_percent))
     positive, negative = add_control(control, positive, negative)
     return positive, negative
+
+
+def put_people_into(
+    control_net: ControlBase,
+    adapter: IdentityAdapter,
+    carried: tuple[CastTokens, CastTokens],
+    positive: Conditioning,
+    negative: Conditioning,
+) -> tuple[CastControlNet, Conditioning, Conditioning]:
+    """A copy of a ControlNet in whose cross attention people act, and conditionings that say which of them is which.
+
+    Args:
+        carried: what the positive and the negative carry.
+    Raises:
+        UnsupportedModeError: the ControlNet has no such cross attention.
+        BaseModelError: the adapter does not fit the ControlNet.
+    """
+    model = control_model_of(control_net)
+    projections = control_projections(adapter, model)
+    key, is_instantid = f"fpga_cast_{uuid.uuid4().hex}", adapter.kind is AdapterKind.INSTANTID
+    control = CastControlNet(control_net, CastControlModel(model, key, carried, projections, is_instantid))
+    positive, negative = (
+        add_cond(text, key, CastSide((side,))) for side, text in ((POSITIVE, positive), (NEGATIVE, negative))
+    )
+    return control, positive, negative
 
 
 class CastSide(CONDRegular):
@@ -161,7 +182,7 @@ class CastControlModel:
         weights = self.carried[POSITIVE].weights(Extent(x.shape[-1], x.shape[-2]))
         if self.is_instantid:
             weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # nothing more than the text's place
-        return self._run.people(rows, weights.expand(len(x), -1, -1, -1), x)
+        return self._run.people(rows, weights.repeat(len(x) // len(weights), 1, 1, 1), x)
 
 
 class _HandsOnOptions:

@@ -22,7 +22,7 @@ from ..shapes import Extent
 from .cast_conditioning import Conditioning
 from .face_conditioning import FaceControl, check_model_is_plain, for_crops
 from .face_people import People, Subject
-from .face_run import FaceRun, MakeCallback, RestoredCrop, RestoreSettings
+from .face_run import FaceRun, IdentityIn, MakeCallback, RestoredCrop, RestoreSettings
 from .self_attention import check_restoring_model
 
 NATIVE_SIZE_PX = 512
@@ -96,17 +96,25 @@ def restore_faces(
     if (cast is None) != (adapter is None):
         raise InvalidInputError("a cast and its identity adapter belong together; connect both, or neither")
     people = None if cast is None or adapter is None else People(cast, adapter, face_analysis)
+    if settings.identity_in is not IdentityIn.UNET and not (control and control.carries_identities):
+        raise InvalidInputError(
+            f"identity_in is {settings.identity_in.value}, but no ControlNet is connected: connect one to control_net, "
+            "or set it to unet"
+        )
     if settings.retry_below > 0 and (people is None or not people.can_measure):
         raise InvalidInputError(
             f"retry_below is {settings.retry_below:g}, but FaceSim cannot be measured: connect a cast and a face "
             "analysis with a recogniser, or set it to 0"
         )
     places, crops, soft_masks = crop_faces(images, faces, crop, masks, parser)
-    matches = [people.match(entry, settings.match_by) if people else None for entry in faces]
+    matches = [people.match(entry, settings.match_by) for entry in faces] if people else []
     subjects = [
-        Subject(place, mask, draw_landmarks(place, settings.style), of and of[place.number - 1])
-        for place, mask, of in zip(places, soft_masks, (matches[place.picture] for place in places), strict=True)
-    ]
+        Subject(
+            place, mask, draw_landmarks(place, settings.style),
+            matches[place.picture][place.number - 1] if people else None,
+        )
+        for place, mask in zip(places, soft_masks, strict=True)
+    ]  # fmt: skip
     chosen = [n for n, subject in enumerate(subjects) if people is None or subject.match]
     run = FaceRun(model, vae, for_crops(positive), for_crops(negative), settings, people, control, make_callback)
     restored = dict(zip(chosen, run.restore(crops[chosen], [subjects[n] for n in chosen]), strict=True))
@@ -136,8 +144,9 @@ def outcome(subject: Subject, restored: RestoredCrop | None, people: People | No
     if not restored.crop.isfinite().all():
         overflow = "the model or the VAE gave values that are not finite (NaN): run it in float32"
         return FaceOutcome(label, size_px, None, overflow, is_restored=False)
-    name = people.cast.members[subject.match.identity].identity.name if people else None
-    reason = subject.match.reason if subject.match else ""
+    name, reason = None, ""
+    if people is not None and subject.match is not None:
+        name, reason = people.cast.members[subject.match.identity].identity.name, subject.match.reason
     return FaceOutcome(
         label, size_px, name, reason, True, restored.before, restored.after, restored.num_tries, restored.residual
     )

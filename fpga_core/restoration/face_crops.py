@@ -170,7 +170,8 @@ def crop_faces(
     else:
         solid = [draw_hull(place.square.to_crop(face_hull(place.face)), size) for place in places]
     if masks is None and parser is not None:
-        solid = [_own_face(*entry) for entry in zip(parser(crops), solid, places, strict=True)]
+        limits = [MAX_AREA * polygon_area(place.square.to_crop(face_hull(place.face))) for place in places]
+        solid = [_own_face(*entry) for entry in zip(parser(crops), solid, limits, strict=True)]
     return tuple(places), crops, torch.stack([_soft(m, p, settings) for m, p in zip(solid, places, strict=True)])
 
 
@@ -254,10 +255,9 @@ def _given_masks(masks: Tensor, places: Sequence[FaceCrop], num_pictures: int) -
     ]
 
 
-def _own_face(parsed: Tensor, hull: Tensor, place: FaceCrop) -> Tensor:
+def _own_face(parsed: Tensor, hull: Tensor, max_area: float) -> Tensor:
     """What was parsed of this face, without a neighbour's; the hull where nothing was."""
-    limit = place.max_area_px * place.square.scale**2
-    own = parsed * soften_mask(hull, growth_within(hull, limit), 0)
+    own = parsed * soften_mask(hull, growth_within(hull, max_area), 0)
     return own if own.any() else hull
 
 

@@ -243,7 +243,8 @@ class FeatureCache:
                 self._chosen(part).to(mask.device) for part in (moments.mean, moments.deviation, moments.is_defined)
             )
             return Moments(*chosen)
-        return masked_moments(self.background(step, slot).to(mask.device), source.weights(mask))
+        stored = self._chosen(self._entry(self._maps, step, slot))
+        return masked_moments(stored.to(mask.device), source.weights(mask))
 
     def _chosen(self, stored: Tensor) -> Tensor:
         """The items of the batch that this view is of."""

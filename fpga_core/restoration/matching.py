@@ -82,8 +82,9 @@ def match_faces(
 
 
 def _overlap(face: Box, place: Box | None) -> float:
-    smaller = 0.0 if place is None else min(face.area, place.area)
-    return face.intersection(place).area / smaller if smaller > 0 else 0.0
+    if place is None or face.area == 0 or place.area == 0:
+        return 0.0
+    return face.intersection(place).area / min(face.area, place.area)
 
 
 def _assign(

@@ -13,7 +13,7 @@ from fpga.fpga_core.patching.face_conditioning import (
     check_model_is_plain,
     for_crops,
 )
-from fpga.fpga_core.patching.face_run import RestoreSettings, ladder
+from fpga.fpga_core.patching.face_run import IdentityIn, RestoreSettings, ladder
 from fpga.fpga_core.patching.fold import fold_branch
 from fpga.fpga_core.patching.identity import apply_cast
 from fpga.fpga_core.patching.restore_faces import native_size_px, restore_faces
@@ -24,6 +24,7 @@ from fpga.fpga_core.restoration.masks import MAX_AREA, face_hull, polygon_area
 from fpga.fpga_core.restoration.matching import MatchBy
 from fpga.fpga_core.shapes import Extent
 from random_branches import random_branch
+from tiny_controlnets import tiny_controlnet
 from tiny_faces import HEIGHT, WIDTH, ScriptedAnalysis, face, found, pictures, placed_cast, tiny_vae
 from tiny_identities import cast, member, tiny_adapter
 from tiny_models import conditioning, tiny_model, tiny_sdxl
@@ -349,16 +350,35 @@ def test_sdxl_restores_too(restore):
 
 
 def test_an_ordinary_controlnet_sees_each_faces_own_drawing(restore, vae):
-    """A ControlBase in the place of a ControlNet file: it adds what it is shown to the first input block."""
-    from fpga.fpga_core.patching.hint import HintControl
-
-    control = HintControl.from_branch(random_branch(tiny_model().model.diffusion_model))
-    result = restore(control=ControlNetFaces(control, vae))
-    moved = restore(faces=found((LEFT, face(100, 60, 30, 36, 7))), control=ControlNetFaces(control, vae))
+    control = ControlNetFaces(tiny_controlnet(), vae)
+    result = restore(control=control)
+    moved = restore(faces=found((LEFT, face(100, 60, 30, 36, 7))), control=control)
     torch.testing.assert_close(result.after[0], moved.after[0], atol=1e-5, rtol=1e-5)
     assert float((result.after[1] - moved.after[1]).abs().max()) > 1e-3
-    off = restore(control=ControlNetFaces(control, vae, strength=0.0))
+    off = restore(control=ControlNetFaces(tiny_controlnet(), vae, strength=0.0))
     assert torch.equal(off.after, restore().after)
+
+
+@pytest.mark.parametrize("where", [IdentityIn.CONTROLNET, IdentityIn.BOTH])
+def test_identities_act_inside_the_controlnet_of_their_own_face(restore, vae, where):
+    options = dict(
+        control=ControlNetFaces(tiny_controlnet(), vae), adapter=tiny_adapter(),
+        settings=RestoreSettings(steps=2, repetitions=0, cfg=3.0, identity_strength=3.0, identity_in=where),
+    )  # fmt: skip
+    together = restore(**options).after
+    for number, alone in enumerate((LEFT, RIGHT)):
+        result = restore(faces=found((alone,)), people=placed_cast(**{f"p{number + 1}": alone}), **options)
+        assert float((result.after[0] - together[number]).abs().max()) <= 1e-4
+    other = restore(people=placed_cast(p1=LEFT, p3=RIGHT), **options).after
+    torch.testing.assert_close(other[0], together[0], atol=1e-5, rtol=1e-5)
+    assert float((other[1] - together[1]).abs().max()) > 1e-4
+
+
+def test_identities_need_a_controlnet_to_act_in(restore, model):
+    settings = RestoreSettings(identity_in=IdentityIn.CONTROLNET)
+    for control in (None, RepControlNetFaces(random_branch(model.model.diffusion_model))):
+        with pytest.raises(InvalidInputError, match="identity_in is controlnet, but no ControlNet is connected"):
+            restore(settings=settings, control=control)
 
 
 def test_off_means_no_fusion(restore):
