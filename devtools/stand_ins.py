@@ -38,7 +38,7 @@ def small_checkpoint(path: Path) -> None:
         fill_random(module, seed=0)
     for layer in autoencoder.modules():
         if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(layer.weight)
+            torch.nn.Conv2d.reset_parameters(layer)  # ComfyUI's layers leave it out
     centre_output(autoencoder.taesd_decoder)
     parts = {
         "model.diffusion_model.": model.diffusion_model,
