@@ -60,7 +60,11 @@ class Editor:
             self.errors.append(f"{message.text} ({message.location.get('url')})")
 
     def create(self, node_id: str) -> dict:
-        """Puts one node on an empty canvas, selected; returns its title, and the names of its inputs and outputs."""
+        """Puts one node on an empty canvas, selected.
+
+        Returns:
+            Its title, and where its inputs (by name) and outputs (in order) are, in graph coordinates.
+        """
         return self.page.evaluate(
             """([id, place]) => {
                 app.graph.clear()
@@ -68,18 +72,33 @@ class Editor:
                 node.pos = place
                 app.graph.add(node)
                 app.canvas.ds.reset()
-                app.canvas.ds.offset = [200, 200]
+                app.canvas.ds.offset = [200, 100]
                 app.canvas.selectNode(node)
-                app.canvas.setDirty(true, true)
-                const inputs = node.inputs.map((input, i) => [input.name, node.getInputPos(i)])
-                return {title: node.title, inputs: Object.fromEntries(inputs), outputs: node.outputs.map(o => o.name)}
+                app.canvas.draw(true, true)
+                const placeOf = (input, i) => {
+                    const widget = node.widgets?.find(widget => widget.name === input.widget?.name)
+                    return widget ? [place[0] + node.size[0] / 2, place[1] + widget.y + 8] : node.getInputPos(i)
+                }
+                return {
+                    title: node.title,
+                    inputs: Object.fromEntries(node.inputs.map((input, i) => [input.name, placeOf(input, i)])),
+                    outputs: node.outputs.map((_, i) => node.getOutputPos(i)),
+                }
             }""",
             [node_id, NODE_PLACE],
         )
 
     def tooltip_at(self, graph_x: float, graph_y: float) -> str:
         """What the editor explains where the mouse rests, in graph coordinates."""
-        x, y = self.page.evaluate(
+        tooltip = self.page.locator(".node-tooltip")
+        self.page.mouse.move(*self._on_page(NODE_PLACE[0] - 60, graph_y))  # beside the node: nothing to explain there
+        tooltip.wait_for(state="hidden")
+        self.page.mouse.move(*self._on_page(graph_x, graph_y))
+        tooltip.wait_for(state="visible", timeout=10_000)
+        return tooltip.inner_text()
+
+    def _on_page(self, graph_x: float, graph_y: float) -> tuple[float, float]:
+        return self.page.evaluate(
             """point => {
                 const corner = app.canvas.canvas.getBoundingClientRect()
                 const [x, y] = app.canvas.ds.convertOffsetToCanvas(point)
@@ -87,12 +106,6 @@ class Editor:
             }""",
             [graph_x, graph_y],
         )
-        self.page.mouse.move(x - 40, y - 2)
-        self.page.locator(".node-tooltip").wait_for(state="hidden")
-        self.page.mouse.move(x, y)
-        tooltip = self.page.locator(".node-tooltip")
-        tooltip.wait_for(state="visible")
-        return tooltip.inner_text()
 
     def title_tooltip(self) -> str:
         return self.tooltip_at(NODE_PLACE[0] + 50, NODE_PLACE[1] - 10)
