@@ -10,6 +10,7 @@ import torch
 from _models import meta_controlnet, meta_unet
 from _report import arguments, report
 from comfy.ldm.models.autoencoder import AutoencoderKL
+from fpga.fpga_core.repcontrolnet.adapter import HintEncoder
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,7 +77,7 @@ def row(what: str, macs: int, flops: int, parameters: int, base: dict | None) ->
 
 def main() -> None:
     options = arguments(__doc__)
-    unet, controlnet, adapter = meta_unet(), meta_controlnet(), nn.Conv2d(3, 320, 3, 2, device="meta")
+    unet, controlnet, adapter = meta_unet(), meta_controlnet(), HintEncoder(device="meta")
     rest = num_parameters(text_encoder(), autoencoder())
     unet_inputs, control_inputs = (LATENT, TIMESTEP, TEXT), (LATENT, HINT, TIMESTEP, TEXT)
 
