@@ -1,5 +1,4 @@
-"""A face analyser from insightface model packs: any folder of ONNX files that insightface recognises by their "
-"shapes."""
+"""A face analyser from insightface model packs: any folder of ONNX files whose shapes insightface recognises."""
 
 from __future__ import annotations
 
@@ -137,13 +136,13 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         raise MissingModelError(_missing_message(folder, found, "no detector among them")) from error
     except _onnx_errors() as error:
         raise CheckpointReadError(_damage_message(folder, found, error)) from error
-    recogniser = analysis.models.get("recognition")
-    if recogniser is not None and not analysis.det_model.use_kps:
+    detector, recogniser = analysis.models["detection"], analysis.models.get("recognition")
+    if recogniser is not None and not detector.use_kps:
         raise MissingModelError(
             f"the detector in '{found}' finds boxes only, and faces cannot be aligned for the recogniser without their "
             "eyes, nose and mouth; use a detector with five points, as buffalo_l and antelopev2 have"
         )
-    used = analysis.det_model.session.get_providers()[0]
+    used = detector.session.get_providers()[0]
     return InsightFacePack(
         name=folder.name,
         analysis=analysis,
@@ -253,7 +252,7 @@ def _import_packages() -> tuple[ModuleType, type[FaceAnalysis]]:
 def _onnx_errors() -> tuple[type[Exception], ...]:
     """What onnxruntime and onnx raise for a file that they cannot read."""
     from google.protobuf.message import DecodeError
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
 
     unreadable = (DecodeError, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
     return *unreadable, state.Fail, state.NotImplemented, state.RuntimeException

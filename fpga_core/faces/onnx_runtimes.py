@@ -67,9 +67,8 @@ def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, st
     Returns:
         Name -> version.
     """
-    where = {} if search_path is None else {"path": list(search_path)}
     found = {}
-    for distribution in importlib.metadata.distributions(**where):
+    for distribution in importlib.metadata.distributions(path=list(sys.path if search_path is None else search_path)):
         name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
         if name in SHARED_FOLDER:
             found.setdefault(name, distribution.version)

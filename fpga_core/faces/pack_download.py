@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from ..errors import DownloadError
 from .model_packs import ModelPack, PackFile
@@ -14,8 +14,7 @@ from .model_packs import ModelPack, PackFile
 CHUNK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
-"""Told of the bytes that are there and the bytes in all; may raise to stop, and the next download goes on from "
-"there."""
+"""Told of the bytes that are there and the bytes in all; may raise to stop, and the next download goes on."""
 
 
 def missing_files(pack: ModelPack, folder: Path) -> list[PackFile]:
@@ -56,26 +55,17 @@ def damaged_files(pack: ModelPack, folder: Path) -> Sequence[str]:
     return [file.name for file in present if file_sha256(folder / file.name) != file.sha256]
 
 
-class _CountedFile:
-    """What the hub's client writes to: a file that tells how far it is."""
+class _ReportingFile(io.BufferedWriter):
+    """A file to be continued, which tells how far it is."""
 
-    def __init__(self, stream: BinaryIO, report: Callable[[int], None]) -> None:
-        self._stream = stream
+    def __init__(self, path: Path, report: Callable[[int], None]) -> None:
+        super().__init__(io.FileIO(path, "ab"))
         self._report = report
 
     def write(self, chunk: bytes) -> int:
-        written = self._stream.write(chunk)
-        self._report(self._stream.tell())
+        written = super().write(chunk)
+        self._report(self.tell())
         return written
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def seek(self, offset: int) -> int:
-        return self._stream.seek(offset)
-
-    def truncate(self) -> int:
-        return self._stream.truncate()
 
 
 def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callable[[int], None]) -> None:
@@ -91,17 +81,12 @@ def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callab
         if partial.exists() and partial.stat().st_size > file.num_bytes:
             partial.unlink()
         url = hf_hub_url(pack.repository, file.name, subfolder=pack.folder, revision=pack.revision)
-        with partial.open("ab") as stream:
+        with _ReportingFile(partial, report) as stream:
             start = stream.tell()
             report(start)
-            http_get(
-                url,
-                _CountedFile(stream, report),
-                resume_size=start,
-                headers=build_hf_headers(),
-                expected_size=file.num_bytes,
-            )
-    except (OSError, errors.HTTPError) as error:
+            headers = build_hf_headers()
+            http_get(url, stream, resume_size=start, headers=headers, expected_size=file.num_bytes)
+    except (OSError, errors.HTTPError) as error:  # pyright: ignore[reportPrivateImportUsage]
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DownloadError(
             f"'{file.name}' of {pack.name} cannot be downloaded from {pack.repository}: {reason}; check the connection "

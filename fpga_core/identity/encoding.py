@@ -214,7 +214,7 @@ def encode_photos(
         raise InvalidInputError(problem)
     photos = split_photos(images)
     views, embeddings = _recognise(photos, face_analysis, choice, number) if face_analysis else (photos, {})
-    if clip_vision is None and not embeddings:
+    if face_analysis is not None and clip_vision is None and not embeddings:
         raise InvalidInputError(
             f"the face analysis '{face_analysis.description}' finds faces, but recognises nobody; use a pack with a "
             "recogniser, as buffalo_l, or connect a CLIP-Vision model"

@@ -2,8 +2,7 @@
 
 `det_mtcnn.onnx` is SCRFD-shaped (three strides, two anchors, boxes and five points) and really finds faces: MTCNN's
 three networks run over the whole picture as convolutions, and a face counts where all three agree. `rec_thumbnail.onnx`
-is ArcFace-shaped (112x112 to 512): what the inner layers of the same networks see in the aligned face. It tells the
-people of a test apart, no more: it was never trained to recognise anyone.
+is ArcFace-shaped (112x112 to 512): the aligned face as a grey thumbnail. It tells the people of a test apart, no more.
 
 The weights are those of facenet-pytorch's wheel (MIT); only the files are read, the package is never imported.
 """
@@ -64,8 +63,8 @@ class Graph:
     def prelu(self, x: str, slope: np.ndarray) -> str:
         return self("PRelu", x, self.constant(slope[:, None, None]))
 
-    def layer(self, x: str, weights: dict[str, np.ndarray], number: str, name: str = "conv") -> str:
-        x = self.conv(x, weights[f"{name}{number}.weight"], weights[f"{name}{number}.bias"])
+    def layer(self, x: str, weights: dict[str, np.ndarray], number: str) -> str:
+        x = self.conv(x, weights[f"conv{number}.weight"], weights[f"conv{number}.bias"])
         return self.prelu(x, weights[f"prelu{number}.weight"])
 
     def pool(self, x: str, size: int) -> str:
@@ -80,8 +79,7 @@ class Graph:
 
 
 def as_convolution(weight: np.ndarray, size: int) -> np.ndarray:
-    """A dense layer over (width, height, channel), MTCNN's order, as a convolution kernel (out, channel, height, "
-    "width)."""
+    """A dense layer over (width, height, channel), MTCNN's order, as a kernel (out, channel, height, width)."""
     return weight.reshape(len(weight), size, size, -1).transpose(0, 3, 2, 1).copy()
 
 
@@ -132,8 +130,7 @@ def cells(g: Graph, picture: str, axis: int, stride: int, finer: float) -> tuple
 
 
 def anchor_outputs(g: Graph, picture: str, weights: dict, stride: int, finer: float) -> tuple[str, str, str]:
-    """Scores (1, 1, h, w), box distances (1, 4, h, w) and points (1, 10, h, w) of one anchor, in strides, SCRFD's "
-    "convention."""
+    """Scores (1, 1, h, w), distances (1, 4, h, w), points (1, 10, h, w) of one anchor, in strides, as SCRFD's are."""
     scale = STEP / stride * finer
     rows, dy = cells(g, picture, 2, stride, finer)
     columns, dx = cells(g, picture, 3, stride, finer)
@@ -160,8 +157,7 @@ def anchor_outputs(g: Graph, picture: str, weights: dict, stride: int, finer: fl
         return g("Gather", x, g.constant([index], np.int64), axis=1)
 
     def from_anchor(x: str, index: int, start: float, offset: str) -> str:
-        """Where a relative coordinate of the window lies as seen from the anchor; `start` is the coordinate's "
-        "origin."""
+        """Where a relative coordinate of the window, from its origin `start`, lies as seen from the anchor."""
         inside = g("Mul", g("Add", channel(x, index), g.constant(start)), g.constant(size))
         return g("Sub", inside, offset)
 
