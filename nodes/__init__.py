@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import apply_cast, cast, faces, identity, identity_adapter, repcontrolnet
+from . import apply_cast, cast, face_crops, faces, identity, identity_adapter, repcontrolnet, restoration
 
 NODES: list[type[io.ComfyNode]] = [
     *identity.NODES,
@@ -11,6 +11,8 @@ NODES: list[type[io.ComfyNode]] = [
     *apply_cast.NODES,
     *repcontrolnet.NODES,
     *faces.NODES,
+    *restoration.NODES,
+    *face_crops.NODES,
 ]
 
 

@@ -25,3 +25,12 @@ FaceLandmarksSocket = io.Custom("FACE_LANDMARKS")
 
 AttentionRecordSocket = io.Custom("FPGA_ATTENTION_RECORD")
 """An `fpga_core.patching.attention_record.AttentionRecord`."""
+
+InversionSocket = io.Custom("FPGA_INVERSION")
+"""A `fpga_core.patching.restoration.Inversion`."""
+
+FaceCropsSocket = io.Custom("FPGA_FACE_CROPS")
+"""A tuple of `fpga_core.restoration.face_crops.FaceCrop`."""
+
+FaceParserSocket = io.Custom("FPGA_FACE_PARSER")
+"""A `fpga_core.faces.parsing.FaceParsingNetwork`, or anything that maps crops to masks of the face in each."""

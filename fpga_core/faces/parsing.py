@@ -50,6 +50,11 @@ class FaceParsingNetwork:
         """Model and execution provider, as shown to the user."""
         return f"{self.name} on {self._session.get_providers()[0]}"
 
+    @property
+    def info(self) -> str:
+        """What was loaded, one fact a line, for people to read."""
+        return "\n".join((self.description, *self.notes))
+
     def __call__(self, crops: Tensor) -> Tensor:
         """Parses crops of faces.
 

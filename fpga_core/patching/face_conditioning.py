@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy.sd import VAE
 from torch import Tensor
 
-from ..errors import PatchConflictError
+from ..errors import InvalidInputError, PatchConflictError
 from ..identity.adapters import IdentityAdapter, stack_tokens
 from ..identity.cast import Cast
 from ..identity.layer_emphasis import LayerEmphasis
@@ -251,3 +251,18 @@ class ControlNetFaces:
         control.set_cond_hint(as_hint(hints), self.strength, (0.0, 1.0), vae=self.vae)
         positive, negative = add_control(control, positive, negative)
         return positive, negative
+
+
+def choose_control(
+    branch: RepControlNet | None, control_net: ControlNet | None, vae: VAE, strength: float
+) -> FaceControl | None:
+    """The control that is connected, if any.
+
+    Raises:
+        InvalidInputError: both are.
+    """
+    if branch is not None and control_net is not None:
+        raise InvalidInputError("repcontrolnet and control_net are both connected; landmarks go through one of them")
+    if branch is not None:
+        return RepControlNetFaces(branch, strength)
+    return None if control_net is None else ControlNetFaces(control_net, vae, strength)

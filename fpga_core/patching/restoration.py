@@ -57,6 +57,11 @@ class Inversion:
     def latent_shape(self) -> tuple[int, ...]:
         return self.cache.plan.latent_shape
 
+    @property
+    def residual(self) -> float:
+        """The largest of any step and picture."""
+        return float(self.residuals.max())
+
     def of_items(self, items: Sequence[int]) -> Inversion:
         """The inversion of some items of the batch, on the same storage."""
         return Inversion(self.cache.of_items(items), self.sigmas, self.residuals[:, list(items)], self.layers)
@@ -258,11 +263,17 @@ def invert_latent(
         UnsupportedModeError, PatchConflictError: the model's self-attention cannot be reached.
         InvalidInputError: the sigmas do not descend to 0, there is no prompt or mask, or the budget is too small;
             nothing is run.
-        ShapeMismatchError: the mask does not fit the latent.
+        ShapeMismatchError: the latent does not fit the model, or the mask the latent.
     Source: FPGA Alg. 1, line 2.
     """
     check_restoring_model(model)
     check_sigmas(sigmas)
+    channels = model.model.latent_format.latent_channels
+    if latent.ndim != 4 or latent.shape[1] != channels:
+        raise ShapeMismatchError(
+            f"the latent has the shape {tuple(latent.shape)}, the model works on (pictures, {channels}, height, width): "
+            "encode the picture with this model's VAE"
+        )
     if not positive:
         raise InvalidInputError("the positive conditioning is empty; connect a prompt")
     if mode is CacheMode.STATISTICS and mask is None:
@@ -279,6 +290,11 @@ def invert_latent(
         inverted = _sample(guider, latent, sampler, sigmas.flip(0), callback)
         on_failure.pop_all()
     return inverted, Inversion(cache, sigmas.cpu().float(), torch.stack(sampler.residuals), layers)
+
+
+def restoration_sampler(inversion: Inversion, mask: Tensor, settings: FusionSettings) -> KSAMPLER:
+    """The restoration as a SAMPLER of the host, for any node that samples."""
+    return KSAMPLER(RestorationSampler(inversion, mask, settings))
 
 
 def restore_latent(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError, ShapeMismatchError
-from ..faces.face import Face, PictureFaces
+from ..faces.detection import as_pictures, detect_faces
+from ..faces.face import Face, FaceAnalyzer, PictureFaces
 from ..geometry import Box
 from ..shapes import Extent
 from .crops import CropSquare, face_square, take_crop
@@ -80,6 +81,17 @@ class FaceCrop:
         )
 
 
+def faces_in_crops(places: Sequence[FaceCrop], crops: Tensor) -> tuple[PictureFaces, ...]:
+    """The face of each crop, in its pixels; an empty crop's worth where there is none, as in `or_blank`.
+
+    Args:
+        places: of the crops.
+        crops: (num_faces, size, size, 3).
+    """
+    extent = Extent(crops.shape[2], crops.shape[1])
+    return tuple(PictureFaces(extent, (place.face_in_crop,)) for place in places) or (PictureFaces(extent),)
+
+
 def check_images(images: Tensor) -> None:
     """Raises InvalidInputError unless images are (batch, height, width, 3 or 4), not empty."""
     if images.ndim != 4 or images.shape[-1] not in (3, 4) or 0 in images.shape:
@@ -123,6 +135,32 @@ def faces_from_masks(masks: Tensor, images: Tensor) -> tuple[PictureFaces, ...]:
             box = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
             found[number if num_pictures > 1 else 0].append(Face(box))
     return tuple(PictureFaces(Extent(width, height), tuple(faces)) for faces in found)
+
+
+def known_faces(
+    images: Tensor,
+    faces: Sequence[PictureFaces] | None,
+    face_analysis: FaceAnalyzer | None,
+    masks: Tensor | None,
+) -> Sequence[PictureFaces]:
+    """Where the faces of pictures are: as given, else as found, else where masks are.
+
+    Args:
+        images: (num_pictures, height, width, 3 or 4).
+        faces: one entry per picture.
+        face_analysis: finds them.
+        masks: (num_masks, height, width), for drawings that no detector understands.
+    Raises:
+        InvalidInputError: nothing says where faces are.
+    """
+    check_images(images)
+    if faces is not None:
+        return faces
+    if face_analysis is not None:
+        return detect_faces(as_pictures(images), face_analysis)
+    if masks is not None:
+        return faces_from_masks(masks, images)
+    raise InvalidInputError("nothing says where the faces are: connect face_analysis, faces, or a mask of each face")
 
 
 def crop_faces(

@@ -395,6 +395,7 @@ def test_perturbed_attention_guidance_does_not_spoil_the_record(model, conds):
     [
         (lambda a: a.update(sigmas=torch.tensor([5.0, 1.0])), InvalidInputError, "end at 1"),
         (lambda a: a.update(positive=[]), InvalidInputError, "positive conditioning is empty"),
+        (lambda a: a.update(latent=torch.zeros(1, 16, 12, 8)), ShapeMismatchError, "with this model's VAE"),
         (lambda a: a.update(mode=CacheMode.STATISTICS), InvalidInputError, "statistics mode measures"),
         (lambda a: a.update(budget_mib=0), InvalidInputError, "set cache_budget_mib to 1 or more"),
         (lambda a: a.update(mask=torch.zeros(5, 96, 64)), ShapeMismatchError, r"one mask, or one per picture \(2\)"),

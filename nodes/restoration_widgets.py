@@ -1,0 +1,184 @@
+"""Widgets that several restoration nodes share, and what they say."""
+
+from comfy_api.v0_0_2 import io
+
+from ..fpga_core.faces.drawing import FaceStyle
+from ..fpga_core.patching.face_run import IdentityIn, RestoreSettings
+from ..fpga_core.restoration.face_crops import CropSettings
+from ..fpga_core.restoration.feature_cache import CacheMode
+from ..fpga_core.restoration.fusion import FusionSettings, StyleSource
+from ..fpga_core.restoration.matching import MatchBy
+
+CATEGORY = "FPGA Portrait/restoration"
+
+LAST_LAYER = 999
+"""What stands for the last layer of any model on the widget."""
+
+
+def fraction(name: str, default: float, tooltip: str) -> io.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip, advanced=True)
+
+
+def inversion_inputs() -> list[io.Input]:
+    """How the inversion runs and what it keeps."""
+    return [
+        io.Int.Input(
+            "repetitions",
+            default=1,
+            min=0,
+            max=16,
+            advanced=True,
+            tooltip="Repetitions of each inversion step: more exact, at one model call without guidance each.",
+        ),
+        io.Combo.Input(
+            "cache_mode",
+            options=CacheMode,
+            default=CacheMode.FULL,
+            advanced=True,
+            tooltip=(
+                "What is kept of self-attention. full: whole maps, which replay the background, about 660 MiB per face "
+                "at 512 pixels and 30 steps. statistics: means and deviations only, about 8 MiB."
+            ),
+        ),
+        io.Int.Input(
+            "cache_budget_mib",
+            default=2048,
+            min=1,
+            max=1048576,
+            advanced=True,
+            tooltip="The most memory that the cache may take. Restore Faces splits the faces into batches that fit.",
+        ),
+    ]
+
+
+def fusion_inputs() -> list[io.Input]:
+    """What is fused, when and how strongly."""
+    return [
+        io.Combo.Input(
+            "style_source",
+            options=StyleSource,
+            default=StyleSource.FACE,
+            tooltip=(
+                "Whose colours the restored face takes on (AdaIN). face: the broken face's own. surroundings: those "
+                "around it, as the paper's algorithm reads literally. off: neither."
+            ),
+        ),
+        fraction("style_strength", 1.0, "How far the face takes them on: 0 not at all, 1 entirely."),
+        fraction(
+            "attention_strength", 1.0, "How far self-attention moves to the recorded one outside the mask; 0 is off."
+        ),
+        fraction("latent_strength", 1.0, "How far the latent does so after each step; 0 is off."),
+        fraction("start_percent", 0.0, "Where in the restoration fusion begins: 0 is the first, noisiest step."),
+        fraction("end_percent", 1.0, "Where in the restoration fusion ends: 1 is the last step."),
+        io.Int.Input(
+            "first_layer",
+            default=0,
+            min=0,
+            max=LAST_LAYER,
+            advanced=True,
+            tooltip="The first self-attention layer that is fused, counted from 0 in the order the model runs them.",
+        ),
+        io.Int.Input(
+            "last_layer",
+            default=LAST_LAYER,
+            min=0,
+            max=LAST_LAYER,
+            advanced=True,
+            tooltip=f"The last one. SD1.5 has layers 0 to 15; {LAST_LAYER} is the last of any model.",
+        ),
+    ]
+
+
+def fusion_settings(widgets: dict) -> FusionSettings:
+    """What the widgets of `fusion_inputs` say."""
+    return FusionSettings(
+        style_source=StyleSource(widgets["style_source"]),
+        style_strength=widgets["style_strength"],
+        attention_strength=widgets["attention_strength"],
+        latent_strength=widgets["latent_strength"],
+        start_percent=widgets["start_percent"],
+        end_percent=widgets["end_percent"],
+        first_layer=widgets["first_layer"],
+        last_layer=widgets["last_layer"],
+    )
+
+
+def crop_inputs(size_px: int, size_tooltip: str) -> list[io.Input]:
+    """Which faces are taken, and how they are cropped and masked."""
+    return [
+        io.Int.Input("crop_size_px", default=size_px, min=0, max=2048, step=8, tooltip=size_tooltip),
+        io.Float.Input(
+            "size_limit_px",
+            default=100.0,
+            min=0.0,
+            max=8192.0,
+            step=1.0,
+            tooltip="Faces whose longer side is at least this many pixels are left alone. 0 takes every face.",
+        ),
+        io.Float.Input(
+            "margin",
+            default=0.5,
+            min=0.0,
+            max=3.0,
+            step=0.05,
+            advanced=True,
+            tooltip="What the square around a face adds on every side, as a fraction of the face's longer side.",
+        ),
+        io.Boolean.Input(
+            "upright",
+            default=False,
+            advanced=True,
+            tooltip="Turns tilted faces upright in their crops, and back when they are pasted. Needs landmarks.",
+        ),
+        io.Float.Input(
+            "mask_grow",
+            default=0.04,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
+            tooltip="By how much the mask grows beyond the face, as a fraction of the face's longer side.",
+        ),
+        io.Float.Input(
+            "mask_feather",
+            default=0.08,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Width of the mask's soft edge beyond that, as a fraction of the face's longer side.",
+        ),
+    ]
+
+
+def crop_settings(widgets: dict, native_size_px: int = 0) -> CropSettings:
+    """What the widgets of `crop_inputs` say; size 0 is the native one."""
+    return CropSettings(
+        size_px=widgets["crop_size_px"] or native_size_px,
+        size_limit_px=widgets["size_limit_px"],
+        margin=widgets["margin"],
+        is_upright=widgets["upright"],
+        mask_grow=widgets["mask_grow"],
+        mask_feather=widgets["mask_feather"],
+    )
+
+
+def restore_settings(widgets: dict) -> RestoreSettings:
+    """What the widgets of Restore Faces say."""
+    return RestoreSettings(
+        steps=widgets["steps"],
+        cfg=widgets["cfg"],
+        scheduler=widgets["scheduler"],
+        seed=widgets["seed"],
+        repetitions=widgets["repetitions"],
+        fusion=fusion_settings(widgets),
+        mode=CacheMode(widgets["cache_mode"]),
+        budget_mib=widgets["cache_budget_mib"],
+        identity_strength=widgets["identity_strength"],
+        identity_in=IdentityIn(widgets["identity_in"]),
+        match_by=MatchBy(widgets["match_by"]),
+        style=FaceStyle(widgets["landmark_style"]),
+        are_colors_matched=widgets["match_colors"],
+        retry_below=widgets["retry_below"],
+        max_retries=widgets["max_retries"],
+    )
