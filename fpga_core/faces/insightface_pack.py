@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +15,7 @@ from ..errors import CheckpointReadError, MissingModelError, MissingPackageError
 from ..geometry import Box
 from .face import Face
 from .model_packs import KNOWN_PACKS, known_pack
-from .onnx_runtimes import (
-    CPU_PACKAGE,
-    CUDA,
-    Provider,
-    empty_note,
-    fallback_note,
-    installed_runtimes,
-    mending_command,
-    pip_command,
-    wanted_providers,
-)
+from .onnx_runtimes import Provider, import_onnxruntime, pip_command, provider_notes, wanted_providers
 from .pack_download import Progress, damaged_files, download_pack, file_sha256
 
 if TYPE_CHECKING:
@@ -124,9 +114,9 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         CheckpointReadError: a file is damaged.
         MissingPackageError: insightface or onnxruntime is missing or broken.
     """
-    onnxruntime, face_analysis = _import_packages()
+    available = import_onnxruntime().get_available_providers()
+    face_analysis = _import_face_analysis()
     found = locate_onnx_files(folder)
-    available = onnxruntime.get_available_providers()
     wanted = wanted_providers(provider, available)
     try:
         usable = [name for name in wanted if name in available]
@@ -147,7 +137,7 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         name=folder.name,
         analysis=analysis,
         recogniser=None if recogniser is None else file_sha256(Path(recogniser.model_file)),
-        notes=_provider_notes(provider, wanted[0], used, available),
+        notes=provider_notes(provider, wanted[0], used, available),
     )
 
 
@@ -215,38 +205,15 @@ def _damage_message(folder: Path, found: Path, error: Exception) -> str:
     )
 
 
-def _provider_notes(provider: Provider, wanted: str, used: str, available: Sequence[str]) -> tuple[str, ...]:
-    import torch
-
-    has_nvidia_gpu = torch.cuda.is_available() and torch.version.cuda is not None
-    if provider is Provider.AUTO:
-        if not has_nvidia_gpu:
-            return ()
-        wanted = CUDA
-    note = fallback_note(wanted, used, installed_runtimes(), available, has_nvidia_gpu)
-    if note is None:
-        return ()
-    logger.warning("%s", note)
-    return (note,)
-
-
-def _import_packages() -> tuple[ModuleType, type[FaceAnalysis]]:
-    """onnxruntime and insightface's FaceAnalysis, imported only when a pack is loaded."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackageError(
-            f"onnxruntime cannot be imported ({error}); run, and restart ComfyUI: {mending_command(CPU_PACKAGE)}"
-        ) from error
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise MissingPackageError(empty_note(installed_runtimes()))
+def _import_face_analysis() -> type[FaceAnalysis]:
+    """insightface's FaceAnalysis, imported only when a pack is loaded."""
     try:
         from insightface.app import FaceAnalysis
     except ImportError as error:
         raise MissingPackageError(
             f"insightface cannot be imported ({error}); run, and restart ComfyUI: {pip_command(INSIGHTFACE)}"
         ) from error
-    return onnxruntime, FaceAnalysis
+    return FaceAnalysis
 
 
 def _onnx_errors() -> tuple[type[Exception], ...]:

@@ -8,9 +8,13 @@ installations with an Nvidia GPU end up with.
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from types import ModuleType
+
+from ..errors import MissingPackageError
 
 GPU_PACKAGE = "onnxruntime-gpu"
 GPU_WITH_LIBRARIES = '"onnxruntime-gpu[cuda,cudnn]"'
@@ -20,6 +24,8 @@ SHARED_FOLDER = (CPU_PACKAGE, GPU_PACKAGE, "onnxruntime-directml", "onnxruntime-
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+
+logger = logging.getLogger(__name__)
 
 
 class Provider(str, Enum):
@@ -149,3 +155,45 @@ def fallback_note(
         f"{start}: its CUDA and cuDNN libraries were not found, or are of another version than this {GPU_PACKAGE} "
         f"needs; run, and restart ComfyUI: {pip_command(GPU_WITH_LIBRARIES)}"
     )
+
+
+def provider_notes(provider: Provider, wanted: str, used: str, available: Sequence[str]) -> tuple[str, ...]:
+    """What the user should know of what a session runs on, on this machine; also logged as a warning.
+
+    Args:
+        provider: the user's choice.
+        wanted: the execution provider asked for first.
+        used: the one that the session runs on, by its own account.
+        available: execution providers that ONNX Runtime was built with.
+    Returns:
+        One note, or none. `auto` is content with the CPU where there is no Nvidia GPU.
+    """
+    import torch
+
+    has_nvidia_gpu = torch.cuda.is_available() and torch.version.cuda is not None
+    if provider is Provider.AUTO:
+        if not has_nvidia_gpu:
+            return ()
+        wanted = CUDA
+    note = fallback_note(wanted, used, installed_runtimes(), available, has_nvidia_gpu)
+    if note is None:
+        return ()
+    logger.warning("%s", note)
+    return (note,)
+
+
+def import_onnxruntime() -> ModuleType:
+    """The package, imported only when a model is loaded.
+
+    Raises:
+        MissingPackageError: it is not installed, or empty; says the command that mends it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError(
+            f"onnxruntime cannot be imported ({error}); run, and restart ComfyUI: {mending_command(CPU_PACKAGE)}"
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MissingPackageError(empty_note(installed_runtimes()))
+    return onnxruntime

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fpga.fpga_core.errors import MissingPackageError
 from fpga.fpga_core.faces.onnx_runtimes import (
     CPU,
     CUDA,
@@ -11,6 +12,7 @@ from fpga.fpga_core.faces.onnx_runtimes import (
     conflict_note,
     empty_note,
     fallback_note,
+    import_onnxruntime,
     installed_runtimes,
     mending_command,
     wanted_providers,
@@ -102,6 +104,25 @@ def test_other_requests_say_what_the_build_lacks():
     wanted = Provider.DIRECTML.execution_provider
     assert "is built without it" in fallback_note(wanted, CPU, {"onnxruntime": "1"}, CPU_BUILD, True)
     assert "cannot start it" in fallback_note(wanted, CPU, {"onnxruntime": "1"}, [wanted, CPU], True)
+
+
+def test_an_empty_package_is_an_error_with_the_command(tmp_path, monkeypatch):
+    """What uninstalling one of two distributions leaves: a folder that imports, and holds nothing."""
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:
+        monkeypatch.delitem(sys.modules, name)
+    install(tmp_path, "onnxruntime-gpu", "1.31.1")
+    with pytest.raises(MissingPackageError, match="installed, but empty") as caught:
+        import_onnxruntime()
+    assert str(caught.value).endswith(MEND_GPU)
+
+
+def test_a_missing_package_is_an_error_with_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackageError, match="cannot be imported") as caught:
+        import_onnxruntime()
+    assert str(caught.value).endswith(mending_command("onnxruntime"))
 
 
 @pytest.mark.parametrize(
