@@ -1,0 +1,122 @@
+"""The shipped workflows and RepControlNet's whole life, queued over the API of a real server."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fpga.devtools.client import PromptError
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows" / "api"
+NUM_STEPS = 3
+
+
+def workflow(name: str, **changes) -> dict:
+    """A shipped workflow with fewer steps, so that a test takes seconds; changes are `node id = inputs`."""
+    prompt = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    for node in prompt.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = NUM_STEPS
+    for node_id, inputs in changes.items():
+        prompt[node_id.removeprefix("n")]["inputs"].update(inputs)
+    return prompt
+
+
+def node_of(prompt: dict, class_type: str) -> str:
+    return next(node_id for node_id, node in prompt.items() if node["class_type"] == class_type)
+
+
+def picture(client, prompt: dict) -> np.ndarray:
+    """The one picture that a graph saves."""
+    (image,) = client.images(client.run(prompt), node_of(prompt, "SaveImage"))
+    return np.asarray(image)
+
+
+def plain(prompt: dict) -> dict:
+    """The workflow with the sampler wired past the pack's nodes, as if they were bypassed."""
+    loader, sampler = node_of(prompt, "CheckpointLoaderSimple"), node_of(prompt, "KSampler")
+    texts = [node_id for node_id, node in prompt.items() if node["class_type"] == "CLIPTextEncode"]
+    prompt = json.loads(json.dumps(prompt))
+    prompt[sampler]["inputs"] |= {"model": [loader, 0], "positive": [texts[0], 0], "negative": [texts[1], 0]}
+    kept = {loader, sampler, *texts}
+    kept |= {k for k, node in prompt.items() if node["class_type"] in ("EmptyLatentImage", "VAEDecode", "SaveImage")}
+    return {node_id: node for node_id, node in prompt.items() if node_id in kept}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in WORKFLOWS.glob("*.json")))
+def test_a_shipped_workflow_runs_and_leaves_the_model_as_it_was(client, name):
+    prompt = workflow(name)
+    before = picture(client, plain(prompt))
+    made = picture(client, prompt)
+    assert made.shape == (512, 512, 3)
+    assert not np.array_equal(made, before)
+    again = plain(prompt)
+    again[node_of(again, "VAEDecode")]["inputs"] = dict(again[node_of(again, "VAEDecode")]["inputs"])
+    again[node_of(again, "KSampler")]["inputs"]["denoise"] = 0.99999999  # another cache key, the same sampling
+    assert np.array_equal(picture(client, again), before)
+
+
+def test_the_note_says_which_mode_was_chosen(client):
+    for part, words in (({}, "folded"), ({"start_percent": 0.3}, "live")):
+        prompt = workflow("rep_controlnet_pose")
+        apply = node_of(prompt, "FPGA_ApplyRepControlNet")
+        prompt[apply]["inputs"] |= part
+        assert words in client.run(prompt).outputs[apply]["text"][0]
+
+
+def test_an_error_names_what_to_do_and_the_next_prompt_is_right(client):
+    prompt = workflow("rep_controlnet_pose")
+    before = picture(client, plain(prompt))
+    apply = node_of(prompt, "FPGA_ApplyRepControlNet")
+    bad = workflow("rep_controlnet_pose")
+    bad[apply]["inputs"] |= {"mode": "folded", "end_percent": 0.5}
+    with pytest.raises(PromptError, match="UnsupportedModeError.*choose mode 'live'"):
+        client.run(bad)
+    wrong = workflow("rep_controlnet_pose")
+    wrong[node_of(wrong, "FPGA_LoadRepControlNet")]["inputs"]["name"] = "control_v11p_sd15_openpose_fp16.safetensors"
+    with pytest.raises(PromptError, match="UnknownFormatError.*ControlNet"):
+        client.run(wrong)
+    again = plain(prompt)
+    again[node_of(again, "KSampler")]["inputs"]["denoise"] = 0.99999998
+    assert np.array_equal(picture(client, again), before)
+
+
+def test_a_saved_folded_model_is_a_plain_checkpoint(client, server):
+    prompt = workflow("rep_controlnet_pose")
+    apply, loader = node_of(prompt, "FPGA_ApplyRepControlNet"), node_of(prompt, "CheckpointLoaderSimple")
+    branch = prompt[apply]["inputs"]["repcontrolnet"]
+    expected = picture(client, prompt)
+    saving = {
+        **prompt,
+        "90": {
+            "class_type": "FPGA_SaveFoldedModel",
+            "inputs": {
+                "model": [apply, 0], "repcontrolnet": branch, "clip": [loader, 1], "vae": [loader, 2],
+                "filename_prefix": "fpga/folded",
+            },
+        },
+    }  # fmt: skip
+    model_path, adapter_path = client.run(saving).outputs["90"]["text"][0].splitlines()
+    shutil.move(model_path, server.base_directory / "models" / "checkpoints" / "folded.safetensors")
+    shutil.move(adapter_path, server.base_directory / "models" / "controlnet" / "folded_adapter.safetensors")
+
+    again = workflow("rep_controlnet_pose")
+    again[loader]["inputs"]["ckpt_name"] = "folded.safetensors"
+    again[branch[0]]["inputs"]["name"] = "folded_adapter.safetensors"
+    run = client.run(again)
+    assert "adapter only" in run.outputs[apply]["text"][0]
+    (found,) = client.images(run, node_of(again, "SaveImage"))
+    difference = np.abs(np.asarray(found).astype(int) - expected.astype(int))
+    assert difference.max() <= 2, "only the rounding of the saved weights to half precision may show"
+
+
+def test_queueing_many_prompts_encodes_a_person_once(client):
+    prompt = workflow("single_identity")
+    encode, sampler = node_of(prompt, "FPGA_EncodeIdentity"), node_of(prompt, "KSampler")
+    executed = []
+    for seed in range(700, 704):
+        prompt[sampler]["inputs"]["seed"] = seed
+        executed += client.run(prompt).executed
+    assert executed.count(encode) <= 1
+    assert executed.count(sampler) == 4
