@@ -85,8 +85,7 @@ class ComfyClient:
         finally:
             channel.close()
         executed = tuple(m["data"]["node"] for m in messages if m["type"] == "executing" and m["data"]["node"])
-        outputs = self.get(f"/history/{prompt_id}").json()[prompt_id]["outputs"]
-        return Execution(prompt_id, outputs, executed, messages)
+        return Execution(prompt_id, self._outputs(prompt_id), executed, messages)
 
     def queue(self, prompt: Prompt) -> str:
         """Queues a graph and returns its id.
@@ -97,7 +96,7 @@ class ComfyClient:
         reply = requests.post(
             f"{self.address}/prompt", json={"prompt": prompt, "client_id": self.client_id}, timeout=self.timeout
         )
-        if not reply.ok:
+        if not reply.ok or reply.json().get("node_errors"):  # with some outputs valid, it would run a part of the graph
             raise PromptError(refusal(reply.text))
         return reply.json()["prompt_id"]
 
@@ -109,6 +108,15 @@ class ComfyClient:
         nodes = [node_id] if node_id else list(execution.outputs)
         files = [file for node in nodes for file in execution.outputs.get(node, {}).get("images", [])]
         return [Image.open(io.BytesIO(self.get("/view", **file).content)) for file in files]
+
+    def _outputs(self, prompt_id: str) -> dict[str, dict[str, Any]]:
+        """What the history holds of a run; the server writes it a moment after it has announced the run's success."""
+        deadline = time.monotonic() + self.timeout
+        while prompt_id not in (history := self.get(f"/history/{prompt_id}").json()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the history has no entry of the run {prompt_id}")
+            time.sleep(0.05)
+        return history[prompt_id]["outputs"]
 
     def _follow(self, channel: websocket.WebSocket, prompt_id: str) -> tuple[dict[str, Any], ...]:
         messages: list[dict[str, Any]] = []
@@ -137,8 +145,8 @@ def refusal(reply: str) -> str:
         body = json.loads(reply)
     except json.JSONDecodeError:
         return reply
-    error = body.get("error", {})
-    lines = [f"{error['message']}: {error['details']}" if isinstance(error, dict) else str(error)]
+    error = body.get("error")
+    lines = [f"{error['message']}: {error['details']}" if isinstance(error, dict) else str(error)] if error else []
     for node_id, node in body.get("node_errors", {}).items():
         lines += [f"node {node_id} {node['class_type']}: {e['message']}: {e['details']}" for e in node["errors"]]
     return "\n".join(lines)
