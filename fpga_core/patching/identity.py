@@ -114,7 +114,8 @@ class CastPatch:
         """
         model: BaseModel = executor.class_obj
         rows, weights = conds.pop(rows_key(self.key), None), conds.pop(weights_key(self.key), None)
-        if rows is not None and self.steps.contains(model.model_sampling, t):
+        acts = self.steps.is_whole_run or self.steps.contains(model.model_sampling, t)
+        if rows is not None and acts:
             layers = cross_attention_layers(model.diffusion_model)
             run: CastRun = transformer_options[self.key]
             people = run.people(rows, weights, x)
@@ -138,7 +139,7 @@ def encode_cast(adapter: IdentityAdapter, cast: Cast, strength: float) -> tuple[
     Returns:
         What the positive and the negative carry; None where nobody acts.
     Raises:
-        InvalidInputError: an identity lacks what the adapter reads, or the strength is not finite.
+        InvalidInputError: an identity lacks what the adapter reads, or strength or tokens are not finite.
     """
     if not math.isfinite(strength):
         raise InvalidInputError(f"strength is {strength}; give a finite number, 1 is as trained")
@@ -146,6 +147,11 @@ def encode_cast(adapter: IdentityAdapter, cast: Cast, strength: float) -> tuple[
     for number, member in enumerate(cast.members, start=1):
         if strength and member.strength:
             tokens = adapter.tokens(member.identity)
+            if not tokens.isfinite().all():
+                raise InvalidInputError(
+                    f"the tokens that '{adapter.name}' makes of '{member.identity.name}' are not finite; its file is "
+                    "probably damaged: download it again"
+                )
             acting.setdefault(_fingerprint(member, tokens), (number, member, tokens))
     if not acting:
         return None

@@ -28,7 +28,8 @@ def cross_attention_layers(unet: nn.Module) -> dict[BlockSlot, nn.Module]:
 
 def _blocks(unet: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
     yield from (("input", number, block) for number, block in enumerate(unet.input_blocks))
-    yield "middle", 0, unet.middle_block
+    if unet.middle_block is not None:  # some distilled SDXL have none
+        yield "middle", 0, unet.middle_block
     yield from (("output", number, block) for number, block in enumerate(getattr(unet, "output_blocks", ())))
 
 

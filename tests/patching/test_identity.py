@@ -389,6 +389,23 @@ def test_a_strength_that_is_no_number_is_refused(model, texts, strength):
         apply_cast(model, *texts, tiny_adapter(), DUO, strength)
 
 
+def test_a_damaged_adapter_is_refused(model, texts):
+    adapter = tiny_adapter(model)
+    with torch.no_grad():
+        adapter.resampler.norm.weight[3] = float("nan")
+    with pytest.raises(InvalidInputError, match="makes of 'person 1' are not finite"):
+        apply_cast(model, *texts, adapter, DUO)
+
+
+def test_a_model_without_a_middle_block(texts):
+    model, with_middle = tiny_model(transformer_depth_middle=-2), tiny_adapter(tiny_model())
+    assert model.model.diffusion_model.middle_block is None
+    applied = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    assert len(applied[0].wrappers) == 2
+    with pytest.raises(BaseModelError, match="middle block 0.0 is absent in the model"):
+        apply_cast(model, *texts, with_middle, DUO)
+
+
 def test_a_missing_repcontrolnet_is_warned_of(model, texts, caplog):
     branch = random_branch(model.model.diffusion_model)
     adapter = replace(tiny_adapter(), branch_hash=branch.header.branch_hash)
