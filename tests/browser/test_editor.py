@@ -49,10 +49,12 @@ def test_a_help_page_opens(editor, nodes, node_id):
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_a_shipped_workflow_opens_runs_and_shows_its_picture(editor, file, tmp_path):
+def test_a_shipped_workflow_opens_runs_and_shows_its_picture(editor, file):
     workflow = json.loads(file.read_text(encoding="utf-8"))
     assert editor.load(workflow) == []
     assert editor.num_nodes() == len(workflow["nodes"])
+    for name, value in {"steps": 2, "width": 256, "height": 256}.items():
+        editor.set_widgets(name, value)
     editor.run()
     assert all(min(size) >= 8 for size in editor.wait_for_pictures())
 

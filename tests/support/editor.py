@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, TimeoutError, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 INSTALLED_BROWSERS = (
@@ -131,8 +131,18 @@ class Editor:
     def num_nodes(self) -> int:
         return self.page.evaluate("app.graph.nodes.length")
 
-    def run(self, timeout: float = 280) -> None:
-        """Presses Run and waits for the end of the run.
+    def set_widgets(self, name: str, value: int) -> None:
+        """Sets every widget of that name in the graph."""
+        self.page.evaluate(
+            """([name, value]) => {
+                for (const widget of app.graph.nodes.flatMap(node => node.widgets ?? []))
+                    if (widget.name === name) widget.value = value
+            }""",
+            [name, value],
+        )
+
+    def run(self, timeout: float = 200) -> None:
+        """Presses Run and waits for the end of the run, which is interrupted when it takes too long.
 
         Raises:
             AssertionError: the run failed, or the editor refused to queue it.
@@ -145,7 +155,12 @@ class Editor:
             }"""
         )
         self.page.get_by_test_id("queue-button").first.click()
-        self.page.wait_for_function("window.ended || app.lastNodeErrors", timeout=timeout * 1000)
+        try:
+            self.page.wait_for_function("window.ended || app.lastNodeErrors", timeout=timeout * 1000)
+        except TimeoutError:
+            self.page.evaluate("app.api.interrupt()")  # or the next test's run would wait for this one
+            self.page.wait_for_function("window.ended")
+            raise
         ended, refused = self.page.evaluate("[window.ended, app.lastNodeErrors]")
         assert ended and ended[0] == "execution_success", ended or refused
 
