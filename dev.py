@@ -10,6 +10,7 @@
 The first run builds a virtual environment and gets a ComfyUI, both kept in a cache; COMFYUI_PATH names another ComfyUI.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -39,6 +40,19 @@ def run(environment: Environment, arguments: list[str]) -> int:
             raise
 
 
+def test(environment: Environment, arguments: list[str]) -> int:
+    """The chosen tests; or all of them: those without a server on every core, then those with the server and the browser."""
+    if arguments:
+        return launch(environment, "pytest", arguments)
+    workers = min(os.cpu_count() or 1, 4)
+    environment.variables["OMP_NUM_THREADS"] = (
+        "1"  # one core for each worker; threads that wait for each other waste both
+    )
+    fast = launch(environment, "pytest", ["-n", str(workers), *(f"tests/{folder}" for folder in WITHOUT_SERVER)])
+    del environment.variables["OMP_NUM_THREADS"]
+    return fast or launch(environment, "pytest", [f"tests/{folder}" for folder in WITH_SERVER])
+
+
 def lint(environment: Environment, arguments: list[str]) -> int:
     if arguments:
         sys.exit("dev.py lint takes no arguments: it checks the whole project")
@@ -49,8 +63,10 @@ def lint(environment: Environment, arguments: list[str]) -> int:
     )
 
 
+WITHOUT_SERVER = ("core", "contract", "patching", "gpu")
+WITH_SERVER = ("host", "browser")
 COMMANDS = {
-    "test": lambda environment, arguments: launch(environment, "pytest", arguments),
+    "test": test,
     "demo": lambda environment, arguments: launch(environment, "fpga.devtools.demo", arguments),
     "serve": lambda environment, arguments: launch(environment, "fpga.devtools.serve", arguments),
     "bench": lambda environment, arguments: launch(environment, "fpga.devtools.bench", arguments),
