@@ -41,12 +41,12 @@ def run(environment: Environment, arguments: list[str]) -> int:
 
 
 def test(environment: Environment, arguments: list[str]) -> int:
-    """The chosen tests; or all of them: those without a server on every core, then those with the server and the browser."""
+    """The chosen tests; or all: those without a server on every core, then those with the server and the browser."""
     if arguments:
         return launch(environment, "pytest", arguments)
     workers = min(os.cpu_count() or 1, 4)
     environment.variables["OMP_NUM_THREADS"] = (
-        "1"  # one core for each worker; threads that wait for each other waste both
+        "1"  # a core for each worker
     )
     fast = launch(environment, "pytest", ["-n", str(workers), *(f"tests/{folder}" for folder in WITHOUT_SERVER)])
     del environment.variables["OMP_NUM_THREADS"]
