@@ -9,8 +9,8 @@ from ..fpga_core.patching.face_conditioning import choose_control
 from ..fpga_core.patching.face_run import IdentityIn
 from ..fpga_core.patching.restoration import invert_latent, restoration_sampler
 from ..fpga_core.patching.restore_faces import native_size_px, restore_faces
+from ..fpga_core.restoration.cache_plan import CacheMode
 from ..fpga_core.restoration.face_crops import known_faces
-from ..fpga_core.restoration.feature_cache import CacheMode
 from ..fpga_core.restoration.matching import MatchBy
 from .restoration_widgets import (
     CATEGORY,

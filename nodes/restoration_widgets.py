@@ -4,8 +4,8 @@ from comfy_api.v0_0_2 import io
 
 from ..fpga_core.faces.drawing import FaceStyle
 from ..fpga_core.patching.face_run import IdentityIn, RestoreSettings
+from ..fpga_core.restoration.cache_plan import CacheMode
 from ..fpga_core.restoration.face_crops import CropSettings
-from ..fpga_core.restoration.feature_cache import CacheMode
 from ..fpga_core.restoration.fusion import FusionSettings, StyleSource
 from ..fpga_core.restoration.matching import MatchBy
 

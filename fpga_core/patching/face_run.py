@@ -15,7 +15,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ..faces.drawing import FaceStyle
-from ..restoration.feature_cache import MIB, CacheMode, CachePlan
+from ..restoration.cache_plan import MIB, CacheMode, CachePlan
 from ..restoration.fusion import FusionSettings
 from ..restoration.matching import MatchBy
 from ..shapes import Extent
@@ -164,7 +164,8 @@ class FaceRun:
         """
         one = (1, *latents.shape[1:])
         layers = self_attention_layers(model, Extent(width=latents.shape[-1], height=latents.shape[-2]))
-        plan = CachePlan.of(self.settings.mode, layers, self.settings.fusion, self.settings.steps, one)
+        fusion, steps = self.settings.fusion, self.settings.steps
+        plan = CachePlan.of(self.settings.mode, layers, fusion, steps, one, sources=fusion.sources)
         by_memory = int(free_bytes(model) // call_bytes(model, one))
         by_budget = self.settings.budget_mib * MIB // plan.num_bytes
         size = max(min(by_memory, by_budget), 1)
@@ -213,7 +214,7 @@ class FaceBatch:
         spare -= comfy.model_management.minimum_inference_memory()
         return invert_latent(
             model, positive, latents, sigmas, settings.repetitions, settings.mode, settings.budget_mib, self._masks(),
-            settings.fusion, device_bytes=max(int(spare), 0), callback=self._callback(),
+            settings.fusion, settings.fusion.sources, device_bytes=max(int(spare), 0), callback=self._callback(),
         )[1]  # fmt: skip
 
     def _try(

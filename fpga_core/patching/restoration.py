@@ -22,9 +22,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import InvalidInputError, ShapeMismatchError
-from ..restoration.attention import AttentionFusion, AttentionRecorder
-from ..restoration.feature_cache import AttentionLayer, CacheMode, CachePlan, FeatureCache
-from ..restoration.fusion import FusionSettings
+from ..restoration.attention import AttentionFusion, AttentionRecorder, MaskOnGrids
+from ..restoration.cache_plan import STYLE_SOURCES, AttentionLayer, CacheMode, CachePlan
+from ..restoration.feature_cache import FeatureCache
+from ..restoration.fusion import FusionSettings, StyleSource
 from ..restoration.inversion import Denoiser, StepCounter, check_sigmas, invert
 from ..restoration.sampling import restore
 from ..shapes import Extent
@@ -74,13 +75,13 @@ class InversionSampler:
     Attributes:
         cache: is filled.
         repetitions: fixed-point repetitions per step.
-        mask: (batch, 1, height, width) on the latent, for statistics mode.
+        masks: on the latent, for statistics mode.
         residuals: one (batch,) tensor for each step done.
     """
 
     cache: FeatureCache
     repetitions: int
-    mask: Tensor | None
+    masks: MaskOnGrids | None
     residuals: list[Tensor] = field(default_factory=list)
 
     @torch.no_grad()
@@ -90,7 +91,7 @@ class InversionSampler:
     ) -> Tensor:  # fmt: skip
         """Inverts the clean latent x, (batch, channels, height, width), to the noisiest of the sigmas."""
         counter = StepCounter()
-        recorder = AttentionRecorder(self.cache, counter, self.mask)
+        recorder = AttentionRecorder(self.cache, counter, self.masks)
         first_positive = model.inner_model.conds["positive"][0]["uuid"]
 
         def record(features: Tensor, extra: Options) -> Tensor:
@@ -147,10 +148,10 @@ class RestorationSampler:
         check_restoring_model(model.inner_model.model_patcher)
         self._check(x, sigmas)
         counter, num_steps, cache = StepCounter(), len(sigmas) - 1, self.inversion.cache
-        mask = mask_on_latent(self.mask, self.inversion.latent_shape).to(x.device)
+        masks = MaskOnGrids(mask_on_latent(self.mask, self.inversion.latent_shape))
         layers = (layer.slot for n, layer in enumerate(self.inversion.layers) if self.settings.covers_layer(n))
         slots = frozenset(layers) if self.settings.attention_strength > 0 else frozenset()
-        fusion = AttentionFusion(cache, counter, mask, self.settings, slots)
+        fusion = AttentionFusion(cache, counter, masks, self.settings, slots)
 
         def fuse(features: Tensor, extra: Options) -> Tensor:
             return fusion.fuse(features, (*extra["block"], extra["block_index"]))
@@ -158,7 +159,7 @@ class RestorationSampler:
         denoise = denoiser(model, extra_args or {}, fuse)
         start = self._start(cache.latent(num_steps).to(x), sigmas[0])
         for step in tqdm(
-            restore(denoise, cache, start, sigmas, mask, self.settings, counter), total=num_steps, disable=disable
+            restore(denoise, cache, start, sigmas, masks, self.settings, counter), total=num_steps, disable=disable
         ):
             x, done = step.latent, num_steps - step.step
             if callback is not None:
@@ -239,6 +240,7 @@ def invert_latent(
     budget_mib: int,
     mask: Tensor | None = None,
     settings: FusionSettings = FusionSettings(),  # noqa: B008 (frozen)
+    sources: tuple[StyleSource, ...] = STYLE_SOURCES,
     is_half: bool = True,
     device_bytes: int = 0,
     callback: Callback | None = None,
@@ -254,6 +256,7 @@ def invert_latent(
         budget_mib: the most that the cache may take.
         mask: (1 or batch, height, width); required in statistics mode.
         settings: only what such a restoration reads is kept.
+        sources: in statistics mode, the style sources that it may choose from.
         is_half: keep maps in half precision.
         device_bytes: part of the cache that may stay on the model's device.
         callback: of the host.
@@ -271,25 +274,32 @@ def invert_latent(
     channels = model.model.latent_format.latent_channels
     if latent.ndim != 4 or latent.shape[1] != channels:
         raise ShapeMismatchError(
-            f"the latent has the shape {tuple(latent.shape)}, the model works on (pictures, {channels}, height, width): "
-            "encode the picture with this model's VAE"
+            f"the latent has the shape {tuple(latent.shape)}, the model works on (pictures, {channels}, height, "
+            "width): encode the picture with this model's VAE"
         )
     if not positive:
         raise InvalidInputError("the positive conditioning is empty; connect a prompt")
     if mode is CacheMode.STATISTICS and mask is None:
         raise InvalidInputError("statistics mode measures inside and outside a mask: connect one, or choose full mode")
     shape = tuple(latent.shape)
-    grid_mask = None if mask is None else mask_on_latent(mask, shape)
+    masks = None if mask is None else MaskOnGrids(mask_on_latent(mask, shape))
     layers = self_attention_layers(model, Extent(width=shape[-1], height=shape[-2]))
-    plan = CachePlan.of(mode, layers, settings, len(sigmas) - 1, shape, torch.float16 if is_half else torch.float32)
+    plan = CachePlan.of(mode, layers, settings, len(sigmas) - 1, shape, cache_dtype(model, is_half), sources)
     with ExitStack() as on_failure:
         cache = on_failure.enter_context(FeatureCache(plan, budget_mib, device_bytes))
-        sampler = InversionSampler(cache, repetitions, grid_mask)
+        sampler = InversionSampler(cache, repetitions, masks)
         guider = CFGGuider(model)
         guider.inner_set_conds({"positive": positive})  # no negative: guidance 1, as BasicGuider does
         inverted = _sample(guider, latent, sampler, sigmas.flip(0), callback)
         on_failure.pop_all()
     return inverted, Inversion(cache, sigmas.cpu().float(), torch.stack(sampler.residuals), layers)
+
+
+def cache_dtype(model: ModelPatcher, is_half: bool) -> torch.dtype:
+    """How maps are stored: in the model's own 16 bits where it has them, as conversion would only cost time."""
+    if not is_half:
+        return torch.float32
+    return torch.bfloat16 if model.model.get_dtype_inference() is torch.bfloat16 else torch.float16
 
 
 def restoration_sampler(inversion: Inversion, mask: Tensor, settings: FusionSettings) -> KSAMPLER:

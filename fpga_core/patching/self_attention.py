@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ..errors import PatchConflictError, UnsupportedModeError
-from ..restoration.feature_cache import AttentionLayer
+from ..restoration.cache_plan import AttentionLayer
 from ..shapes import Extent
 from .fold import unet_of
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..shapes import Extent, token_grid
-from .feature_cache import AttentionSlot, FeatureCache
-from .fusion import FusionSettings, as_cells, fuse
+from .cache_plan import AttentionSlot
+from .feature_cache import FeatureCache
+from .fusion import FusionSettings, GridMask, as_cells, fuse
 from .inversion import StepCounter
 
 
@@ -28,6 +30,24 @@ def mask_on_grid(mask: Tensor, num_tokens: int) -> Tensor:
     return as_cells(F.interpolate(mask, size=(grid.height, grid.width), mode="area"))
 
 
+class MaskOnGrids:
+    """A mask as each attention layer sees it, drawn once for each grid and device.
+
+    Args:
+        mask: M, (batch, 1, height, width), latent pixels.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask.float().cpu()
+        self._drawn: dict[tuple[int, torch.device], GridMask] = {}
+
+    def on(self, num_tokens: int, device: torch.device) -> GridMask:
+        """The mask on the grid of a layer with that many tokens; as many as latent pixels: on the latent."""
+        if (num_tokens, device) not in self._drawn:
+            self._drawn[num_tokens, device] = GridMask.of(mask_on_grid(self._mask, num_tokens)).to(device)
+        return self._drawn[num_tokens, device]
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionRecorder:
     """Keeps self-attention outputs of the inversion, SA^C of Alg. 1.
@@ -35,12 +55,12 @@ class AttentionRecorder:
     Attributes:
         cache: where they go.
         counter: the sampler's step; nothing is recorded while it is None.
-        mask: M, (batch, 1, height, width), latent pixels; None is enough in full mode.
+        masks: M; None is enough in full mode.
     """
 
     cache: FeatureCache
     counter: StepCounter
-    mask: Tensor | None
+    masks: MaskOnGrids | None
 
     def record(self, features: Tensor, slot: AttentionSlot) -> None:
         """Keeps the output of one layer, (batch, tokens, channels), if the plan has it."""
@@ -48,7 +68,7 @@ class AttentionRecorder:
         if step is None or not self.cache.wants(step, slot):
             return
         self.cache.plan.check_features(features, slot)
-        mask = None if self.mask is None else mask_on_grid(self.mask.to(features.device), features.shape[1])
+        mask = None if self.masks is None else self.masks.on(features.shape[1], features.device)
         self.cache.record(step, slot, features, mask)
 
 
@@ -59,14 +79,14 @@ class AttentionFusion:
     Attributes:
         cache: a finished inversion.
         counter: the sampler's step; nothing is fused while it is None.
-        mask: M, (batch, 1, height, width), latent pixels.
+        masks: M.
         settings: style source and strengths.
         layers: slots that are fused, among those that the cache recorded.
     """
 
     cache: FeatureCache
     counter: StepCounter
-    mask: Tensor
+    masks: MaskOnGrids
     settings: FusionSettings
     layers: frozenset[AttentionSlot]
 
@@ -83,8 +103,8 @@ class AttentionFusion:
         if step is None or slot not in self.layers:
             return features
         self.cache.plan.check_features(features, slot)
-        mask = mask_on_grid(self.mask.to(features.device), features.shape[1])
-        chunks = features.unflatten(0, (-1, mask.shape[0]))  # (chunks, batch, tokens, channels)
+        mask = self.masks.on(features.shape[1], features.device)
+        chunks = features.unflatten(0, (-1, len(mask.weights)))  # (chunks, batch, tokens, channels)
         cached = self.cache.background(step, slot)
         style = self.cache.style(step, slot, self.settings.style_source, mask)
         fused = fuse(

@@ -3,123 +3,18 @@
 from __future__ import annotations
 
 import copy
-import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInputError, ShapeMismatchError
-from .adain import Moments, masked_moments
-from .fusion import FusionSettings, StyleSource
-
-MIB = 1 << 20
-
-
-class CacheMode(str, Enum):
-    """What is kept of each self-attention output.
-
-    FULL: the map itself; outside the mask it is replayed. Hundreds of MiB a face.
-    STATISTICS: its mean and deviation inside and outside the mask; the background then comes from the latents alone.
-    """
-
-    FULL = "full"
-    STATISTICS = "statistics"
-
-
-AttentionSlot = tuple[str, int, int]
-"""A self-attention layer in ComfyUI's terms: block, its number, index in it; e.g. `("middle", 0, 0)`."""
-
-
-@dataclass(frozen=True)
-class AttentionLayer:
-    """A self-attention layer and the shape of its output for one item: `num_tokens` x `channels`."""
-
-    slot: AttentionSlot
-    num_tokens: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class CachePlan:
-    """What a run will record, known from shapes before it starts.
-
-    Attributes:
-        mode: maps or statistics.
-        layers: the layers that are recorded.
-        steps: the steps t (1 to `num_steps`) at which they are.
-        num_steps: T; T + 1 latents are kept, from Z_0 to Z_T.
-        latent_shape: (batch, channels, height, width).
-        dtype: of stored maps; latents and statistics are always float32.
-    """
-
-    mode: CacheMode
-    layers: tuple[AttentionLayer, ...]
-    steps: frozenset[int]
-    num_steps: int
-    latent_shape: tuple[int, ...]
-    dtype: torch.dtype = torch.float16
-    slots: frozenset[AttentionSlot] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "slots", frozenset(layer.slot for layer in self.layers))
-
-    def check_features(self, features: Tensor, slot: AttentionSlot) -> None:
-        """Raises unless a self-attention output, (items, tokens, channels), has the shape that was planned for.
-
-        Raises:
-            ShapeMismatchError: other tokens or channels, or no whole number of batches.
-        """
-        layer = next(layer for layer in self.layers if layer.slot == slot)
-        batch = self.latent_shape[0]
-        if features.shape[1:] != (layer.num_tokens, layer.channels) or features.shape[0] % batch:
-            raise ShapeMismatchError(
-                f"self-attention layer {' '.join(map(str, slot))} gives {tuple(features.shape)} where a multiple of "
-                f"{(batch, layer.num_tokens, layer.channels)} was expected: remove areas from the conditioning, and "
-                "bypass nodes that resize features (Deep Shrink) or merge tokens"
-            )
-
-    @staticmethod
-    def of(
-        mode: CacheMode,
-        layers: tuple[AttentionLayer, ...],
-        settings: FusionSettings,
-        num_steps: int,
-        latent_shape: tuple[int, ...],
-        dtype: torch.dtype = torch.float16,
-    ) -> CachePlan:
-        """The least that a restoration with these settings needs.
-
-        Args:
-            layers: every self-attention layer of the UNet, in the order it runs them.
-        """
-        used = tuple(layer for number, layer in enumerate(layers) if settings.covers_layer(number))
-        steps = frozenset(step for step in range(1, num_steps + 1) if settings.covers_step(step, num_steps))
-        if settings.attention_strength == 0:
-            used = ()
-        return CachePlan(mode, used, steps, num_steps, latent_shape, dtype)
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the finished cache."""
-        batch = self.latent_shape[0]
-        latents = (self.num_steps + 1) * math.prod(self.latent_shape) * torch.float32.itemsize
-        if self.mode is CacheMode.FULL:
-            per_step = sum(layer.num_tokens * layer.channels for layer in self.layers) * self.dtype.itemsize
-        else:  # inside and outside the mask: mean, deviation, and whether they are defined
-            per_step = sum(
-                2 * (2 * layer.channels * torch.float32.itemsize + torch.bool.itemsize) for layer in self.layers
-            )
-        return latents + batch * len(self.steps) * per_step
-
-    @property
-    def num_mib(self) -> int:
-        """The smallest budget in whole MiB that holds it."""
-        return math.ceil(self.num_bytes / MIB)
+from ..errors import InvalidInputError
+from .adain import Moments
+from .cache_plan import AttentionSlot, CacheMode, CachePlan
+from .fusion import GridMask, StyleSource
 
 
 class FeatureCache:
@@ -200,7 +95,7 @@ class FeatureCache:
             )
         return self._chosen(self._latents[step])
 
-    def record(self, step: int, slot: AttentionSlot, features: Tensor, mask: Tensor | None) -> None:
+    def record(self, step: int, slot: AttentionSlot, features: Tensor, mask: GridMask | None) -> None:
         """Keeps a self-attention output, or its statistics.
 
         Of several calls for one step and slot the first counts: guidance that runs a perturbed model within the same
@@ -208,7 +103,7 @@ class FeatureCache:
 
         Args:
             features: (batch, tokens, channels).
-            mask: (batch, tokens, 1) on the layer's grid; required in statistics mode.
+            mask: on the layer's grid; required in statistics mode.
         """
         key = (step, slot)
         if self.plan.mode is CacheMode.FULL:
@@ -220,8 +115,7 @@ class FeatureCache:
             raise InvalidInputError(
                 "statistics mode measures inside and outside a mask: connect one, or choose full mode"
             )
-        sources = (StyleSource.FACE, StyleSource.SURROUNDINGS)
-        measured = {source: self._stored_moments(masked_moments(features, source.weights(mask))) for source in sources}
+        measured = {source: self._stored_moments(mask.moments(features, source)) for source in self.plan.sources}
         with self._lock:
             self._moments.setdefault(key, measured)
 
@@ -229,22 +123,25 @@ class FeatureCache:
         """The recorded map, (batch, tokens, channels); None in statistics mode."""
         return self._chosen(self._entry(self._maps, step, slot)) if self.plan.mode is CacheMode.FULL else None
 
-    def style(self, step: int, slot: AttentionSlot, source: StyleSource, mask: Tensor) -> Moments | None:
-        """Moments of the recorded map over a style source; None where the source is off.
+    def style(self, step: int, slot: AttentionSlot, source: StyleSource, mask: GridMask) -> Moments | None:
+        """Moments of the recorded map over a style source, on the mask's device; None where the source is off.
 
         Args:
-            mask: (batch, tokens, 1) on the layer's grid. In statistics mode the mask of the inversion counts instead.
+            mask: on the layer's grid. In statistics mode the mask of the inversion counts instead.
         """
         if source is StyleSource.OFF:
             return None
-        if self.plan.mode is CacheMode.STATISTICS:
-            moments = self._entry(self._moments, step, slot)[source]
-            chosen = (
-                self._chosen(part).to(mask.device) for part in (moments.mean, moments.deviation, moments.is_defined)
+        device = mask.weights.device
+        if self.plan.mode is CacheMode.FULL:
+            return mask.moments(self._chosen(self._entry(self._maps, step, slot)).to(device), source)
+        measured = self._entry(self._moments, step, slot)
+        if source not in measured:
+            raise InvalidInputError(
+                f"the inversion kept no statistics of the style source {source.value}: run it again"
             )
-            return Moments(*chosen)
-        stored = self._chosen(self._entry(self._maps, step, slot))
-        return masked_moments(stored.to(mask.device), source.weights(mask))
+        moments = measured[source]
+        parts = (self._chosen(part).to(device) for part in (moments.mean, moments.deviation, moments.is_defined))
+        return Moments(*parts)
 
     def _chosen(self, stored: Tensor) -> Tensor:
         """The items of the batch that this view is of."""

@@ -24,10 +24,6 @@ class StyleSource(str, Enum):
     SURROUNDINGS = "surroundings"
     OFF = "off"
 
-    def weights(self, mask: Tensor) -> Tensor:
-        """The mask over which this source is measured."""
-        return mask if self is StyleSource.FACE else 1 - mask
-
 
 @dataclass(frozen=True)
 class FusionSettings:
@@ -62,6 +58,11 @@ class FusionSettings:
                 "start_percent must not exceed end_percent"
             )
 
+    @property
+    def sources(self) -> tuple[StyleSource, ...]:
+        """The style sources that are measured: one, or none."""
+        return () if self.style_source is StyleSource.OFF else (self.style_source,)
+
     def covers_step(self, step: int, num_steps: int) -> bool:
         """Whether restoration step t (`num_steps` is the noisiest, 1 the last) is fused."""
         progress = (num_steps - step) / num_steps
@@ -71,10 +72,37 @@ class FusionSettings:
         return self.first_layer <= layer and (self.last_layer is None or layer <= self.last_layer)
 
 
+@dataclass(frozen=True, eq=False)
+class GridMask:
+    """A mask on a grid of cells, and which of them it touches: only there is anything computed.
+
+    Attributes:
+        weights: M in [0, 1], (batch, cells, 1) float32.
+        inside: (num_inside,) cells with a weight above 0 in any item of the batch.
+    """
+
+    weights: Tensor
+    inside: Tensor
+
+    @classmethod
+    def of(cls, weights: Tensor) -> GridMask:
+        """From weights, (batch, cells, 1); on the CPU no device has to wait."""
+        return cls(weights.float(), (weights > 0).any(dim=0)[:, 0].nonzero()[:, 0])
+
+    def to(self, device: torch.device) -> GridMask:
+        return GridMask(self.weights.to(device), self.inside.to(device))
+
+    def moments(self, features: Tensor, source: StyleSource) -> Moments:
+        """Mean and deviation of features, (..., batch, cells, channels), over a style source."""
+        if source is StyleSource.FACE:
+            return masked_moments(features.index_select(-2, self.inside), self.weights[:, self.inside])
+        return masked_moments(features, 1 - self.weights)
+
+
 def fuse(
     restored: Tensor,
     background: Tensor,
-    mask: Tensor,
+    mask: GridMask,
     style: Moments | None,
     style_strength: float = 1.0,
     strength: float = 1.0,
@@ -82,10 +110,10 @@ def fuse(
     """One Mask Guided Face Fusion: `M * AdaIN(F; style) + (1 - M) * background`.
 
     Args:
-        restored: F, features of the restoration, (..., cells, channels), any float dtype.
+        restored: F, features of the restoration, (..., batch, cells, channels), any float dtype.
         background: what stays outside the mask, broadcastable to `restored`: the cached features, or `restored` itself
             where only statistics were kept.
-        mask: M in [0, 1], (..., cells, 1).
+        mask: M.
         style: moments for the face; None leaves its own.
         style_strength: weight of AdaIN inside the mask, 0-1.
         strength: weight of the whole fusion, 0-1; at 1 and M = 0 the result is `background` exactly.
@@ -93,12 +121,14 @@ def fuse(
         The shape, dtype and device of `restored`.
     Source: FPGA Alg. 1, lines 6 and 8; the explicit `(1 - M)` term is what keeps the background (design, DIIR).
     """
-    own, mask = restored.float(), mask.float()
+    background = background.to(restored.dtype).expand_as(restored)
+    fused = background.clone() if strength == 1 else torch.lerp(restored, background, strength)
+    own, weights = restored.index_select(-2, mask.inside).float(), mask.weights[:, mask.inside]
     styled = own
     if style is not None:
-        styled = torch.lerp(own, adain(own, masked_moments(own, mask), style), style_strength)
-    fused = torch.lerp(background.float().expand_as(own), styled, mask)
-    return torch.lerp(own, fused, strength).to(restored.dtype)
+        styled = torch.lerp(own, adain(own, masked_moments(own, weights), style), style_strength)
+    face = torch.lerp(background.index_select(-2, mask.inside).float(), styled, weights)
+    return fused.index_copy_(-2, mask.inside, torch.lerp(own, face, strength).to(restored.dtype))
 
 
 def as_cells(latent: Tensor) -> Tensor:
@@ -106,20 +136,19 @@ def as_cells(latent: Tensor) -> Tensor:
     return latent.flatten(2).mT
 
 
-def fuse_latent(latent: Tensor, cached: Tensor, mask: Tensor, settings: FusionSettings) -> Tensor:
+def fuse_latent(latent: Tensor, cached: Tensor, mask: GridMask, settings: FusionSettings) -> Tensor:
     """MGFF of the latent after a step, against the cached latent of the same noise level.
 
     Args:
         latent, cached: Z and its inversion, (batch, channels, height, width), in sigma space.
-        mask: M in [0, 1], (batch, 1, height, width).
+        mask: M on the latent's cells.
         settings: style source and strengths.
     Returns:
         The fused latent, the shape of `latent`.
     Source: FPGA Alg. 1, line 8.
     """
-    cells, cached_cells, mask_cells = as_cells(latent), as_cells(cached).to(latent), as_cells(mask).to(latent)
-    style = None
-    if settings.style_source is not StyleSource.OFF:
-        style = masked_moments(cached_cells, settings.style_source.weights(mask_cells))
-    fused = fuse(cells, cached_cells, mask_cells, style, settings.style_strength, settings.latent_strength)
+    cells, background = as_cells(latent), as_cells(cached)
+    is_styled = settings.style_source is not StyleSource.OFF
+    style = mask.moments(background, settings.style_source) if is_styled else None
+    fused = fuse(cells, background, mask, style, settings.style_strength, settings.latent_strength)
     return fused.mT.reshape(latent.shape)

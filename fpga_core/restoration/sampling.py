@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .attention import MaskOnGrids
 from .feature_cache import FeatureCache
 from .fusion import FusionSettings, fuse_latent
 from .inversion import Denoiser, StepCounter
@@ -27,7 +28,7 @@ def restore(
     cache: FeatureCache,
     start: Tensor,
     sigmas: Tensor,
-    mask: Tensor,
+    masks: MaskOnGrids,
     settings: FusionSettings,
     counter: StepCounter,
 ) -> Iterator[RestorationStep]:
@@ -39,7 +40,7 @@ def restore(
         cache: latents of the inversion.
         start: Z_T, (batch, channels, height, width) in sigma space.
         sigmas: (T + 1,) descending to 0, those of the inversion.
-        mask: M in [0, 1], (batch, 1, height, width).
+        masks: M.
         settings: what is fused, when and how strongly.
         counter: is set to t during the model call of a fused step t.
     Yields:
@@ -55,5 +56,6 @@ def restore(
             x0 = denoise(z, sigma)  # lines 4, 6 and 7: the patch fuses inside
         z = z + (sigma_next - sigma) * (z - x0) / sigma
         if is_fused and settings.latent_strength > 0:
+            mask = masks.on(z.shape[-2:].numel(), z.device)
             z = fuse_latent(z, cache.latent(step - 1).to(z), mask, settings)  # line 8
         yield RestorationStep(step, sigma, z, x0)

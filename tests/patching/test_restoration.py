@@ -11,7 +11,7 @@ from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMi
 from fpga.fpga_core.patching.restoration import RestorationSampler, invert_latent, mask_on_latent, restore_latent
 from fpga.fpga_core.patching.self_attention import check_restoring_model, self_attention_layers
 from fpga.fpga_core.restoration.adain import masked_moments
-from fpga.fpga_core.restoration.feature_cache import CacheMode
+from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
 from fpga.fpga_core.shapes import Extent
 from tiny_models import conditioning, tiny_model, tiny_sdxl

@@ -17,8 +17,8 @@ from fpga.fpga_core.patching.face_run import IdentityIn, RestoreSettings, ladder
 from fpga.fpga_core.patching.fold import fold_branch
 from fpga.fpga_core.patching.identity import apply_cast
 from fpga.fpga_core.patching.restore_faces import native_size_px, restore_faces
+from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.face_crops import CropSettings
-from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
 from fpga.fpga_core.restoration.masks import MAX_AREA, face_hull, polygon_area
 from fpga.fpga_core.restoration.matching import MatchBy

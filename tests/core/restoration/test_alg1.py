@@ -6,8 +6,9 @@ The model is a small random network with two self-attention layers on different 
 import pytest
 import torch
 import torch.nn.functional as F
-from fpga.fpga_core.restoration.attention import AttentionFusion, AttentionRecorder
-from fpga.fpga_core.restoration.feature_cache import AttentionLayer, CacheMode, CachePlan, FeatureCache
+from fpga.fpga_core.restoration.attention import AttentionFusion, AttentionRecorder, MaskOnGrids
+from fpga.fpga_core.restoration.cache_plan import AttentionLayer, CacheMode, CachePlan
+from fpga.fpga_core.restoration.feature_cache import FeatureCache
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
 from fpga.fpga_core.restoration.inversion import StepCounter, invert
 from fpga.fpga_core.restoration.sampling import restore
@@ -98,16 +99,16 @@ def reference_diir(inverse_model, model, z0, mask, style, repetitions):
 
 def diir(inverse_model, model, z0, mask, settings, repetitions, mode=CacheMode.FULL):
     """The code under test; z0 (batch, 4, 8, 8), mask (batch, 8, 8)."""
-    counter, mask = StepCounter(), mask[:, None]
+    counter, masks = StepCounter(), MaskOnGrids(mask[:, None])
     plan = CachePlan.of(mode, LAYERS, settings, T, tuple(z0.shape), torch.float32)
     with FeatureCache(plan, budget_mib=16) as cache:
-        recorder = AttentionRecorder(cache, counter, mask)
+        recorder = AttentionRecorder(cache, counter, masks)
         inverse_model.on_attention = lambda features, slot: (recorder.record(features, slot), features)[1]
         cache.record_latent(0, z0)
         for step in invert(inverse_model, z0, SIGMAS, repetitions, counter):
             cache.record_latent(step.step, step.latent)
-        model.on_attention = AttentionFusion(cache, counter, mask, settings, plan.slots).fuse
-        *_, last = restore(model, cache, cache.latent(T), SIGMAS, mask, settings, counter)
+        model.on_attention = AttentionFusion(cache, counter, masks, settings, plan.slots).fuse
+        *_, last = restore(model, cache, cache.latent(T), SIGMAS, masks, settings, counter)
         return last.latent
 
 
@@ -168,8 +169,9 @@ def test_statistics_mode_leaves_attention_outside_the_mask_alone():
         plan = CachePlan.of(mode, LAYERS, settings, 1, (1, 4, 8, 8), torch.float32)
         cache = FeatureCache(plan, 1)
         with counter.at(1):
-            AttentionRecorder(cache, counter, mask).record(cached, FINE)
-            fused[mode] = AttentionFusion(cache, counter, mask, settings, plan.slots).fuse(features, FINE)
+            masks = MaskOnGrids(mask)
+            AttentionRecorder(cache, counter, masks).record(cached, FINE)
+            fused[mode] = AttentionFusion(cache, counter, masks, settings, plan.slots).fuse(features, FINE)
     inside = mask.flatten() == 1
     torch.testing.assert_close(fused[CacheMode.FULL][:, inside], fused[CacheMode.STATISTICS][:, inside])
     assert torch.equal(fused[CacheMode.FULL][:, ~inside], cached[:, ~inside])
@@ -188,7 +190,8 @@ def test_only_steps_and_layers_in_range_are_fused():
     cache, model = FeatureCache(plan, 1), Network()
     for step in plan.steps:
         cache.record(step, COARSE, torch.zeros(1, 16, 6), None)
-    fusion = AttentionFusion(cache, counter, mask[:, None], settings, plan.slots)
+    masks = MaskOnGrids(mask[:, None])
+    fusion = AttentionFusion(cache, counter, masks, settings, plan.slots)
 
     def note(features, slot):
         changed = fusion.fuse(features, slot)
@@ -197,5 +200,5 @@ def test_only_steps_and_layers_in_range_are_fused():
         return changed
 
     model.on_attention = note
-    list(restore(model, cache, torch.randn(1, 4, 8, 8), SIGMAS, mask[:, None], settings, counter))
+    list(restore(model, cache, torch.randn(1, 4, 8, 8), SIGMAS, masks, settings, counter))
     assert fused == [(3, COARSE), (2, COARSE), (1, COARSE)]

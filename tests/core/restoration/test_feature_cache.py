@@ -6,8 +6,9 @@ import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.restoration.adain import masked_moments
-from fpga.fpga_core.restoration.feature_cache import AttentionLayer, CacheMode, CachePlan, FeatureCache
-from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
+from fpga.fpga_core.restoration.cache_plan import AttentionLayer, CacheMode, CachePlan
+from fpga.fpga_core.restoration.feature_cache import FeatureCache
+from fpga.fpga_core.restoration.fusion import FusionSettings, GridMask, StyleSource
 
 LAYERS = tuple(AttentionLayer(slot, tokens, channels) for slot, tokens, channels in [
     (("input", 1, 0), 64, 8), (("middle", 0, 0), 16, 12), (("output", 2, 1), 64, 8)
@@ -33,8 +34,12 @@ def features(layer: AttentionLayer, step: int = 0) -> torch.Tensor:
     return torch.randn(SHAPE[0], layer.num_tokens, layer.channels, generator=torch.Generator().manual_seed(step))
 
 
-def mask(layer: AttentionLayer) -> torch.Tensor:
+def weights(layer: AttentionLayer) -> torch.Tensor:
     return torch.rand(SHAPE[0], layer.num_tokens, 1, generator=torch.Generator().manual_seed(9))
+
+
+def mask(layer: AttentionLayer) -> GridMask:
+    return GridMask.of(weights(layer))
 
 
 def fill(cache: FeatureCache) -> None:
@@ -87,7 +92,7 @@ def test_full_mode_returns_what_was_recorded_and_its_moments():
     recorded = features(layer, 2)
     assert torch.equal(cache.background(2, layer.slot), recorded)
     style = cache.style(2, layer.slot, StyleSource.SURROUNDINGS, mask(layer))
-    expected = masked_moments(recorded, 1 - mask(layer))
+    expected = masked_moments(recorded, 1 - weights(layer))
     assert torch.equal(style.mean, expected.mean) and torch.equal(style.deviation, expected.deviation)
     assert cache.style(2, layer.slot, StyleSource.OFF, mask(layer)) is None
 
@@ -106,6 +111,18 @@ def test_statistics_mode_keeps_exactly_the_moments_of_the_map(source):
             and torch.equal(a.is_defined, b.is_defined)
         )
         assert statistics.background(1, layer.slot) is None
+
+
+def test_only_the_style_source_in_use_needs_to_be_measured():
+    layer, settings = LAYERS[0], FusionSettings(style_source=StyleSource.SURROUNDINGS)
+    sources = settings.sources
+    cache = FeatureCache(CachePlan.of(CacheMode.STATISTICS, LAYERS, settings, 3, SHAPE, sources=sources), 1)
+    fill(cache)
+    assert cache.num_bytes == cache.plan.num_bytes < plan(CacheMode.STATISTICS).num_bytes
+    assert cache.style(1, layer.slot, StyleSource.SURROUNDINGS, mask(layer)) is not None
+    with pytest.raises(InvalidInputError, match="no statistics of the style source face"):
+        cache.style(1, layer.slot, StyleSource.FACE, mask(layer))
+    assert FusionSettings(style_source=StyleSource.OFF).sources == ()
 
 
 def test_statistics_mode_without_a_mask_says_so():
@@ -159,7 +176,7 @@ def test_some_items_of_the_batch_share_the_storage(mode):
     assert view.plan.latent_shape == (1, 4, 8, 8)
     assert torch.equal(view.latent(2), cache.latent(2)[1:])
     whole = cache.style(1, layer.slot, StyleSource.FACE, mask(layer))
-    part = view.style(1, layer.slot, StyleSource.FACE, mask(layer)[1:])
+    part = view.style(1, layer.slot, StyleSource.FACE, GridMask.of(weights(layer)[1:]))
     torch.testing.assert_close(part.mean, whole.mean[1:])
     torch.testing.assert_close(part.deviation, whole.deviation[1:])
     assert (view.background(1, layer.slot) is None) == (mode is CacheMode.STATISTICS)

@@ -1,0 +1,60 @@
+"""What restoring one face costs on a full-size SD1.5, over ordinary img2img of the same crop and steps.
+
+Both sample 512x512 with guidance; the restoration inverts first, at half a guided step per model call. The ratio does
+not depend on the number of steps, so few are run; the autoencoder, which both need alike, is left out. Weights are
+random: they do not change the time. The goal is a ratio of at most 1.05 (1 + (1 + r) / 2) for r repetitions.
+"""
+
+from functools import partial
+
+import comfy.sample
+import comfy.samplers
+import torch
+from _models import SD15_UNET, TINY_UNET, random_model
+from _report import arguments, interleaved, ratio_rows, report
+from fpga.fpga_core.patching.restoration import RestorationSampler, invert_latent, restore_latent
+from fpga.fpga_core.restoration.cache_plan import CacheMode
+from fpga.fpga_core.restoration.fusion import FusionSettings
+
+NUM_STEPS = 3
+CFG = 5.0
+BUDGET_MIB = 1024
+OVERHEAD = 1.05
+
+
+def img2img(model, conditionings, latent, noise, sigmas) -> None:
+    sampler = comfy.samplers.sampler_object("euler")
+    comfy.sample.sample_custom(model, noise, CFG, sampler, sigmas, *conditionings, latent, disable_pbar=True, seed=0)
+
+
+def restoration(model, conditionings, latent, mask, sigmas, repetitions: int, mode: CacheMode) -> None:
+    _, inversion = invert_latent(model, conditionings[0], latent, sigmas, repetitions, mode, BUDGET_MIB, mask)
+    with inversion.cache:
+        restore_latent(model, *conditionings, CFG, RestorationSampler(inversion, mask, FusionSettings()))
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    config, size = (TINY_UNET, 16) if options.tiny else (SD15_UNET, 64)
+    model = random_model(config)
+    conditionings = [[[torch.randn(1, 77, 768), {}]] for _ in range(2)]
+    latent, noise = torch.randn(2, 1, 4, size, size).unbind()
+    mask = torch.zeros(1, size, size)
+    mask[:, size // 4 : -size // 4, size // 4 : -size // 4] = 1
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", NUM_STEPS)
+    alternatives = {"img2img": partial(img2img, model, conditionings, latent, noise, sigmas)}
+    goals = {"img2img": 1.0}
+    for mode in CacheMode:
+        for repetitions in (0, 1, 2):
+            name = f"{mode.value}, {repetitions} repetitions"
+            alternatives[name] = partial(restoration, model, conditionings, latent, mask, sigmas, repetitions, mode)
+            goals[name] = OVERHEAD * (1 + (1 + repetitions) / 2)
+    with torch.inference_mode():
+        rows = ratio_rows(interleaved(alternatives, options.rounds), "img2img")
+    rows = [{**row, "at most": round(goals[row["what"]], 3)} for row in rows]
+    threads = torch.get_num_threads()
+    report(f"One face at {size * 8}x{size * 8}, {NUM_STEPS} steps, bfloat16, {threads} threads", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

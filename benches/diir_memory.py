@@ -1,0 +1,57 @@
+"""What the inversion of one face keeps in memory, on a full-size SD1.5 at 512x512 and 30 steps.
+
+The cache's own count is held against the plan made before the run, the budget, and what the process really grew by.
+"""
+
+import gc
+
+import comfy.samplers
+import psutil
+import torch
+from _models import SD15_UNET, TINY_UNET, random_model
+from _report import arguments, report
+from fpga.fpga_core.patching.restoration import invert_latent
+from fpga.fpga_core.restoration.cache_plan import MIB, CacheMode
+
+BUDGETS_MIB = {CacheMode.STATISTICS: 16, CacheMode.FULL: 768}
+
+
+def resident_mib() -> float:
+    gc.collect()
+    return psutil.Process().memory_info().rss / MIB
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    config, size, num_steps = (TINY_UNET, 16, 4) if options.tiny else (SD15_UNET, 64, 30)
+    model = random_model(config)
+    positive = [[torch.randn(1, 77, 768), {}]]
+    latent, mask = torch.randn(1, 4, size, size), torch.ones(1, size, size)
+    mask[:, : size // 2] = 0
+    sampling = model.get_model_object("model_sampling")
+    rows = []
+    with torch.inference_mode():
+        warm_up = comfy.samplers.calculate_sigmas(sampling, "normal", 1)
+        invert_latent(model, positive, latent, warm_up, 0, CacheMode.FULL, 768)
+        for mode, budget_mib in BUDGETS_MIB.items():
+            before = resident_mib()
+            sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", num_steps)
+            _, inversion = invert_latent(model, positive, latent, sigmas, 0, mode, budget_mib, mask)
+            held = resident_mib() - before
+            cache = inversion.cache
+            rows.append(
+                {
+                    "mode": mode.value,
+                    "planned MiB": round(cache.plan.num_bytes / MIB, 2),
+                    "recorded MiB": round(cache.num_bytes / MIB, 2),
+                    "process grew by MiB": round(held, 1),
+                    "budget MiB": budget_mib,
+                }
+            )
+            cache.clear()
+            rows[-1]["after freeing MiB"] = round(resident_mib() - before, 1)
+    report(f"One face at {size * 8}x{size * 8}, {num_steps} steps, float16 maps", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

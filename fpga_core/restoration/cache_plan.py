@@ -1,0 +1,123 @@
+"""What an inversion will record and how large that is, known from shapes before it runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeMismatchError
+from .fusion import FusionSettings, StyleSource
+
+MIB = 1 << 20
+
+
+STYLE_SOURCES = (StyleSource.FACE, StyleSource.SURROUNDINGS)
+
+
+class CacheMode(str, Enum):
+    """What is kept of each self-attention output.
+
+    FULL: the map itself; outside the mask it is replayed. Hundreds of MiB a face.
+    STATISTICS: its mean and deviation over the style sources; the background then comes from the latents alone.
+    """
+
+    FULL = "full"
+    STATISTICS = "statistics"
+
+
+AttentionSlot = tuple[str, int, int]
+"""A self-attention layer in ComfyUI's terms: block, its number, index in it; e.g. `("middle", 0, 0)`."""
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """A self-attention layer and the shape of its output for one item: `num_tokens` x `channels`."""
+
+    slot: AttentionSlot
+    num_tokens: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What a run will record, known from shapes before it starts.
+
+    Attributes:
+        mode: maps or statistics.
+        layers: the layers that are recorded.
+        steps: the steps t (1 to `num_steps`) at which they are.
+        num_steps: T; T + 1 latents are kept, from Z_0 to Z_T.
+        latent_shape: (batch, channels, height, width).
+        dtype: of stored maps; latents and statistics are always float32.
+        sources: whose statistics are kept in statistics mode.
+    """
+
+    mode: CacheMode
+    layers: tuple[AttentionLayer, ...]
+    steps: frozenset[int]
+    num_steps: int
+    latent_shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float16
+    sources: tuple[StyleSource, ...] = STYLE_SOURCES
+    slots: frozenset[AttentionSlot] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", frozenset(layer.slot for layer in self.layers))
+
+    def check_features(self, features: Tensor, slot: AttentionSlot) -> None:
+        """Raises unless a self-attention output, (items, tokens, channels), has the shape that was planned for.
+
+        Raises:
+            ShapeMismatchError: other tokens or channels, or no whole number of batches.
+        """
+        layer = next(layer for layer in self.layers if layer.slot == slot)
+        batch = self.latent_shape[0]
+        if features.shape[1:] != (layer.num_tokens, layer.channels) or features.shape[0] % batch:
+            raise ShapeMismatchError(
+                f"self-attention layer {' '.join(map(str, slot))} gives {tuple(features.shape)} where a multiple of "
+                f"{(batch, layer.num_tokens, layer.channels)} was expected: remove areas from the conditioning, and "
+                "bypass nodes that resize features (Deep Shrink) or merge tokens"
+            )
+
+    @staticmethod
+    def of(
+        mode: CacheMode,
+        layers: tuple[AttentionLayer, ...],
+        settings: FusionSettings,
+        num_steps: int,
+        latent_shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float16,
+        sources: tuple[StyleSource, ...] = STYLE_SOURCES,
+    ) -> CachePlan:
+        """The least that a restoration with these settings needs.
+
+        Args:
+            layers: every self-attention layer of the UNet, in the order it runs them.
+            sources: style sources that it may choose from.
+        """
+        used = tuple(layer for number, layer in enumerate(layers) if settings.covers_layer(number))
+        steps = frozenset(step for step in range(1, num_steps + 1) if settings.covers_step(step, num_steps))
+        if settings.attention_strength == 0:
+            used = ()
+        return CachePlan(mode, used, steps, num_steps, latent_shape, dtype, sources)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the finished cache."""
+        batch = self.latent_shape[0]
+        latents = (self.num_steps + 1) * math.prod(self.latent_shape) * torch.float32.itemsize
+        if self.mode is CacheMode.FULL:
+            per_step = sum(layer.num_tokens * layer.channels for layer in self.layers) * self.dtype.itemsize
+        else:  # mean, deviation, and whether they are defined
+            moments = (2 * layer.channels * torch.float32.itemsize + torch.bool.itemsize for layer in self.layers)
+            per_step = len(self.sources) * sum(moments)
+        return latents + batch * len(self.steps) * per_step
+
+    @property
+    def num_mib(self) -> int:
+        """The smallest budget in whole MiB that holds it."""
+        return math.ceil(self.num_bytes / MIB)
