@@ -171,10 +171,8 @@ class FaceIdentities:
 class FaceControl(Protocol):
     """Steers each face by the drawing of its landmarks."""
 
-    @property
-    def carries_identities(self) -> bool:
-        """Whether identities can act inside the control."""
-        ...
+    carries_identities: ClassVar[bool]
+    """Whether identities can act inside the control."""
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         """The model with what the control changes on it; done once for all batches of faces."""
