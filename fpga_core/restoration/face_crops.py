@@ -14,7 +14,7 @@ from ..faces.face import Face, FaceAnalyzer, PictureFaces
 from ..geometry import Box
 from ..shapes import Extent
 from .crops import CropSquare, face_square, take_crop
-from .masks import MAX_AREA, bounded_mask, draw_hull, face_hull, growth_within, polygon_area, soften_mask
+from .masks import MAX_AREA, bounded_mask, draw_hull, face_hull, growth_within, hull_area, soften_mask
 from .paste import RestoredFace, match_colors, paste_faces
 
 FaceParser = Callable[[Tensor], Tensor]
@@ -196,7 +196,7 @@ def crop_faces(
     places = []
     for picture, number, face in chosen:
         square = face_square(face, extent, settings.margin, settings.is_upright, settings.size_px)
-        max_area_px = None if masks is not None else MAX_AREA * polygon_area(face_hull(face))
+        max_area_px = None if masks is not None else MAX_AREA * hull_area(face)
         places.append(FaceCrop(picture, number, face, square, max_area_px))
     size = settings.size_px
     if not places:
@@ -208,7 +208,7 @@ def crop_faces(
     else:
         solid = [draw_hull(place.square.to_crop(face_hull(place.face)), size) for place in places]
     if masks is None and parser is not None:
-        limits = [MAX_AREA * polygon_area(place.square.to_crop(face_hull(place.face))) for place in places]
+        limits = [MAX_AREA * hull_area(place.face) * place.square.scale**2 for place in places]
         solid = [_own_face(*entry) for entry in zip(parser(crops), solid, limits, strict=True)]
     return tuple(places), crops, torch.stack([_soft(m, p, settings) for m, p in zip(solid, places, strict=True)])
 

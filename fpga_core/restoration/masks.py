@@ -13,7 +13,7 @@ from ..faces.face import Face
 from ..faces.landmarks import face_outline
 
 MAX_AREA = 1.6
-"""Area of a finished mask, soft edge included, as a multiple of the area of the face's outline."""
+"""Area of a finished mask, soft edge included, as a multiple of that of the hull of the face's landmarks."""
 
 _ELLIPSE_CORNERS = 64
 _SUBPIXEL_BITS = 4
@@ -33,6 +33,21 @@ def face_hull(face: Face) -> np.ndarray:
     turns = np.linspace(0, 2 * math.pi, _ELLIPSE_CORNERS, endpoint=False)
     directions = np.stack([np.cos(turns), np.sin(turns)], axis=-1)
     return face.box.center + directions * (face.box.width / 2, face.box.height / 2)
+
+
+def hull_area(face: Face) -> float:
+    """Area that a face's mask is measured against: the convex hull of its landmarks alone, without a forehead.
+
+    Args:
+        face: with 68 or more landmarks; with fewer or none the ellipse in the box stands in.
+    Returns:
+        Square pixels of the picture.
+    """
+    landmarks = face.landmarks
+    if landmarks is None or face_outline(landmarks) is None:
+        return polygon_area(face_hull(face))
+    seen = landmarks[np.isfinite(landmarks).all(axis=1)].astype(np.float32)
+    return polygon_area(cv2.convexHull(seen)) or polygon_area(face_hull(face))
 
 
 def polygon_area(corners: np.ndarray) -> float:
@@ -92,9 +107,8 @@ def growth_within(mask: Tensor, max_area: float) -> float:
     if area == 0 or area >= max_area:
         return 0.0
     contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    perimeter = (
-        sum(cv2.arcLength(contour, closed=True) for contour in contours) + math.pi
-    )  # along the outer pixel edges
+    perimeter = sum(cv2.arcLength(contour, closed=True) for contour in contours)
+    perimeter += math.pi  # the contours run through the outer pixels' centres, half a pixel inside their edges
     return (math.sqrt(perimeter**2 + 4 * math.pi * (max_area - area)) - perimeter) / (2 * math.pi)
 
 

@@ -20,7 +20,7 @@ from fpga.fpga_core.patching.restore_faces import native_size_px, restore_faces
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.face_crops import CropSettings
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
-from fpga.fpga_core.restoration.masks import MAX_AREA, face_hull, polygon_area
+from fpga.fpga_core.restoration.masks import MAX_AREA, hull_area
 from fpga.fpga_core.restoration.matching import MatchBy
 from fpga.fpga_core.shapes import Extent
 from random_branches import random_branch
@@ -79,7 +79,7 @@ def test_small_faces_of_every_picture_are_restored_and_nothing_else_changes(rest
     assert torch.equal(result.images[result.masks == 0], images[result.masks == 0])
     assert torch.equal(result.images[..., 3:], images[..., 3:])
     assert result.before.shape == result.after.shape == (3, 64, 64, 3)
-    assert int((result.masks[1] > 0).sum()) <= MAX_AREA * polygon_area(face_hull(LEFT))
+    assert int((result.masks[1] > 0).sum()) <= MAX_AREA * hull_area(LEFT)
     assert float((result.images - images)[0, 30:40, 28:36].abs().mean()) > 0.01
     lines = result.report.splitlines()
     assert lines[0] == "3 of 4 faces restored; 3 under 50 px"

@@ -13,7 +13,7 @@ from fpga.fpga_core.restoration.face_crops import (
     or_blank,
     paste_crops,
 )
-from fpga.fpga_core.restoration.masks import MAX_AREA, face_hull, polygon_area
+from fpga.fpga_core.restoration.masks import MAX_AREA, hull_area
 from fpga.fpga_core.shapes import Extent
 
 SIZE = 64
@@ -73,7 +73,7 @@ def test_pasting_changes_only_the_faces(channels, match, upscale):
     assert torch.equal(result[changed == 0], batch[changed == 0])
     assert torch.equal(result[..., 3:], batch[..., 3:])
     for picture in range(2):
-        area = sum(polygon_area(face_hull(place.face)) for place in places if place.picture == picture)
+        area = sum(hull_area(place.face) for place in places if place.picture == picture)
         assert 0.9 * area < int((changed[picture] > 0).sum()) <= MAX_AREA * area
     assert float((result - batch)[changed > 0.9].abs().mean()) > (0.02 if match else 0.2)
 
@@ -93,7 +93,7 @@ def test_a_parser_decides_what_the_face_is_within_the_limit_of_area():
     assert float(masks[0, 30, 30]) == 1 and float(masks[0].sum()) < 0.5 * float(hulls[0].sum())
     assert torch.equal(masks[1], hulls[1])
     _, changed = paste_crops(images(), places, crops, masks, False)
-    assert int((changed[1] > 0).sum()) <= MAX_AREA * polygon_area(face_hull(places[2].face))
+    assert int((changed[1] > 0).sum()) <= MAX_AREA * hull_area(places[2].face)
 
 
 def test_given_masks_are_used_per_picture_or_per_face_and_without_limit():

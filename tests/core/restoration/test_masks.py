@@ -13,9 +13,11 @@ from fpga.fpga_core.restoration.masks import (
     draw_hull,
     face_hull,
     growth_within,
+    hull_area,
     polygon_area,
     soften_mask,
 )
+from scipy.spatial import ConvexHull
 
 
 def circle(radius: float, size: int = 200, center: float = 100.0) -> torch.Tensor:
@@ -46,6 +48,17 @@ def test_without_usable_landmarks_the_ellipse_in_the_box_stands_in(landmarks):
     hull = face_hull(Face(Box(10, 20, 50, 80), landmarks=landmarks))
     assert polygon_area(hull) == pytest.approx(math.pi * 20 * 30, rel=0.01)
     assert hull.min(0) == pytest.approx([10, 20]) and hull.max(0) == pytest.approx([50, 80])
+
+
+def test_the_area_is_measured_by_the_landmarks_alone():
+    """The forehead that the outline adds to 68 points is part of the mask, but not of what its size is held against."""
+    rng = np.random.default_rng(0)
+    landmarks = rng.uniform(20, 80, (68, 2))
+    face = Face(Box(20, 20, 80, 80), landmarks=landmarks)
+    assert hull_area(face) == pytest.approx(ConvexHull(landmarks).volume, rel=1e-4)
+    assert polygon_area(face_hull(face)) > hull_area(face)
+    assert hull_area(Face(Box(10, 20, 50, 80))) == pytest.approx(math.pi * 20 * 30, rel=0.01)
+    assert hull_area(Face(Box(10, 20, 50, 80), landmarks=np.zeros((68, 2)))) == pytest.approx(math.pi * 600, rel=0.01)
 
 
 def test_a_drawn_hull_has_the_area_and_place_of_the_polygon():
