@@ -113,6 +113,9 @@ class RestoredCrop:
     num_tries: int
     residual: float
 
+    def is_below(self, facesim: float) -> bool:
+        return self.after is not None and self.after < facesim
+
 
 @dataclass(frozen=True, eq=False)
 class FaceRun:
@@ -194,13 +197,15 @@ class FaceBatch:
             crops, scores = self._try(inversion, everyone, ladder(0), settings.seed)
             best = [RestoredCrop(crops[n], before[n], scores[n], 1, residuals[n]) for n in everyone]
             for retry in range(1, settings.max_retries + 1):
-                weak = [n for n in everyone if (best[n].after or 0.0) < settings.retry_below]
+                weak = [n for n in everyone if best[n].is_below(settings.retry_below)]
                 if not weak:
                     break
-                crops, scores = self._try(inversion.of_items(weak), weak, ladder(retry), settings.seed + retry)
+                crops, scores = self._try(
+                    inversion.of_items(weak), weak, ladder(retry), (settings.seed + retry) % 2**64
+                )
                 for n, crop, score in zip(weak, crops, scores, strict=True):
                     tried = replace(best[n], num_tries=retry + 1)
-                    is_better = score is not None and score > (tried.after or 0.0)
+                    is_better = score is not None and tried.is_below(score)
                     best[n] = replace(tried, crop=crop, after=score) if is_better else tried
         return best
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..shapes import Extent, token_grid
 from .cache_plan import AttentionSlot
 from .feature_cache import FeatureCache
-from .fusion import FusionSettings, GridMask, as_cells, fuse
+from .fusion import FusionSettings, GridMask, StyleSource, as_cells, fuse
 from .inversion import StepCounter
 
 
@@ -105,14 +105,12 @@ class AttentionFusion:
         self.cache.plan.check_features(features, slot)
         mask = self.masks.on(features.shape[1], features.device)
         chunks = features.unflatten(0, (-1, len(mask.weights)))  # (chunks, batch, tokens, channels)
-        cached = self.cache.background(step, slot)
-        style = self.cache.style(step, slot, self.settings.style_source, mask)
-        fused = fuse(
-            chunks,
-            chunks if cached is None else cached.to(features.device),
-            mask,
-            style,
-            self.settings.style_strength,
-            self.settings.attention_strength,
-        )
-        return fused.flatten(0, 1)
+        cached, style, source = self.cache.background(step, slot), None, self.settings.style_source
+        if cached is not None:
+            cached = cached.to(features.device)
+        if source is not StyleSource.OFF:
+            kept = cached is None
+            style = self.cache.moments(step, slot, source, features.device) if kept else mask.moments(cached, source)
+        background = chunks if cached is None else cached
+        strengths = self.settings.style_strength, self.settings.attention_strength
+        return fuse(chunks, background, mask, style, *strengths).flatten(0, 1)

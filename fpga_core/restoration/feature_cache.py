@@ -56,10 +56,9 @@ class FeatureCache:
 
     def clear(self) -> None:
         """Frees everything stored."""
-        with self._lock:
-            self._latents.clear()
-            self._maps.clear()
-            self._moments.clear()
+        self._latents.clear()
+        self._maps.clear()
+        self._moments.clear()
 
     @property
     def num_bytes(self) -> int:
@@ -106,34 +105,24 @@ class FeatureCache:
             mask: on the layer's grid; required in statistics mode.
         """
         key = (step, slot)
+        if key in self._maps or key in self._moments:
+            return
         if self.plan.mode is CacheMode.FULL:
-            stored = self._stored(features, self.plan.dtype)
-            with self._lock:
-                self._maps.setdefault(key, stored)
+            self._maps.setdefault(key, self._stored(features, self.plan.dtype))
             return
         if mask is None:
             raise InvalidInputError(
                 "statistics mode measures inside and outside a mask: connect one, or choose full mode"
             )
         measured = {source: self._stored_moments(mask.moments(features, source)) for source in self.plan.sources}
-        with self._lock:
-            self._moments.setdefault(key, measured)
+        self._moments.setdefault(key, measured)
 
     def background(self, step: int, slot: AttentionSlot) -> Tensor | None:
         """The recorded map, (batch, tokens, channels); None in statistics mode."""
         return self._chosen(self._entry(self._maps, step, slot)) if self.plan.mode is CacheMode.FULL else None
 
-    def style(self, step: int, slot: AttentionSlot, source: StyleSource, mask: GridMask) -> Moments | None:
-        """Moments of the recorded map over a style source, on the mask's device; None where the source is off.
-
-        Args:
-            mask: on the layer's grid. In statistics mode the mask of the inversion counts instead.
-        """
-        if source is StyleSource.OFF:
-            return None
-        device = mask.weights.device
-        if self.plan.mode is CacheMode.FULL:
-            return mask.moments(self._chosen(self._entry(self._maps, step, slot)).to(device), source)
+    def moments(self, step: int, slot: AttentionSlot, source: StyleSource, device: torch.device) -> Moments:
+        """The recorded statistics of a style source, over the mask of the inversion; in statistics mode."""
         measured = self._entry(self._moments, step, slot)
         if source not in measured:
             raise InvalidInputError(

@@ -14,6 +14,7 @@ LAYERS = tuple(AttentionLayer(slot, tokens, channels) for slot, tokens, channels
     (("input", 1, 0), 64, 8), (("middle", 0, 0), 16, 12), (("output", 2, 1), 64, 8)
 ])  # fmt: skip
 SHAPE = (2, 4, 8, 8)
+CPU = torch.device("cpu")
 
 SD15_512 = tuple(
     AttentionLayer((block, number, 0), tokens, channels)
@@ -86,31 +87,23 @@ def test_a_budget_that_is_too_small_names_the_one_that_would_do():
         FeatureCache(wanted, budget_mib=wanted.num_mib - 1)
 
 
-def test_full_mode_returns_what_was_recorded_and_its_moments():
+def test_full_mode_returns_what_was_recorded():
     cache, layer = FeatureCache(plan(), 1), LAYERS[1]
     fill(cache)
     recorded = features(layer, 2)
     assert torch.equal(cache.background(2, layer.slot), recorded)
-    style = cache.style(2, layer.slot, StyleSource.SURROUNDINGS, mask(layer))
-    expected = masked_moments(recorded, 1 - weights(layer))
-    assert torch.equal(style.mean, expected.mean) and torch.equal(style.deviation, expected.deviation)
-    assert cache.style(2, layer.slot, StyleSource.OFF, mask(layer)) is None
 
 
-@pytest.mark.parametrize("source", [StyleSource.FACE, StyleSource.SURROUNDINGS])
-def test_statistics_mode_keeps_exactly_the_moments_of_the_map(source):
-    full, statistics = FeatureCache(plan(), 1), FeatureCache(plan(CacheMode.STATISTICS), 1)
-    fill(full)
-    fill(statistics)
+def test_statistics_mode_keeps_exactly_the_moments_of_the_map():
+    cache = FeatureCache(plan(CacheMode.STATISTICS), 1)
+    fill(cache)
     for layer in LAYERS:
-        a = full.style(1, layer.slot, source, mask(layer))
-        b = statistics.style(1, layer.slot, source, mask(layer))
-        assert (
-            torch.equal(a.mean, b.mean)
-            and torch.equal(a.deviation, b.deviation)
-            and torch.equal(a.is_defined, b.is_defined)
-        )
-        assert statistics.background(1, layer.slot) is None
+        for source, over in ((StyleSource.FACE, weights(layer)), (StyleSource.SURROUNDINGS, 1 - weights(layer))):
+            kept, expected = cache.moments(1, layer.slot, source, CPU), masked_moments(features(layer, 1), over)
+            torch.testing.assert_close(kept.mean, expected.mean)
+            torch.testing.assert_close(kept.deviation, expected.deviation)
+            assert torch.equal(kept.is_defined, expected.is_defined)
+        assert cache.background(1, layer.slot) is None
 
 
 def test_only_the_style_source_in_use_needs_to_be_measured():
@@ -119,9 +112,9 @@ def test_only_the_style_source_in_use_needs_to_be_measured():
     cache = FeatureCache(CachePlan.of(CacheMode.STATISTICS, LAYERS, settings, 3, SHAPE, sources=sources), 1)
     fill(cache)
     assert cache.num_bytes == cache.plan.num_bytes < plan(CacheMode.STATISTICS).num_bytes
-    assert cache.style(1, layer.slot, StyleSource.SURROUNDINGS, mask(layer)) is not None
+    assert cache.moments(1, layer.slot, StyleSource.SURROUNDINGS, CPU) is not None
     with pytest.raises(InvalidInputError, match="no statistics of the style source face"):
-        cache.style(1, layer.slot, StyleSource.FACE, mask(layer))
+        cache.moments(1, layer.slot, StyleSource.FACE, CPU)
     assert FusionSettings(style_source=StyleSource.OFF).sources == ()
 
 
@@ -175,11 +168,11 @@ def test_some_items_of_the_batch_share_the_storage(mode):
     view = cache.of_items([1])
     assert view.plan.latent_shape == (1, 4, 8, 8)
     assert torch.equal(view.latent(2), cache.latent(2)[1:])
-    whole = cache.style(1, layer.slot, StyleSource.FACE, mask(layer))
-    part = view.style(1, layer.slot, StyleSource.FACE, GridMask.of(weights(layer)[1:]))
-    torch.testing.assert_close(part.mean, whole.mean[1:])
-    torch.testing.assert_close(part.deviation, whole.deviation[1:])
-    assert (view.background(1, layer.slot) is None) == (mode is CacheMode.STATISTICS)
+    if mode is CacheMode.FULL:
+        assert torch.equal(view.background(1, layer.slot), cache.background(1, layer.slot)[1:])
+    else:
+        whole, part = (each.moments(1, layer.slot, StyleSource.FACE, CPU) for each in (cache, view))
+        assert torch.equal(part.mean, whole.mean[1:]) and torch.equal(part.deviation, whole.deviation[1:])
     cache.clear()
     assert view.num_bytes == 0
 
