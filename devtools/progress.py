@@ -45,7 +45,7 @@ class Progress:
         with self.log.open("a", encoding="utf-8", errors="replace") as log:
             log.write(f"\n$ {' '.join(words)}\n")
             log.flush()
-            process = subprocess.Popen(
+            with subprocess.Popen(
                 words,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -53,18 +53,18 @@ class Progress:
                 errors="replace",
                 env=environment,
                 pass_fds=self._held_files,
-            )
-            try:
-                for line in process.stdout or ():
-                    log.write(line)
-                    log.flush()
-                    tail = _more_telling(tail, line.strip())
-                    if sys.stdout.isatty():
-                        self._show(f"  {line.strip()[:100]}", end="")
-            finally:
-                if process.poll() is None and sys.exc_info()[0] is not None:
+            ) as process:
+                try:
+                    for line in process.stdout or ():
+                        log.write(line)
+                        log.flush()
+                        tail = _more_telling(tail, line.strip())
+                        if sys.stdout.isatty():
+                            self._show(f"  {line.strip()[:100]}", end="")
+                except BaseException:
                     process.terminate()
-                code = process.wait()
+                    raise
+            code = process.returncode
         if code:
             raise StepError(f"{what} failed (exit status {code}): {tail[:200]}; {remedy}; log: {self.log}")
 
