@@ -10,6 +10,6 @@ async def comfy_entrypoint():
     except Exception:
         import logging
 
-        logging.getLogger(__name__).exception("FPGA Portrait could not be loaded")  # ComfyUI itself swallows the traceback
+        logging.getLogger(__name__).exception("FPGA Portrait could not be loaded")  # ComfyUI swallows the traceback
         raise
     return FPGAPortraitExtension()

@@ -45,9 +45,7 @@ def test(environment: Environment, arguments: list[str]) -> int:
     if arguments:
         return launch(environment, "pytest", arguments)
     workers = min(os.cpu_count() or 1, 4)
-    environment.variables["OMP_NUM_THREADS"] = (
-        "1"  # a core for each worker
-    )
+    environment.variables["OMP_NUM_THREADS"] = "1"  # a core for each worker
     fast = launch(environment, "pytest", ["-n", str(workers), *(f"tests/{folder}" for folder in WITHOUT_SERVER)])
     del environment.variables["OMP_NUM_THREADS"]
     return fast or launch(environment, "pytest", [f"tests/{folder}" for folder in WITH_SERVER])

@@ -65,7 +65,7 @@ def random_(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def random_model(
     config: dict = SD15_UNET, dtype: torch.dtype = torch.bfloat16, computed: torch.dtype | None = None
 ) -> comfy.model_patcher.ModelPatcher:
-    """A ModelPatcher around an SD1.5 UNet with random weights, stored as `dtype` and computed in `computed` if given."""
+    """A ModelPatcher around an SD1.5 UNet with random weights, stored as `dtype`, computed in `computed` if given."""
     supported = comfy.supported_models.SD15(dict(config))
     supported.unet_config["dtype"] = dtype
     supported.manual_cast_dtype = computed

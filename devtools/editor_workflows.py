@@ -34,7 +34,7 @@ LAY_OUT = """([prompt, gap]) => {
     Object.values(prompt[other].inputs).some((value) => Array.isArray(value) && value[0] === id));
   const columnOf = (id) => {
     const isSource = !Object.values(prompt[id].inputs).some(Array.isArray);
-    return isSource ? Math.min(...consumers(id).map(depthOf)) - 1 : depthOf(id); // a source stands beside its first user
+    return isSource ? Math.min(...consumers(id).map(depthOf)) - 1 : depthOf(id); // a source: beside its first user
   };
   const columns = [];
   for (const id of Object.keys(prompt)) (columns[columnOf(id)] ??= []).push(nodes.get(id));

@@ -49,7 +49,7 @@ def tiny_model(
 
 
 def fill_random(unet: torch.nn.Module, seed: int) -> None:
-    """Seeded weights of a trained network's scale in every parameter, the layers that SD initialises to zero included."""
+    """Seeded weights of a trained network's scale in every parameter, also where SD initialises to zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
@@ -91,8 +91,20 @@ def conditioning(seed: int = 1, tokens: int = 7, width: int = 64) -> list:
     return [[context, {"pooled_output": torch.randn(1, 16, generator=generator)}]]
 
 
-def sample(model, positive, negative, steps: int = 3, cfg: float = 3.0, seed: int = 5, size=(16, 16), batch: int = 1,
-           sampler: str = "euler", scheduler: str = "normal", latent: torch.Tensor | None = None, denoise: float = 1.0) -> torch.Tensor:
+def sample(
+    model,
+    positive,
+    negative,
+    steps: int = 3,
+    cfg: float = 3.0,
+    seed: int = 5,
+    size=(16, 16),
+    batch: int = 1,
+    sampler: str = "euler",
+    scheduler: str = "normal",
+    latent: torch.Tensor | None = None,
+    denoise: float = 1.0,
+) -> torch.Tensor:
     """A whole sampling run through `comfy.sample.sample`; returns the latent, (batch, 4, height, width)."""
     import comfy.sample
 
