@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import importlib.resources
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -77,6 +78,8 @@ def small_repcontrolnet(path: Path) -> None:
 def load_small_sd():  # noqa: ANN201 - a module
     """The custom node of the small architecture, imported here as ComfyUI imports it."""
     spec = importlib.util.spec_from_file_location("small_sd", SUPPORT / "stand_ins" / "small_sd" / "__init__.py")
+    if spec is None or spec.loader is None:
+        raise ImportError("the small architecture's custom node cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -135,8 +138,8 @@ def cut_from_group_photo(box: tuple[int, int, int, int]) -> Callable[[Path], Non
     def write(path: Path) -> None:
         from PIL import Image
 
-        package = Path(importlib.util.find_spec("insightface").origin).parent
-        Image.open(package / "data" / "images" / "t1.jpg").crop(box).save(path)
+        with importlib.resources.files("insightface").joinpath("data/images/t1.jpg").open("rb") as file:
+            Image.open(file).crop(box).save(path)
 
     return write
 

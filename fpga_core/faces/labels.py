@@ -78,7 +78,7 @@ class Sheet:
 
     def label(self, number: str, text: str, x: float, y: float, color: Color) -> None:
         """`number` and `text` in a filled field whose lower left corner is at (x, y), moved into the picture."""
-        shown = " ".join(part for part in (number, drawable(text, self._font)) if part)
+        shown = " ".join(part for part in (number, drawable(text, self._font)) if part)  # pyright: ignore[reportArgumentType]
         left, top, right, bottom = self._font.getbbox(shown)
         margin = self._stroke * 2
         width, height = right - left + 2 * margin, bottom - top + 2 * margin
@@ -92,7 +92,7 @@ class Sheet:
 
     def footer(self, lines: Sequence[str]) -> None:
         """Text under the picture, wrapped to its width."""
-        for shown in filter(None, (drawable(line, self._font) for line in lines)):
+        for shown in filter(None, (drawable(line, self._font) for line in lines)):  # pyright: ignore[reportArgumentType]
             columns = max(int(0.95 * self.extent.width * len(shown) / self._font.getlength(shown)), 8)
             self._footer += textwrap.wrap(shown, columns, subsequent_indent="  ")
 
@@ -100,7 +100,7 @@ class Sheet:
         """(1, height, width, 3) float32 in [0, 1]; the footer makes it higher than the sheet."""
         image = self._image
         if self._footer:
-            line_height = round(sum(self._font.getmetrics()) * 1.15)
+            line_height = round(sum(self._font.getmetrics()) * 1.15)  # pyright: ignore[reportAttributeAccessIssue]
             image = Image.new(
                 "RGB", (image.width, image.height + line_height * len(self._footer) + line_height // 2), (0, 0, 0)
             )
@@ -146,7 +146,7 @@ def _has(font: ImageFont.FreeTypeFont, character: str) -> bool:
     if character.isspace():
         return True
     glyph, missing = font.getmask(character), font.getmask("\uffff")
-    return (glyph.size, bytes(glyph)) != (missing.size, bytes(missing))
+    return (glyph.size, bytes(glyph)) != (missing.size, bytes(missing))  # pyright: ignore[reportArgumentType]
 
 
 def _as_image(picture: Tensor) -> Image.Image:

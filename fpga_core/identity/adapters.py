@@ -107,7 +107,7 @@ class IdentityAdapter:
     def clip_dim(self) -> int | None:
         """Width of the CLIP hidden states that it reads; None where it reads none."""
         if isinstance(self.resampler, FacePlusProjection) or self.kind is AdapterKind.PLUS_FACE:
-            return self.resampler.feature_dim
+            return self.resampler.feature_dim  # pyright: ignore[reportReturnType]
         return None
 
     @property

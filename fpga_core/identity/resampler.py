@@ -89,7 +89,7 @@ class Perceiver(nn.Module):
     def resample(self, latents: Tensor, features: Tensor) -> Tensor:
         """(batch, num_tokens, dim) and (batch, num_features, feature_dim) to (batch, num_tokens, token_dim)."""
         features = self.proj_in(features)
-        for attention, feed in self.layers:
+        for attention, feed in self.layers:  # pyright: ignore[reportGeneralTypeIssues]
             latents = attention(features, latents) + latents
             latents = feed(latents) + latents
         return self.norm_out(self.proj_out(latents))
