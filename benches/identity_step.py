@@ -27,14 +27,14 @@ COVERED = 0.1
 """Part of the picture that the small regions cover together."""
 
 
-def step_seconds(model, positive: list, negative: list, noise: torch.Tensor) -> float:
-    """Seconds a step, from the end of a run's first step to the end of its last."""
+def step_seconds(model, positive: list, negative: list, noise: torch.Tensor) -> tuple[float, float]:
+    """Seconds a step, from the end of a run's first step to the end of its last: by the clock, and of processor time."""
     moments = []
     comfy.sample.sample(
         model, noise, NUM_STEPS, 5.0, "euler", "normal", positive, negative, torch.zeros_like(noise),
-        callback=lambda *_: moments.append(time.perf_counter()), disable_pbar=True,
+        callback=lambda *_: moments.append((time.perf_counter(), time.process_time())), disable_pbar=True,
     )  # fmt: skip
-    return (moments[-1] - moments[0]) / (len(moments) - 1)
+    return tuple((last - first) / (len(moments) - 1) for first, last in zip(moments[0], moments[-1], strict=True))
 
 
 def small_regions(num_people: int) -> list[Region]:
@@ -88,11 +88,18 @@ def main() -> None:
         alternatives[f"{num_people} the peers' way"] = (peers_way(model, adapter, small, size), *texts)
     for run in alternatives.values():  # a warm-up each
         step_seconds(*run, noise)
-    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
     for _ in range(options.rounds):
         for name, run in alternatives.items():
-            seconds[name].append(step_seconds(*run, noise))
-    rows = ratio_rows(seconds, "no identity")
+            measured[name].append(step_seconds(*run, noise))
+    clock, processor = (
+        ratio_rows({name: [pair[which] for pair in pairs] for name, pairs in measured.items()}, "no identity")
+        for which in (0, 1)
+    )
+    # Processor time tells more than the clock where other programs share the machine; with a GPU it tells nothing.
+    rows = [
+        {**row, "by processor time": other["over no identity"]} for row, other in zip(clock, processor, strict=True)
+    ]
     dtype = str(model.model.get_dtype()).removeprefix("torch.")
     report(f"A step at {8 * size}x{8 * size}, {dtype}, {torch.get_num_threads()} threads", rows, options.json)
 
