@@ -18,7 +18,7 @@ def nodes(client):
 
 
 def test_the_pack_loads_without_a_complaint(server):
-    log = server.log_text()
+    log = server.log_text().partition("To see the GUI go to")[0]  # what follows is what the tests' graphs provoked
     assert "IMPORT FAILED" not in log
     assert "could not be loaded" not in log
     assert "Traceback" not in log
