@@ -11,7 +11,7 @@ def editor(server, client):
     )  # the first visit would open the template chooser over the graph
     client.set_setting("LiteGraph.Node.TooltipDelay", 10)
     with open_browser() as browser:
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page = browser.new_page(viewport={"width": 1400, "height": 1800})
         yield Editor(page, server.address, a_node="FPGA_LoadRepControlNet")
 
 
