@@ -39,10 +39,7 @@ class QueryWeights:
         Returns:
             Weights whose rows leave out queries that no identity acts on, where that pays.
         """
-        size = (grid.height, grid.width)
-        if weights.shape[-2:] != size:
-            weights = torch.nn.functional.adaptive_avg_pool2d(weights, size)
-        weights = weights.flatten(2)
+        weights = cell_means(weights, grid).flatten(2)
         rows = (weights != 0).any(dim=1).any(dim=0).nonzero()[:, 0]
         if len(rows) >= GATHER_BELOW * grid.num_cells:
             return cls(weights)
@@ -50,6 +47,12 @@ class QueryWeights:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> QueryWeights:
         return QueryWeights(self.weights.to(device, dtype), None if self.rows is None else self.rows.to(device))
+
+
+def cell_means(weights: Tensor, grid: Extent) -> Tensor:
+    """Weights on the latent, (..., height, width), brought to a grid: every cell the mean of what it covers."""
+    size = (grid.height, grid.width)
+    return weights if weights.shape[-2:] == size else torch.nn.functional.adaptive_avg_pool2d(weights, size)
 
 
 def identity_attention(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> Tensor:

@@ -1,0 +1,73 @@
+"""The forward process: what noise is added to a picture, and what the network has to predict of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+
+class Prediction(str, Enum):
+    """What a network predicts."""
+
+    EPS = "eps"
+    V = "v"
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """A discrete schedule of noise.
+
+    Attributes:
+        alphas_cumprod: share of the picture in the variance at each timestep, (num_timesteps,), falling from almost 1.
+        prediction: what the network predicts.
+    """
+
+    alphas_cumprod: Tensor
+    prediction: Prediction
+
+    @classmethod
+    def from_sigmas(cls, sigmas: Tensor, prediction: Prediction) -> NoiseSchedule:
+        """The schedule of a network whose noise levels are given as ComfyUI does, `sigma^2 = (1 - a) / a`."""
+        return cls(1 / (1 + sigmas.detach().cpu().double() ** 2), prediction)
+
+    def draw_timesteps(self, num: int, generator: torch.Generator) -> Tensor:
+        """Timesteps of equal probability, (num,) int64 on the generator's device."""
+        return torch.randint(len(self.alphas_cumprod), (num,), generator=generator, device=generator.device)
+
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """`sqrt(a) z0 + sqrt(1 - a) eps`, the network's input.
+
+        Args:
+            latents: z0, (batch, channels, height, width).
+            noise: eps, the same shape.
+            timesteps: (batch,) on any device.
+        Returns:
+            The same shape.
+        """
+        signal, spread = self._coefficients(timesteps, latents)
+        return signal * latents + spread * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network has to predict: eps, or `v = sqrt(a) eps - sqrt(1 - a) z0`.
+
+        Args:
+            latents, noise, timesteps: as in `noised`.
+        Returns:
+            The same shape.
+        """
+        if self.prediction is Prediction.EPS:
+            return noise
+        signal, spread = self._coefficients(timesteps, latents)
+        return signal * noise - spread * latents
+
+    def _coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alphas = self.alphas_cumprod[timesteps.cpu()][:, None, None, None]
+        return alphas.sqrt().to(like), (1 - alphas).sqrt().to(like)
+
+
+def draw_normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Unit normal noise of a tensor's shape, dtype and device, drawn on the generator's device."""
+    return torch.randn(like.shape, generator=generator, device=generator.device).to(like)
