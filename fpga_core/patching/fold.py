@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from ..errors import CheckpointKeyError, PatchConflictError, UnsupportedModeError
 from ..repcontrolnet.branch import RepControlNet
 from ..repcontrolnet.folding import foldable_parameters
-from ..repcontrolnet.matching import check_branch_fits
+from ..repcontrolnet.matching import fit_branch
 
 UNET_PREFIX = "diffusion_model."
 BRANCHES_ATTACHMENT = "fpga_branches"
@@ -59,8 +59,7 @@ def remember_branch(model: ModelPatcher, record: AppliedBranch) -> None:
     if any(earlier.branch_hash == record.branch_hash for earlier in records):
         raise PatchConflictError(
             f"this model already carries the RepControlNet '{record.name}'; applying it a second time would count its "
-            f"weights "
-            "twice. Connect the model from before the first Apply RepControlNet, or use mode 'adapter_only' here"
+            "weights twice. Connect the model from before the first Apply RepControlNet, or use mode 'adapter_only' here"
         )
     model.set_attachments(BRANCHES_ATTACHMENT, (*records, record))
 
@@ -78,7 +77,7 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, alpha: float = 1.0, 
         PatchConflictError: the model already carries this branch.
     Source: FPGA Eq. 6.
     """
-    check_branch_fits(branch, foldable_parameters(unet_of(model)))
+    branch = fit_branch(branch, foldable_parameters(unet_of(model)))
     folded = model.clone()
     remember_branch(folded, AppliedBranch(branch.name, branch.header.branch_hash, alpha, beta, "folded"))
     patches: dict[str, tuple[str, tuple[torch.Tensor]]] = {
@@ -88,7 +87,6 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, alpha: float = 1.0, 
     if refused := patches.keys() - set(taken):
         raise CheckpointKeyError(
             f"the model took no patch for {len(refused)} layers of '{branch.name}', for instance {min(refused)}; "
-            f"another node has "
-            "probably replaced those layers: apply the RepControlNet directly behind the checkpoint loader"
+            "another node has probably replaced those layers: apply the RepControlNet directly behind the checkpoint loader"
         )
     return folded

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..repcontrolnet.branch import RepControlNet
 from ..repcontrolnet.folding import foldable_parameters
-from ..repcontrolnet.matching import check_branch_fits
+from ..repcontrolnet.matching import fit_branch
 from .fold import AppliedBranch, remember_branch, unet_of
 from .schedule import StepRange
 
@@ -104,7 +104,7 @@ def attach_branch(
     Source: FPGA section 3.3, "adding the two outputs together as the output feature".
     """
     unet = unet_of(model)
-    check_branch_fits(branch, foldable_parameters(unet))
+    branch = fit_branch(branch, foldable_parameters(unet))
     attached = model.clone()
     remember_branch(attached, AppliedBranch(branch.name, branch.header.branch_hash, alpha, beta, "live"))
     layers = BranchLayers(unet, branch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -13,6 +14,30 @@ from .bases import recognise_base
 from .branch import RepControlNet
 
 FIRST_CONVOLUTION = "input_blocks.0.0.weight"
+
+
+def fit_branch(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> RepControlNet:
+    """The branch as a model takes it, its first convolution widened where the model reads more than a latent.
+
+    Inpainting and InstructPix2Pix models of the same base read a mask or a second picture behind the latent's four
+    channels. A branch that was copied from the plain model has nothing to say about those: its copy gets zeros there.
+
+    Args:
+        branch: as read from a file.
+        layers: the model's parameters, as `folding.foldable_parameters` gives them.
+    Returns:
+        The branch, or one with the same header whose weights have the shapes of `layers`.
+    Raises:
+        BaseModelError, CheckpointKeyError, CheckpointShapeError: as `check_branch_fits`.
+    """
+    copy, expected = branch.weights.get(FIRST_CONVOLUTION), layers.get(FIRST_CONVOLUTION)
+    if copy is not None and expected is not None and copy.ndim == len(expected) == 4:
+        num_more = expected[1] - copy.shape[1]
+        if num_more > 0:
+            widened = torch.nn.functional.pad(copy, (0, 0, 0, 0, 0, num_more))
+            branch = replace(branch, weights={**branch.weights, FIRST_CONVOLUTION: widened})
+    check_branch_fits(branch, layers)
+    return branch
 
 
 def check_branch_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> None:

@@ -223,6 +223,22 @@ def test_branches_that_do_not_fit_are_refused_before_anything_is_patched(model, 
     assert not model.patches and applied_branches(model) == ()
 
 
+def test_an_inpainting_model_takes_the_branch_of_its_plain_sibling(branch, conds):
+    """Nine channels instead of four: the mask and the masked picture pass the copy by."""
+    inpainting = tiny_model(in_channels=9)
+    inpainting.model.set_inpaint()
+    by_hand = tiny_model(in_channels=9)
+    by_hand.model.set_inpaint()
+    with torch.no_grad():
+        for name, parameter in by_hand.model.diffusion_model.named_parameters():
+            if name in branch.weights:
+                part = parameter[:, :4] if name == "input_blocks.0.0.weight" else parameter
+                part.add_(branch.weights[name])
+    expected = sample(by_hand, *conds)
+    assert relative_error(sample(fold_branch(inpainting, branch), *conds), expected) <= 1e-6
+    assert relative_error(sample(attach_branch(inpainting, branch, 1.0, 1.0, WHOLE), *conds), expected) <= 1e-5
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_live_and_folded_agree_to_its_rounding(branch, conds, dtype):
     """The figures are in docs/repcontrolnet.md; the bound here is a few times what rounding alone does to the base

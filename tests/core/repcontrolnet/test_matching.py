@@ -6,7 +6,7 @@ import pytest
 import torch
 from fpga.fpga_core.errors import BaseModelError, CheckpointKeyError, CheckpointShapeError
 from fpga.fpga_core.repcontrolnet.branch import RepControlNet
-from fpga.fpga_core.repcontrolnet.matching import check_adapter_fits, check_branch_fits
+from fpga.fpga_core.repcontrolnet.matching import check_adapter_fits, check_branch_fits, fit_branch
 from tiny_branches import tiny_branch, tiny_layers
 
 CROSS_ATTENTION = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
@@ -48,6 +48,16 @@ def test_another_shape_is_given():
         CheckpointShapeError, match=r"'input_blocks.0.0.weight' of 'tiny' is \(8, 4, 3, 3\).*\(8, 9, 3, 3\)"
     ):
         check_branch_fits(tiny_branch(), layers)
+
+
+def test_a_model_that_reads_more_channels_gets_zeros_for_them():
+    branch, wide = tiny_branch(), tiny_layers() | {"input_blocks.0.0.weight": torch.Size([8, 9, 3, 3])}
+    fitted = fit_branch(branch, wide)
+    copy = fitted.weights["input_blocks.0.0.weight"]
+    assert torch.equal(copy[:, :4], branch.weights["input_blocks.0.0.weight"]) and not copy[:, 4:].any()
+    assert fitted.header is branch.header and fit_branch(branch, tiny_layers()) is branch
+    with pytest.raises(CheckpointShapeError, match=r"\(8, 9, 3, 3\), the model takes \(8, 4, 3, 3\)"):
+        fit_branch(fitted, tiny_layers())
 
 
 def test_an_adapter_of_another_width_is_refused():
