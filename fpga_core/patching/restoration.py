@@ -37,6 +37,11 @@ Callback = Callable[[int, Tensor, Tensor, int], None]
 
 Options = dict[str, Any]
 
+GUIDANCE_OPTIONS = (
+    "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function", "disable_cfg1_optimization",
+)  # fmt: skip
+"""How nodes hook guidance into a model's options: an inversion runs without guidance, so without them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
@@ -92,16 +97,19 @@ class InversionSampler:
         """Inverts the clean latent x, (batch, channels, height, width), to the noisiest of the sigmas."""
         counter = StepCounter()
         recorder = AttentionRecorder(self.cache, counter, self.masks)
-        first_positive = model.inner_model.conds["positive"][0]["uuid"]
+        prompts = model.inner_model.conds["positive"]
 
         def record(features: Tensor, extra: Options) -> Tensor:
             # With several prompts at once the features kept are those of the first.
+            first = next((prompt["uuid"] for prompt in prompts if acts_at(prompt, extra["sigmas"])), None)
             for prompt, chunk in zip(extra["uuids"], features.chunk(len(extra["uuids"])), strict=True):
-                if prompt == first_positive:
+                if prompt == first:
                     recorder.record(chunk, (*extra["block"], extra["block_index"]))
             return features
 
-        denoise = denoiser(model, extra_args or {}, record)
+        arguments = extra_args or {}
+        options = {name: value for name, value in arguments["model_options"].items() if name not in GUIDANCE_OPTIONS}
+        denoise = denoiser(model, {**arguments, "model_options": options}, record)
         self.cache.record_latent(0, x)
         steps = invert(denoise, x, sigmas.flip(0), self.repetitions, counter)
         for step in tqdm(steps, total=len(sigmas) - 1, disable=disable):
@@ -202,6 +210,12 @@ def denoiser(model: KSamplerX0Inpaint, extra_args: Options, attention: Callable[
         return model(x, sigma.expand(x.shape[0]), **arguments)
 
     return denoise
+
+
+def acts_at(prompt: Options, sigmas: Tensor) -> bool:
+    """Whether a conditioning that may be limited to a part of the steps acts at a noise level; the host's own rule."""
+    first, last = prompt.get("timestep_start", float("inf")), prompt.get("timestep_end", 0.0)
+    return last <= float(sigmas[0]) <= first
 
 
 def mask_on_latent(mask: Tensor, latent_shape: tuple[int, ...]) -> Tensor:

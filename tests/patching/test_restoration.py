@@ -379,17 +379,6 @@ def test_token_merging_and_step_skipping_are_refused_by_name(model, conds, patch
         restore(patched, conds, inversion, masks())
 
 
-def test_perturbed_attention_guidance_does_not_spoil_the_record(model, conds):
-    """PAG calls the model a second time within a step, with perturbed attention; the first call is the model's own."""
-    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-
-    perturbed = node_output(PerturbedAttentionGuidance.execute(model, 3.0))
-    _, plain = invert(model, conds[0], steps=1, repetitions=0)
-    _, guided = invert(perturbed, conds[0], steps=1, repetitions=0)
-    for layer in plain.layers:
-        assert torch.equal(plain.cache.background(1, layer.slot), guided.cache.background(1, layer.slot))
-
-
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
