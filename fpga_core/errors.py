@@ -63,3 +63,19 @@ class DownloadError(FPGAError):
 
 class FaceNotFoundError(FPGAError):
     """A picture in which a face is needed shows none that is usable."""
+
+
+class TrainingDataError(FPGAError):
+    """A sample of a training set is incomplete, unreadable, or does not fit the others."""
+
+
+class TrainingCheckpointError(FPGAError):
+    """The state of a training cannot be written, or a saved one cannot be read."""
+
+
+class ResumeMismatchError(TrainingCheckpointError):
+    """The saved state belongs to a training with other settings, data or parameters."""
+
+
+class TrainingDivergedError(FPGAError):
+    """The loss or its gradient is no longer a number."""

@@ -1,0 +1,54 @@
+"""Which samples and which random draws belong to an iteration: functions of the seed alone, so that training resumes.
+
+The rule. An iteration is made of `num_slots` slots (processes times accumulated micro-batches) of `batch_size` samples.
+Slot `s` of iteration `i` takes the samples at the positions `(i * num_slots + s) * batch_size` and following of an
+endless sequence of shuffled epochs, and draws from generators seeded by (seed, i, s). Process `p` of `n` computes the
+slots `p`, `n + p`, `2 n + p`, ...: two processes and one process that accumulates two micro-batches compute the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed of 63 bits that depends on all parts: generators of neighbouring iterations have nothing in common."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def slot_generator(seed: int, iteration: int, slot: int) -> torch.Generator:
+    """What the loss of one slot of one iteration draws from: a generator on the CPU, whatever is trained on."""
+    return torch.Generator().manual_seed(derive_seed("loss", seed, iteration, slot))
+
+
+class SampleOrder:
+    """The endless sequence of shuffled epochs.
+
+    Args:
+        num_samples: of the training set, at least 1.
+        seed: two orders of one seed are the same.
+        batch_size: samples per slot.
+        num_slots: slots per iteration.
+    """
+
+    def __init__(self, num_samples: int, seed: int, batch_size: int, num_slots: int) -> None:
+        self._num_samples = num_samples
+        self._seed = seed
+        self._batch_size = batch_size
+        self._num_slots = num_slots
+        self._epochs: dict[int, list[int]] = {}
+
+    def indices(self, iteration: int, slot: int) -> list[int]:
+        """Numbers of the samples of a slot; a batch may begin in one epoch and end in the next."""
+        first = (iteration * self._num_slots + slot) * self._batch_size
+        return [self._at(position) for position in range(first, first + self._batch_size)]
+
+    def _at(self, position: int) -> int:
+        epoch, place = divmod(position, self._num_samples)
+        if epoch not in self._epochs:
+            generator = torch.Generator().manual_seed(derive_seed("epoch", self._seed, epoch))
+            self._epochs = {number: order for number, order in self._epochs.items() if number == epoch - 1}
+            self._epochs[epoch] = torch.randperm(self._num_samples, generator=generator).tolist()
+        return self._epochs[epoch][place]

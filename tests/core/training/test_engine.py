@@ -1,0 +1,225 @@
+"""The engine: what it writes, what it refuses, and that a stopped training goes on as if it had not stopped."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fpga.fpga_core.checkpoints import read_safetensors
+from fpga.fpga_core.errors import (
+    InvalidInputError,
+    ResumeMismatchError,
+    TrainingCheckpointError,
+    TrainingDivergedError,
+)
+from fpga.fpga_core.training.checkpoint import newest_state, read_state
+from fpga.fpga_core.training.engine import Hooks
+from fpga.fpga_core.training.loss_log import FILE, as_loss_map, read_losses
+from fpga.fpga_core.training.settings import Precision, TrainingSettings
+from PIL import Image
+from toy_training import ToyModel, run_toy
+
+PROGRAM = Path(__file__).resolve().parents[2] / "support" / "toy_training.py"
+
+
+def start_program(**arguments):
+    command = [sys.executable, str(PROGRAM), json.dumps(arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_iteration(process, iteration):
+    while (line := process.stdout.readline().strip()) != str(iteration):
+        assert line, process.stderr.read()
+
+
+def assert_same_training(one, other):
+    assert (one / FILE).read_bytes() == (other / FILE).read_bytes()
+    states = [read_state(newest_state(folder)) for folder in (one, other)]
+    for kind in ("parameters", "average"):
+        ours, theirs = (getattr(state, kind) for state in states)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (one / "toy.safetensors").read_bytes() == (other / "toy.safetensors").read_bytes()
+
+
+def test_the_loss_falls_and_everything_is_written(tmp_path):
+    reported = []
+    outcome = run_toy(
+        tmp_path, Hooks(reported.append, lambda iteration: Image.new("RGB", (8, 8))), iterations=60, learning_rate=0.02,
+        checkpoint_every=20, num_checkpoints=2, sample_every=30, warmup=4,
+    )  # fmt: skip
+    losses = as_loss_map(outcome.losses)["loss"]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert reported == list(outcome.losses) == read_losses(tmp_path / FILE)
+    assert [line["learning_rate"] for line in reported[:5]] == pytest.approx([0.004, 0.008, 0.012, 0.016, 0.02])
+    assert all(("even" in line) == (line["iteration"] % 2 == 0) for line in reported)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {
+        "checkpoint-00000040.pt", "checkpoint-00000060.pt", "losses.jsonl", "losses.png", "samples/00000030.png",
+        "samples/00000060.png", "toy.safetensors",
+    }  # fmt: skip
+    assert outcome.files == (tmp_path / "toy.safetensors",) and not outcome.was_stopped
+    assert read_safetensors(outcome.files[0])[1]["trained_on"] == "toy data"
+
+
+def test_the_average_is_exported_and_the_formula_is_the_documented_one(tmp_path):
+    settings = {"iterations": 3, "ema_decay": 0.15}
+    run_toy(tmp_path, num_checkpoints=3, checkpoint_every=1, **settings)
+    mean = ToyModel().mix.detach()
+    for iteration in range(3):
+        decay = min(0.15, (1 + iteration) / (10 + iteration))
+        parameters = read_state(tmp_path / f"checkpoint-{iteration + 1:08}.pt").parameters
+        mean = decay * mean + (1 - decay) * parameters["mix"]
+    torch.testing.assert_close(read_safetensors(tmp_path / "toy.safetensors")[0]["mix"], mean)
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
+    """kill -9 between two saved states: the log is ahead of the state, and is cut back."""
+    settings = {"iterations": 14, "checkpoint_every": 5, "learning_rate": 0.01}
+    run_toy(tmp_path / "whole", **settings)
+    folder = tmp_path / "killed"
+    with start_program(folder=str(folder), seconds_per_iteration=0.2, **settings) as process:
+        wait_for_iteration(process, 7)
+        process.send_signal(signal.SIGKILL)
+    assert len(read_losses(folder / FILE)) >= 8 and newest_state(folder).name == "checkpoint-00000005.pt"
+    with (folder / FILE).open("a") as file:
+        file.write('{"iteration": 99, "lo')  # and as if it had been in the middle of a line
+    (folder / "checkpoint-00000010.part").write_bytes(b"half")
+    outcome = run_toy(folder, **settings)
+    assert outcome.iterations == 14
+    assert_same_training(tmp_path / "whole", folder)
+    assert not list(folder.glob("*.part"))
+
+
+def test_sigterm_saves_the_state_and_ends(tmp_path):
+    settings = {"iterations": 9, "checkpoint_every": 100, "learning_rate": 0.01}
+
+    def terminate_at_3(line):
+        if line["iteration"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    outcome = run_toy(tmp_path / "stopped", Hooks(terminate_at_3), **settings)
+    assert outcome.was_stopped and outcome.iterations == 5 and signal.getsignal(signal.SIGTERM) == handler
+    assert read_state(newest_state(tmp_path / "stopped")).iteration == 5
+    assert not (tmp_path / "stopped" / "toy.safetensors").exists()
+    run_toy(tmp_path / "stopped", **settings)
+    run_toy(tmp_path / "whole", **settings)
+    assert_same_training(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_caller_may_stop_and_more_iterations_may_follow(tmp_path):
+    asked = []
+    hooks = Hooks(should_stop=lambda: asked.append(1) or len(asked) == 4)
+    outcome = run_toy(tmp_path / "a", hooks, iterations=6)
+    assert outcome.was_stopped and outcome.iterations == 4 and outcome.files == ()
+    assert not run_toy(tmp_path / "a", iterations=6).was_stopped
+    assert run_toy(tmp_path / "a", iterations=10).iterations == 10
+    run_toy(tmp_path / "b", iterations=10)
+    assert_same_training(tmp_path / "a", tmp_path / "b")
+
+
+def test_accumulated_slots_are_one_batch(tmp_path):
+    """Two micro-batches give the mean of the gradients that each gives alone."""
+    from fpga.fpga_core.training.order import SampleOrder, slot_generator
+    from toy_training import ToyBatches
+
+    run_toy(tmp_path, iterations=1, accumulation=2, max_grad_norm=1e9)
+    norm = read_losses(tmp_path / FILE)[0]["gradient_norm"]
+    model, order = ToyModel(), SampleOrder(7, seed=0, batch_size=2, num_slots=2)
+    for slot in range(2):
+        generator = slot_generator(0, 0, slot)
+        torch.manual_seed(generator.initial_seed())
+        (model(ToyBatches().batch(order.indices(0, slot)), 0, generator)["loss"] / 2).backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm()
+    assert norm == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_every_epoch_has_every_sample_once_in_its_own_order():
+    from fpga.fpga_core.training.order import SampleOrder
+
+    order = SampleOrder(7, seed=3, batch_size=2, num_slots=2)
+    positions = [index for iteration in range(7) for slot in range(2) for index in order.indices(iteration, slot)]
+    epochs = [positions[start : start + 7] for start in range(0, 28, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert SampleOrder(7, seed=3, batch_size=2, num_slots=2).indices(5, 1) == positions[22:24]  # without what precedes
+    assert SampleOrder(7, seed=4, batch_size=7, num_slots=1).indices(0, 0) != epochs[0]
+
+
+def test_a_loss_that_is_no_number_is_named_and_the_last_state_kept(tmp_path):
+    with pytest.raises(TrainingDivergedError, match=r"iteration 7 .*loss nan.*checkpoint-00000005\.pt"):
+        run_toy(tmp_path, nan_at=7, checkpoint_every=5)
+    assert read_state(newest_state(tmp_path)).iteration == 5
+    assert len(read_losses(tmp_path / FILE)) == 7
+
+
+def test_other_settings_are_refused_and_listed(tmp_path):
+    run_toy(tmp_path, iterations=2)
+    before = sorted(path.read_bytes() for path in tmp_path.iterdir())
+    with pytest.raises(ResumeMismatchError) as error:
+        run_toy(tmp_path, iterations=4, learning_rate=0.5, batch_size=3, checkpoint_every=1)
+    message = str(error.value)
+    assert "batch_size was 2, is 3; learning_rate was 0.0001, is 0.5;" in message and "checkpoint_every" not in message
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == before
+
+
+def test_other_parameters_are_refused(tmp_path, monkeypatch):
+    run_toy(tmp_path, iterations=2)
+    monkeypatch.setattr("toy_training.ToyModel.__init__", larger_toy)
+    with pytest.raises(ResumeMismatchError, match=r"1 differ\): 'out' was \(4, 8\), is \(4, 9\)"):
+        run_toy(tmp_path, iterations=4)
+
+
+def larger_toy(self, nan_at=None):
+    torch.nn.Module.__init__(self)
+    self.mix, self.out = torch.nn.Parameter(torch.zeros(8, 5)), torch.nn.Parameter(torch.zeros(4, 9))
+
+
+def test_a_damaged_state_and_a_changed_log_are_named(tmp_path):
+    run_toy(tmp_path, iterations=2)
+    (tmp_path / FILE).write_text("")
+    with pytest.raises(TrainingCheckpointError, match="has 0 lines, the saved state is of iteration 2"):
+        run_toy(tmp_path, iterations=4)
+    newest_state(tmp_path).write_bytes(b"PK")
+    with pytest.raises(TrainingCheckpointError, match="cannot be read"):
+        run_toy(tmp_path, iterations=4)
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_state(tmp_path):
+    """A limit on the size of files, which the operating system enforces as it does the size of the disk."""
+    run_toy(tmp_path, iterations=2)
+    size = newest_state(tmp_path).stat().st_size
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+    try:
+        with pytest.raises(TrainingCheckpointError) as error:
+            run_toy(tmp_path, iterations=4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "the state after iteration 4 cannot be written" in str(error.value)
+    assert "goes on from checkpoint-00000002.pt" in str(error.value)
+    assert [path.name for path in tmp_path.glob("checkpoint*")] == ["checkpoint-00000002.pt"]
+    assert run_toy(tmp_path, iterations=4).iterations == 4
+
+
+def test_bf16_trains_float32_parameters(tmp_path):
+    run_toy(tmp_path, iterations=3, precision=Precision.BFLOAT16)
+    assert {value.dtype for value in read_state(newest_state(tmp_path)).parameters.values()} == {torch.float32}
+    run_toy(tmp_path / "b", iterations=3)  # in the same program, in another precision
+    assert (tmp_path / FILE).read_bytes() != (tmp_path / "b" / FILE).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("iterations", 0), ("learning_rate", 0.0), ("ema_decay", 1.0), ("warmup", -1), ("betas", (1, 0))],
+)
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(InvalidInputError, match=f"{name} is"):
+        TrainingSettings(**{"iterations": 1, name: value})

@@ -1,0 +1,86 @@
+"""A training of a few numbers; as a program, what a test starts, kills and starts again: `toy_training.py JSON`."""
+
+import json
+import runpy
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+if __name__ == "__main__":
+    launch = Path(__file__).resolve().parents[2] / "devtools" / "launch.py"
+    runpy.run_path(str(launch))["register_pack"]()
+
+from fpga.fpga_core.checkpoints import write_safetensors
+from fpga.fpga_core.training.batch import TrainingBatch
+from fpga.fpga_core.training.engine import Hooks, train
+from fpga.fpga_core.training.objective import TrainingModel
+from fpga.fpga_core.training.processes import start_processes
+from fpga.fpga_core.training.settings import Precision, TrainingSettings
+
+
+class ToyModel(TrainingModel):
+    """Predicts the noise in a latent from the latent, its mask and its text, by two small layers."""
+
+    def __init__(self, nan_at: int | None = None):
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.mix = torch.nn.Parameter(0.5 * torch.randn(8, 5, generator=generator))
+        self.out = torch.nn.Parameter(0.5 * torch.randn(4, 8, generator=generator))
+        self.nan_at = nan_at
+
+    def forward(self, batch, iteration, generator):
+        noise = torch.randn(batch.latents.shape, generator=generator).to(batch.device)
+        seen = torch.cat([batch.latents + noise, batch.face_masks], dim=1)
+        hidden = torch.tanh(torch.einsum("oc,bchw->bohw", self.mix, seen))
+        hidden = torch.nn.functional.dropout(hidden, 0.1)  # from the global generator
+        error = torch.einsum("oc,bchw->bohw", self.out, hidden) - noise
+        loss = error.square().mean()
+        if iteration == self.nan_at:
+            loss = loss * float("nan")
+        parts = {"loss": loss, "noise": noise.std()}
+        return parts if iteration % 2 else {**parts, "even": loss.detach() / 2}
+
+    def export(self, folder, trained_on):
+        write_safetensors(folder / "toy.safetensors", dict(self.named_parameters()), {"trained_on": trained_on})
+        return [folder / "toy.safetensors"]
+
+
+class ToyBatches:
+    fingerprint = "toy"
+
+    def __len__(self):
+        return 7
+
+    def batch(self, indices):
+        def random(*shape):
+            rows = [torch.randn(shape, generator=torch.Generator().manual_seed(index)) for index in indices]
+            return torch.stack(rows)
+
+        pictures = random(3, 32, 32).sigmoid()
+        return TrainingBatch(
+            latents=random(4, 4, 4), text=random(2, 8), null_text=torch.zeros(1, 2, 8), skeleton=pictures,
+            landmarks=pictures, embeddings=random(512), face_masks=random(1, 4, 4).sigmoid(),
+        )  # fmt: skip
+
+
+def run_toy(folder, hooks=None, nan_at=None, precision=Precision.FLOAT32, **settings):
+    settings = TrainingSettings(**{"iterations": 12, "batch_size": 2, "precision": precision, **settings})
+    accelerator = start_processes(precision, use_cpu=True)
+    return train(
+        ToyModel(nan_at), ToyBatches(), settings, Path(folder), accelerator, {"model": "toy"}, "toy data", hooks
+    )
+
+
+if __name__ == "__main__":
+    arguments = json.loads(sys.argv[1])
+    slow = arguments.pop("seconds_per_iteration", 0)
+
+    def report(line):
+        sys.stdout.write(f"{int(line['iteration'])}\n")
+        sys.stdout.flush()
+        time.sleep(slow)
+
+    outcome = run_toy(hooks=Hooks(report), **arguments)
+    sys.stdout.write(f"stopped {outcome.was_stopped}\n")
