@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from .errors import ShapeMismatchError
 
 
@@ -53,3 +55,21 @@ def token_grid(latent: Extent, num_tokens: int) -> Extent:
             "drops tokens (ToMe, HyperTile) is probably active on this model: bypass it"
         )
     return grid
+
+
+def as_masks(masks: Tensor) -> Tensor:
+    """What travels on a MASK socket as a batch.
+
+    Args:
+        masks: (num_masks, height, width) in [0, 1]; (height, width) and (num_masks, 1, height, width) occur too.
+    Returns:
+        (num_masks, height, width).
+    Raises:
+        ShapeMismatchError: it is none of these, or empty.
+    """
+    batch = masks[None] if masks.ndim == 2 else masks.squeeze(1) if masks.ndim == 4 else masks
+    if batch.ndim != 3 or 0 in batch.shape:
+        raise ShapeMismatchError(
+            f"the mask has the shape {tuple(masks.shape)}; connect a MASK: (number of masks, height, width)"
+        )
+    return batch

@@ -14,7 +14,7 @@ from ..errors import InvalidInputError
 from ..faces.face import PictureFaces
 from ..faces.keypoint_formats import read_pose_keypoints
 from ..geometry import Box
-from ..shapes import Extent
+from ..shapes import Extent, as_masks
 from .heads import head_box
 from .regions import Region
 
@@ -115,10 +115,11 @@ def places_from_masks(masks: Tensor, canvas: Extent, edges: Edges) -> Places:
     """One place per mask; no face boxes, because a mask may show a whole person.
 
     Args:
-        masks: (num_places, height, width) or (height, width), of any size: masks cover the whole canvas.
+        masks: (num_places, height, width), of any size: masks cover the whole canvas.
+    Raises:
+        ShapeMismatchError: they are no masks.
     """
-    masks = masks if masks.ndim == 3 else masks[None]
-    places = []
+    masks, places = as_masks(masks), []
     for number, mask in enumerate(masks, 1):
         region = Region.from_mask(mask, edges.grow, edges.feather)
         places.append(Place(f"mask {number}", region, problem="" if region else "it is empty"))

@@ -28,7 +28,7 @@ from ..restoration.feature_cache import FeatureCache
 from ..restoration.fusion import FusionSettings, StyleSource
 from ..restoration.inversion import Denoiser, StepCounter, check_sigmas, invert
 from ..restoration.sampling import restore
-from ..shapes import Extent
+from ..shapes import Extent, as_masks
 from .self_attention import check_restoring_model, self_attention_layers
 
 Conditioning = list[list]
@@ -229,8 +229,8 @@ def mask_on_latent(mask: Tensor, latent_shape: tuple[int, ...]) -> Tensor:
     Raises:
         ShapeMismatchError: another number of masks, or another aspect ratio.
     """
-    batch, _, height, width = latent_shape
-    if mask.ndim != 3 or mask.shape[0] not in (1, batch) or 0 in mask.shape:
+    (batch, _, height, width), mask = latent_shape, as_masks(mask)
+    if mask.shape[0] not in (1, batch):
         raise ShapeMismatchError(
             f"the mask has the shape {tuple(mask.shape)}, the latent {latent_shape}: connect one mask, or one per "
             f"picture ({batch})"

@@ -79,7 +79,8 @@ def restore_faces(
         positive, negative: prompts of the picture; what is tied to places in it is left out.
         crop: which faces, and how they are cropped and masked.
         settings: how they are restored.
-        cast: the people, with `adapter`; a face that is nobody's is left alone. Without, faces are restored by prompt.
+        cast: the people, with `adapter`; a face that is nobody's is left alone, as is one whose mask is empty. Without,
+            faces are restored by prompt.
         control: keeps each face's pose and expression by its landmarks.
         face_analysis: measures FaceSim.
         masks, parser: what the face is, as in `crop_faces`.
@@ -115,7 +116,7 @@ def restore_faces(
         )
         for place, mask in zip(places, soft_masks, strict=True)
     ]  # fmt: skip
-    chosen = [n for n, subject in enumerate(subjects) if people is None or subject.match]
+    chosen = [n for n, subject in enumerate(subjects) if subject.mask.any() and (people is None or subject.match)]
     run = FaceRun(model, vae, for_crops(positive), for_crops(negative), settings, people, control, make_callback)
     restored = dict(zip(chosen, run.restore(crops[chosen], [subjects[n] for n in chosen]), strict=True))
     usable = [n for n, face in restored.items() if face.crop.isfinite().all()]
@@ -140,7 +141,8 @@ def outcome(subject: Subject, restored: RestoredCrop | None, people: People | No
     """What the report says of a face."""
     label, size_px = subject.place.label, subject.place.face.size_px
     if restored is None:
-        return FaceOutcome(label, size_px, None, "nobody of the cast matches it", is_restored=False)
+        why = "nobody of the cast matches it" if subject.mask.any() else "its mask is empty"
+        return FaceOutcome(label, size_px, None, why, is_restored=False)
     if not restored.crop.isfinite().all():
         overflow = "the model or the VAE gave values that are not finite (NaN): run it in float32"
         return FaceOutcome(label, size_px, None, overflow, is_restored=False)

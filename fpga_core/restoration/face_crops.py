@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ..errors import InvalidInputError, ShapeMismatchError
 from ..faces.detection import as_pictures, detect_faces
 from ..faces.face import Face, FaceAnalyzer, PictureFaces
 from ..geometry import Box
-from ..shapes import Extent
+from ..shapes import Extent, as_masks
 from .crops import CropSquare, face_square, take_crop
 from .masks import MAX_AREA, bounded_mask, draw_hull, face_hull, growth_within, hull_area, soften_mask
 from .paste import RestoredFace, match_colors, paste_faces
@@ -101,13 +102,27 @@ def check_images(images: Tensor) -> None:
         )
 
 
-def check_masks(masks: Tensor, images: Tensor) -> None:
-    """Raises ShapeMismatchError unless masks, (num_masks, height, width), are of the pictures' size."""
-    if masks.ndim != 3 or masks.shape[0] == 0 or masks.shape[1:] != images.shape[1:3]:
+def masks_of(masks: Tensor, images: Tensor) -> Tensor:
+    """Masks brought to the size of the pictures that they belong to.
+
+    Args:
+        masks: (num_masks, height, width) in [0, 1], of any size of the pictures' aspect ratio.
+        images: (num_pictures, height, width, channels).
+    Returns:
+        (num_masks, height, width) float32 on the CPU, finite.
+    Raises:
+        ShapeMismatchError: another aspect ratio, or no masks at all.
+    """
+    masks, size = as_masks(masks).cpu().float().nan_to_num(0, 0, 0).clamp(0, 1), images.shape[1:3]
+    extent, picture = Extent(masks.shape[2], masks.shape[1]), Extent(images.shape[2], images.shape[1])
+    if extent == picture:
+        return masks
+    if not extent.has_aspect_of(picture):
         raise ShapeMismatchError(
-            f"the masks have the shape {tuple(masks.shape)}, the pictures {tuple(images.shape)}; connect masks of the "
-            "pictures' height and width"
+            f"the masks are {extent}, the pictures {picture}: connect masks of the pictures' height and width (Load "
+            "Image gives an empty 64x64 mask for a picture without transparency)"
         )
+    return torch.nn.functional.interpolate(masks[:, None], size=size, mode="bilinear", antialias=True)[:, 0]
 
 
 def faces_from_masks(masks: Tensor, images: Tensor) -> tuple[PictureFaces, ...]:
@@ -121,7 +136,7 @@ def faces_from_masks(masks: Tensor, images: Tensor) -> tuple[PictureFaces, ...]:
     Raises:
         ShapeMismatchError: sizes or numbers do not agree.
     """
-    check_masks(masks, images)
+    masks = masks_of(masks, images)
     (num_masks, height, width), num_pictures = masks.shape, images.shape[0]
     if num_masks != num_pictures and num_pictures != 1:
         raise ShapeMismatchError(
@@ -176,8 +191,8 @@ def crop_faces(
         images: (num_pictures, height, width, 3 or 4).
         faces: one entry per picture.
         settings: which faces, how large.
-        masks: (num_masks, height, width), one for all pictures, one per picture, or one per chosen face. Without them
-            the face is parsed, or else its outline is used.
+        masks: (num_masks, height, width), one for all pictures, one per picture, or one per face: of all that `faces`
+            lists, in their order, or of the chosen ones. Without them the face is parsed, or else its outline is used.
         parser: finds the face in a crop; where it sees none, the outline is used.
     Returns:
         The crops' places, the crops (num_faces, size, size, 3) and their masks (num_faces, size, size), on the CPU.
@@ -203,8 +218,7 @@ def crop_faces(
         return (), torch.zeros(0, size, size, 3), torch.zeros(0, size, size)
     crops = torch.stack([take_crop(images[place.picture, ..., :3].cpu(), place.square) for place in places])
     if masks is not None:
-        check_masks(masks, images)
-        solid = _given_masks(masks, places, images.shape[0])
+        solid = _given_masks(masks_of(masks, images), places, faces)
     else:
         solid = [draw_hull(place.square.to_crop(face_hull(place.face)), size) for place in places]
     if masks is None and parser is not None:
@@ -279,16 +293,25 @@ def _check_faces(faces: Sequence[PictureFaces], num_pictures: int, extent: Exten
             )
 
 
-def _given_masks(masks: Tensor, places: Sequence[FaceCrop], num_pictures: int) -> list[Tensor]:
+def _given_masks(masks: Tensor, places: Sequence[FaceCrop], faces: Sequence[PictureFaces]) -> list[Tensor]:
     """The user's masks as seen in each crop; as many as pictures belong to the pictures, else to the faces."""
-    if len(masks) not in (1, num_pictures, len(places)):
+    first, num_given = [0, *accumulate(len(entry.faces) for entry in faces)], len(masks)
+    num_faces = first[-1]
+    own = {
+        num_faces: [first[place.picture] + place.number - 1 for place in places],
+        len(places): range(len(places)),
+        len(faces): [place.picture for place in places],
+        1: [0] * len(places),
+    }
+    if num_given not in own:
+        masks = masks[masks.flatten(1).amax(dim=1) >= 0.5]  # an empty mask is no face, as in `faces_from_masks`
+    if len(masks) not in own:
         raise ShapeMismatchError(
-            f"{len(masks)} masks are connected; connect one, one per picture ({num_pictures}), or one per face to "
-            f"restore ({len(places)})"
+            f"{num_given} masks are connected; connect one, one per picture ({len(faces)}), or one per face "
+            f"({num_faces}, of which {len(places)} are taken)"
         )
-    own = {1: [0] * len(places), len(places): range(len(places)), num_pictures: [p.picture for p in places]}
     return [
-        take_crop(masks[index].cpu()[..., None], place.square, mode="bilinear")[..., 0]
+        take_crop(masks[index][..., None], place.square, mode="bilinear")[..., 0]
         for index, place in zip(own[len(masks)], places, strict=True)
     ]
 

@@ -111,6 +111,33 @@ def test_given_masks_are_used_per_picture_or_per_face_and_without_limit():
     assert shared.all()
 
 
+def test_masks_of_all_faces_serve_those_that_are_taken():
+    """Detect Faces gives a mask for every face; the large one is not taken."""
+    every = torch.zeros(4, 90, 120)
+    every[2] = 1
+    _, _, soft = crop_faces(images(), FACES, SETTINGS, masks=every)
+    assert [float(mask.mean()) for mask in soft] == [0.0, 1.0, 0.0]
+
+
+def test_faces_that_masks_show_are_taken_by_their_own_masks():
+    """One of the masks is empty and one is of a face that is too large."""
+    drawn = torch.zeros(4, 90, 120)
+    drawn[0, 10:30, 20:50] = drawn[2, 5:85, 30:100] = drawn[3, 40:45, 60:61] = 1
+    places, _, soft = crop_faces(images(1), faces_from_masks(drawn, images(1)), SETTINGS, masks=drawn)
+    assert [place.face.box for place in places] == [Box(20, 10, 50, 30), Box(60, 40, 61, 45)]
+    assert float(soft[0].mean()) > 0.2 and float(soft[1].mean()) > 0.03
+
+
+@pytest.mark.parametrize("shape", [(90, 120), (1, 1, 90, 120), (1, 45, 60), (1, 180, 240)])
+def test_masks_of_any_size_and_layout(shape):
+    height, width = shape[-2:]
+    mask = torch.zeros(shape)
+    mask[..., : height // 2, :] = 1
+    _, _, whole = crop_faces(images(), FACES, SETTINGS, masks=(torch.arange(90) < 45)[None, :, None].expand(1, 90, 120))
+    _, _, soft = crop_faces(images(), FACES, SETTINGS, masks=mask)
+    assert float((soft - whole).abs().mean()) < 0.02
+
+
 def test_greys_of_a_given_mask_are_kept_where_nothing_is_to_be_grown():
     settings = CropSettings(size_px=SIZE, size_limit_px=40, mask_grow=0, mask_feather=0)
     _, _, soft = crop_faces(images(), FACES, settings, masks=torch.full((1, 90, 120), 0.3))
