@@ -59,7 +59,8 @@ def remember_branch(model: ModelPatcher, record: AppliedBranch) -> None:
     if any(earlier.branch_hash == record.branch_hash for earlier in records):
         raise PatchConflictError(
             f"this model already carries the RepControlNet '{record.name}'; applying it a second time would count its "
-            "weights twice. Connect the model from before the first Apply RepControlNet, or use mode 'adapter_only' here"
+            "weights twice. Connect the model from before the first Apply RepControlNet, or use mode 'adapter_only' "
+            "here"
         )
     model.set_attachments(BRANCHES_ATTACHMENT, (*records, record))
 
@@ -87,6 +88,7 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, alpha: float = 1.0, 
     if refused := patches.keys() - set(taken):
         raise CheckpointKeyError(
             f"the model took no patch for {len(refused)} layers of '{branch.name}', for instance {min(refused)}; "
-            "another node has probably replaced those layers: apply the RepControlNet directly behind the checkpoint loader"
+            "another node has probably replaced those layers: apply the RepControlNet directly behind the checkpoint "
+            "loader"
         )
     return folded
