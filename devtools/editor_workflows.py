@@ -1,8 +1,8 @@
 """`dev.py workflows`: writes each workflow of workflows/api/ in the editor's format too, by the editor itself.
 
 The API format is the source: what is queued over the API and what an artist opens are then the same graph. Nodes are
-laid out in columns by their distance from the loaders. A node's `_meta` holds its title and, optionally, a `note` that
-stands beside it in the editor.
+laid out in columns by their distance from the loaders, with room for the pictures and reports that they show after a
+run. A node's `_meta` holds its title and, optionally, a `note` that stands beside it in the editor.
 """
 
 from __future__ import annotations
@@ -19,8 +19,21 @@ from .stand_ins import PACKS, place_stand_ins
 
 WORKFLOWS = ROOT / "workflows"
 COLUMN_GAP, ROW_GAP = 80, 60
+PICTURES = ("LoadImage", "PreviewImage", "SaveImage", "MaskPreview")
+"""Nodes that show a picture."""
 
-LAY_OUT = """([prompt, gap]) => {
+REPORTS_PX = {
+    "FPGA_ApplyRepControlNet": 90,
+    "FPGA_EncodeIdentity": 90,
+    "FPGA_LoadFaceAnalysis": 110,
+    "FPGA_LoadIdentityAdapter": 90,
+    "FPGA_MakeCast": 140,
+    "FPGA_RestoreFaces": 300,
+    "FPGA_ScoreCast": 160,
+}
+"""Nodes that show a report, and its height."""
+
+LAY_OUT = """([prompt, gap, pictures, reports]) => {
   const nodes = new Map(app.graph._nodes.map((node) => [String(node.id), node]));
   const depth = new Map();
   const depthOf = (id) => {
@@ -43,8 +56,8 @@ LAY_OUT = """([prompt, gap]) => {
     let y = 0, width = 0;
     for (const node of column) {
       const size = node.computeSize();
-      const picture = /^(LoadImage|PreviewImage|SaveImage)$/.test(node.type) ? 280 : 0;
-      node.size = [Math.max(300, size[0]), size[1] + picture];
+      const shown = pictures.includes(node.type) ? 280 : reports[node.type] ?? 0;
+      node.size = [Math.max(reports[node.type] ? 360 : 300, size[0]), size[1] + shown];
       node.pos = [x, y];
       y += node.size[1] + gap[1];
       width = Math.max(width, node.size[0]);
@@ -58,11 +71,14 @@ LAY_OUT = """([prompt, gap]) => {
     const note = LiteGraph.createNode("MarkdownNote");
     note.title = "Note: " + nodes.get(id).title;
     note.widgets[0].value = _meta.note;
-    note.size = [420, 220];
-    note.pos = [-500, y];
+    const lines = _meta.note.split("\\n").map((line) => Math.ceil(line.length / 62) || 0.6);
+    note.size = [440, 70 + 18 * lines.reduce((sum, num) => sum + num)];
+    note.pos = [-520, y];
     app.graph.add(note);
     y += note.size[1] + gap[1];
   }
+  app.canvas.ds.scale = 0.62; // what is seen first: the note and the beginning of the graph
+  app.canvas.ds.offset = [600, 120];
   return app.graph.serialize();
 }"""
 
@@ -70,7 +86,7 @@ LAY_OUT = """([prompt, gap]) => {
 def as_editor_workflow(page: Page, name: str, prompt: dict) -> dict:
     """The editor's own form of an API workflow, laid out."""
     page.evaluate("async ([prompt, name]) => { await app.loadApiJson(prompt, name) }", [prompt, name])
-    return page.evaluate(LAY_OUT, [prompt, [COLUMN_GAP, ROW_GAP]])
+    return page.evaluate(LAY_OUT, [prompt, [COLUMN_GAP, ROW_GAP], PICTURES, REPORTS_PX])
 
 
 def write_editor_workflows() -> None:
@@ -80,12 +96,14 @@ def write_editor_workflows() -> None:
         from editor import Editor, open_browser
 
         with ComfyServer(base, packs=PACKS) as server, open_browser() as browser:
-            page = browser.new_page(viewport={"width": 1920, "height": 1080})
-            Editor(page, server.address, a_node="FPGA_LoadRepControlNet")
             for path in sorted((WORKFLOWS / "api").glob("*.json")):
+                # A page of its own: in one that has shown another workflow, notes may keep that one's text.
+                page = browser.new_page(viewport={"width": 1920, "height": 1080})
+                Editor(page, server.address, a_node="FPGA_LoadRepControlNet")
                 workflow = as_editor_workflow(page, path.stem, json.loads(path.read_text(encoding="utf-8")))
                 text = json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
                 (WORKFLOWS / path.name).write_text(text, encoding="utf-8")
+                page.close()
 
 
 if __name__ == "__main__":

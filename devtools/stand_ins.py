@@ -132,14 +132,29 @@ def face_analysis_pack(folder: Path) -> None:
     build_pack(folder)
 
 
-def cut_from_group_photo(box: tuple[int, int, int, int]) -> Callable[[Path], None]:
+def small_restoreformer(path: Path) -> None:
+    """A face restorer in RestoreFormer's published layout, small enough to take a second per face on a CPU."""
+    import torch
+    from spandrel.architectures.RestoreFormer import RestoreFormer
+
+    torch.manual_seed(0)
+    network = RestoreFormer(
+        n_embed=64, embed_dim=32, ch=32, ch_mult=(1, 1, 1, 1, 1, 1), num_res_blocks=1, z_channels=32
+    )
+    torch.save({"params": network.state_dict()}, path)
+
+
+def cut_from_group_photo(
+    box: tuple[int, int, int, int], size: tuple[int, int] | None = None
+) -> Callable[[Path], None]:
     """A part of insightface's own test picture, a group of six people; the box is (left, top, right, bottom)."""
 
     def write(path: Path) -> None:
         from PIL import Image
 
         with importlib.resources.files("insightface").joinpath("data/images/t1.jpg").open("rb") as file:
-            Image.open(file).crop(box).save(path)
+            part = Image.open(file).crop(box)
+            part.resize(size or part.size).save(path)
 
     return write
 
@@ -152,18 +167,35 @@ def portrait_photo(path: Path) -> None:
     Image.fromarray(skimage.data.astronaut()).save(path)
 
 
+def masked_drawing(path: Path) -> None:
+    """The portrait in flat colours with outlines, its face masked as ComfyUI's mask editor does: transparent."""
+    import skimage.data
+    from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
+
+    flat = ImageOps.posterize(Image.fromarray(skimage.data.astronaut()).filter(ImageFilter.ModeFilter(9)), 3)
+    outlines = ImageOps.invert(flat.convert("L").filter(ImageFilter.FIND_EDGES)).convert("RGB")
+    drawing = ImageChops.multiply(flat, outlines).resize((320, 320))
+    visible = Image.new("L", drawing.size, 255)
+    ImageDraw.Draw(visible).ellipse((105, 38, 172, 122), fill=0)
+    drawing.putalpha(visible)
+    drawing.save(path)
+
+
 STAND_INS: dict[str, Callable[[Path], None]] = {
     "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors": small_checkpoint,
     "models/controlnet/fpga_repcontrolnet_sd15.safetensors": small_repcontrolnet,
     "models/controlnet/control_v11p_sd15_openpose_fp16.safetensors": small_controlnet,
     "models/ipadapter/ip-adapter-faceid_sd15.bin": small_faceid,
     "models/insightface/models/buffalo_l": face_analysis_pack,
+    "models/upscale_models/RestoreFormer.pth": small_restoreformer,
     "input/group_photo.png": cut_from_group_photo((0, 0, 1280, 886)),
+    "input/small_group_photo.png": cut_from_group_photo((16, 0, 1264, 832), size=(576, 384)),
     "input/group_of_three.png": cut_from_group_photo((640, 0, 1280, 640)),
     "input/person_1.png": cut_from_group_photo((0, 180, 260, 480)),
     "input/person_2.png": cut_from_group_photo((200, 90, 430, 350)),
     "input/person_3.png": cut_from_group_photo((400, 190, 640, 480)),
     "input/portrait_photo.png": portrait_photo,
+    "input/drawing_with_masked_face.png": masked_drawing,
 }
 """Public file, below the server's base directory -> what writes its stand-in."""
 
