@@ -23,6 +23,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider
 from torch import Tensor, nn
 
+from ..checkpoints import hash_state_dict
 from ..errors import BaseModelError, InvalidInputError
 from ..identity.adapters import IdentityAdapter, stack_tokens
 from ..identity.attention_slots import BlockSlot
@@ -35,6 +36,9 @@ from .cast_conditioning import CastTokens, Conditioning, PendingCast, add_cond, 
 from .fold import UNET_PREFIX, applied_branches, unet_of
 from .schedule import StepRange
 from .slots import claim_slots, cross_attention_layers
+
+LORAS_ATTACHMENT = "fpga_identity_loras"
+"""A model's memory of the adapters whose LoRA it carries."""
 
 logger = logging.getLogger(__name__)
 
@@ -218,12 +222,19 @@ def warn_of_missing_branch(model: ModelPatcher, adapter: IdentityAdapter) -> Non
 
 
 def add_lora(model: ModelPatcher, adapter: IdentityAdapter) -> None:
-    """Adds the LoRA that belongs to an adapter to a model's patches, as published: at full weight.
+    """Adds the LoRA that belongs to an adapter to a model's patches, as published: at full weight, and once.
+
+    Several casts on one model may share an adapter, each for a part of the steps, say: its LoRA still counts once.
 
     Raises:
         BaseModelError: the model lacks a layer that the LoRA changes.
     """
     if adapter.lora is None:
+        return
+    carried: frozenset[str] = model.get_attachment(LORAS_ATTACHMENT) or frozenset()
+    first = min(adapter.lora)
+    lora = hash_state_dict({f"{first}.{name}": weight for name, weight in adapter.lora[first]._asdict().items()})
+    if lora in carried:
         return
     layers = {UNET_PREFIX + path: f"{UNET_PREFIX}{path}.weight" for path in adapter.lora}
     weights = {
@@ -237,3 +248,4 @@ def add_lora(model: ModelPatcher, adapter: IdentityAdapter) -> None:
             f"the model lacks {len(refused)} of the {len(patches)} layers that the LoRA in '{adapter.name}' changes, "
             f"for instance {min(refused)}; connect a model of the adapter's architecture ({adapter.base})"
         )
+    model.set_attachments(LORAS_ATTACHMENT, carried | {lora})

@@ -67,6 +67,17 @@ def test_the_lora_of_an_adapter_changes_the_weights_as_published():
     assert relative_error(sample(*apply_cast(model, positive, negative, adapter, people), steps=2), expected) < 1e-4
 
 
+def test_several_casts_of_one_adapter_carry_its_lora_once():
+    """One cast for the first half of the steps and one for the second, say; loading the file again changes nothing."""
+    model = tiny_model()
+    adapter, again, other = (tiny_adapter(model, seed=seed, lora_rank=2) for seed in (0, 0, 1))
+    once, positive, negative = apply_cast(model, conditioning(1), conditioning(2), adapter, cast(member(1)))
+    twice, *_ = apply_cast(once, positive, negative, again, cast(member(2)))
+    assert {key: len(patches) for key, patches in twice.patches.items()} == dict.fromkeys(once.patches, 1)
+    both, *_ = apply_cast(once, positive, negative, other, cast(member(2)))
+    assert {key: len(patches) for key, patches in both.patches.items()} == dict.fromkeys(once.patches, 2)
+
+
 @pytest.mark.parametrize("emphasis", list(LayerEmphasis))
 def test_emphasis_scales_each_layers_term(emphasis):
     model, positive, negative, people = tiny_model(), conditioning(1), conditioning(2), cast(member(1, LEFT))
