@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import comfy.sd
 import torch
-from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import V_PREDICTION, ModelSamplingContinuousEDM
+from torch import nn
 
 from ..errors import InvalidInputError, PatchConflictError
 from ..repcontrolnet.branch import RepControlNet
@@ -52,10 +53,9 @@ def save_folded_model(
     if not any(record.branch_hash == branch.header.branch_hash for record in records):
         raise PatchConflictError(
             f"the connected model does not carry the fold of '{branch.name}'; connect the model output of an Apply "
-            f"RepControlNet "
-            "that uses this RepControlNet, in mode 'folded'"
+            "RepControlNet that uses this RepControlNet, in mode 'folded'"
         )
-    is_v_prediction = model.model.model_type == ModelType.V_PREDICTION
+    sampling = model.get_model_object("model_sampling")
     saved = SavedModel(f"{stem}.safetensors", f"{stem}adapter.safetensors")
     comfy.sd.save_checkpoint(
         saved.model_path,
@@ -63,10 +63,25 @@ def save_folded_model(
         clip,
         vae,
         metadata={
-            "modelspec.predict_key": "v" if is_v_prediction else "epsilon",
+            "modelspec.predict_key": "v" if isinstance(sampling, V_PREDICTION) else "epsilon",
             "fpga.branches": json.dumps([asdict(record) for record in records]),
         },
-        extra_keys={"v_pred": torch.tensor([])} if is_v_prediction else {},
+        extra_keys=prediction_keys(sampling),
     )
     write_adapter(branch, saved.adapter_path)
     return saved
+
+
+def prediction_keys(sampling: nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors by which the host's loader sees what a checkpoint predicts, named as its own Save Checkpoint does.
+
+    Args:
+        sampling: the model's `model_sampling`, of the checkpoint itself or of a node behind it.
+    """
+    if not isinstance(sampling, V_PREDICTION):
+        return {}
+    if isinstance(sampling, ModelSamplingContinuousEDM):
+        limits = {"sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
+        return {f"edm_vpred.{name}": torch.tensor(float(limit)) for name, limit in limits.items()}
+    present = torch.tensor([])
+    return {"v_pred": present, "ztsnr": present} if getattr(sampling, "zsnr", False) else {"v_pred": present}

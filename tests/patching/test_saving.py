@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, UnsupportedModeError
 from fpga.fpga_core.patching.fold import fold_branch
@@ -44,6 +45,28 @@ def test_the_saved_pair_makes_the_same_picture_elsewhere(model, branch, tmp_path
     assert "adapter only" in applied.note
     assert float((found - expected).norm() / expected.norm()) <= 1e-6
     assert json.loads(metadata["fpga.branches"])[0]["branch_hash"] == branch.header.branch_hash
+
+
+@pytest.mark.parametrize(
+    ("prediction", "keys"),
+    [
+        (lambda m: m, set()),
+        (lambda m: ModelSamplingDiscrete().patch(m, "v_prediction", False)[0], {"v_pred"}),
+        (lambda m: ModelSamplingDiscrete().patch(m, "v_prediction", True)[0], {"v_pred", "ztsnr"}),
+        (
+            lambda m: ModelSamplingContinuousEDM().patch(m, "v_prediction", 80.0, 0.002)[0],
+            {"edm_vpred.sigma_max", "edm_vpred.sigma_min"},
+        ),
+    ],
+    ids=["eps", "v", "v zsnr", "v edm"],
+)
+def test_the_file_says_what_the_model_predicts_as_the_hosts_own_do(model, branch, tmp_path, prediction, keys):
+    folded = fold_branch(prediction(model), branch)
+    tensors, metadata = read_safetensors(save_folded_model(folded, branch, str(tmp_path / "m_")).model_path)
+    assert {key for key in tensors if "diffusion_model" not in key} == keys
+    assert metadata["modelspec.predict_key"] == ("v" if keys else "epsilon")
+    if "edm_vpred.sigma_max" in keys:
+        assert float(tensors["edm_vpred.sigma_max"]) == 80
 
 
 def test_an_adapter_alone_cannot_be_folded(model, branch, tmp_path):
