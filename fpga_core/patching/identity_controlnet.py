@@ -169,7 +169,7 @@ class CastControlModel:
         attach = partial(
             IdentityAttention, run=self._run, people=self._people(sides, x), layers=layers, combine=self._combine
         )
-        stand_in = _HandsOnOptions(self.model, claim_slots({}, layers, attach))
+        stand_in = HandsOnOptions(self.model, claim_slots({}, layers, attach))
         return type(self.model).forward(stand_in, x=x, context=context, **inputs)
 
     @property
@@ -185,7 +185,7 @@ class CastControlModel:
         return self._run.people(rows, weights.repeat(len(x) // len(weights), 1, 1, 1), x)
 
 
-class _HandsOnOptions:
+class HandsOnOptions:
     """Stands in for a ControlNet's model in its own forward, and hands `transformer_options` on to its blocks."""
 
     def __init__(self, model: nn.Module, options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Attention under training: differentiable on every device, with the identities' share, and recorded where asked for."""
+"""Attention under training: differentiable on every device, with the identities' share, recorded where asked for."""
 
 from __future__ import annotations
 

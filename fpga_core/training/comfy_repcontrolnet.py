@@ -9,6 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..errors import InvalidInputError
+from ..identity.adapters import IdentityAdapter
 from ..identity.export import write_fpga_adapter
 from ..repcontrolnet.branch import INITIAL_RATIO, RepControlNet
 from ..repcontrolnet.export import write_repcontrolnet
@@ -22,7 +23,7 @@ from .output_files import IDENTITY_FILE, REPCONTROLNET_FILE, check_projections_s
 
 
 class RepControlNetTraining(DenoisingModel):
-    """Trains a branch beside the frozen layers of a UNet (Eq. 5), and the identity tokens that its cross attention reads.
+    """Trains a branch beside a UNet's frozen layers (Eq. 5), and the identity tokens that its cross attention reads.
 
     Args:
         base: the frozen model; nothing else may use it, because the branch is attached to it for good.
@@ -117,6 +118,14 @@ class RepControlNetTraining(DenoisingModel):
         conditions = self.curriculum.fusion.conditions
         return RepControlNet.from_weights("repcontrolnet", weights, adapter, conditions, trained_on)
 
+    def identity_adapter(self) -> IdentityAdapter | None:
+        """The identity as it is now, as the nodes apply it; None where there is none."""
+        if self.identity is None:
+            return None
+        branch = self.repcontrolnet("")
+        branch_hash = None if branch is None else branch.header.branch_hash
+        return self.identity.as_adapter("identity", self.base.base, self.base.layers, branch_hash, self.save_dtype)
+
     def export(self, folder: Path, trained_on: str) -> list[Path]:
         """Writes `repcontrolnet.safetensors` and `identity_adapter.safetensors`, each where it is there; see
         `TrainingModel`.
@@ -125,15 +134,11 @@ class RepControlNetTraining(DenoisingModel):
             UnsupportedModeError: the identity has projections of its own, which its file cannot hold.
         """
         check_projections_shared(self.identity)
-        files, branch = [], self.repcontrolnet(trained_on)
+        files, branch, adapter = [], self.repcontrolnet(trained_on), self.identity_adapter()
         if branch is not None:
             files.append(folder / REPCONTROLNET_FILE)
             write_repcontrolnet(branch, files[-1])
-        if self.identity is not None:
-            branch_hash = None if branch is None else branch.header.branch_hash
-            base, layers = self.base.base, self.base.layers
+        if adapter is not None:
             files.append(folder / IDENTITY_FILE)
-            write_fpga_adapter(
-                self.identity.as_adapter("identity", base, layers, branch_hash, self.save_dtype), files[-1]
-            )
+            write_fpga_adapter(adapter, files[-1])
         return files

@@ -52,9 +52,7 @@ class FrozenUNet:
     schedule: NoiseSchedule
 
     @classmethod
-    def of(
-        cls, model: ModelPatcher, dtype: torch.dtype = torch.float32, is_checkpointed: bool = False
-    ) -> FrozenUNet:
+    def of(cls, model: ModelPatcher, dtype: torch.dtype = torch.float32, is_checkpointed: bool = False) -> FrozenUNet:
         """Copies a model's UNet.
 
         Args:

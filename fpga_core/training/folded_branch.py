@@ -39,7 +39,9 @@ class FoldedBranch(nn.Module):
         adapter: the hint encoder.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], adapter: HintEncoder, part: TrainedPart = TrainedPart.ALL) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], adapter: HintEncoder, part: TrainedPart = TrainedPart.ALL
+    ) -> None:
         super().__init__()
         self.layers = nn.ParameterDict(
             {_key(name): nn.Parameter(weight.detach().float().clone()) for name, weight in weights.items()}
@@ -69,7 +71,9 @@ class FoldedBranch(nn.Module):
             raise InvalidInputError(f"the branch would start at {ratio:g} times the base; give a ratio from 0 to 1")
         parameters = dict(unet.named_parameters())
         base = {name: parameters[name] for name in foldable_parameters(unet)}
-        return cls(initial_branch(base, ratio), untrained_adapter(len(parameters[FIRST_CONVOLUTION]), seed), part)
+        width = len(parameters[FIRST_CONVOLUTION])
+        inner = (min(inner, width) for inner in SD15_WIDTHS[1:-1])  # a small UNet gets a small encoder
+        return cls(initial_branch(base, ratio), untrained_adapter((SD15_WIDTHS[0], *inner, width), seed), part)
 
     @classmethod
     def resume(cls, unet: nn.Module, branch: RepControlNet, part: TrainedPart = TrainedPart.ALL) -> FoldedBranch:
@@ -105,20 +109,14 @@ class FoldedBranch(nn.Module):
         bias = None if layer.bias is None else self._folded(layer.bias, f"{path}.bias", x.dtype)
         if isinstance(layer, nn.Linear):
             return nn.functional.linear(x, weight, bias)
-        return nn.functional.conv2d(
-            x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
-        )  # fmt: skip
+        return nn.functional.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def _folded(self, base: Tensor, name: str, dtype: torch.dtype) -> Tensor:
         return (base.float() + self.layers[_key(name)]).to(dtype)
 
 
-def untrained_adapter(width: int, seed: int) -> HintEncoder:
-    """A hint encoder for a UNet whose first convolution has `width` channels; its last convolution is zero.
-
-    The inner channels are those of SD1.5, but no more than `width`.
-    """
-    widths = (SD15_WIDTHS[0], *(min(inner, width) for inner in SD15_WIDTHS[1:-1]), width)
+def untrained_adapter(widths: tuple[int, ...], seed: int) -> HintEncoder:
+    """A hint encoder of these widths with random weights, but for its last convolution, which is zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = HintEncoder(widths)

@@ -52,8 +52,8 @@ class IdentityRecipe:
             raise InvalidInputError("an identity adapter names its recogniser; give the hash of its ONNX file")
         if bool(self.clip_model) != (self.clip_dim > 0) or self.num_tokens < 1:
             raise InvalidInputError(
-                f"the CLIP-Vision model is '{self.clip_model}', {self.clip_dim} wide, for {self.num_tokens} tokens; give "
-                "both its key and its width, or neither, and at least one token"
+                f"the CLIP-Vision model is '{self.clip_model}', {self.clip_dim} wide, for {self.num_tokens} tokens; "
+                "give both its key and its width, or neither, and at least one token"
             )
 
 
@@ -70,7 +70,7 @@ class IdentityNetwork(nn.Module):
     def __init__(self, recipe: IdentityRecipe, layers: Mapping[BlockSlot, nn.Module], seed: int = 0) -> None:
         super().__init__()
         self.recipe = recipe
-        token_dim = next(iter(layers.values())).to_k.in_features
+        token_dim = int(next(iter(layers.values())).to_k.in_features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if recipe.clip_dim:

@@ -1,5 +1,7 @@
 """Training of a RepControlNet and an identity on a small real model, held against what the nodes then compute."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from eq1_reference import relative_error
@@ -9,11 +11,11 @@ from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.regions import Region
+from fpga.fpga_core.patching.fold import fold_branch
 from fpga.fpga_core.patching.identity import apply_cast
 from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from fpga.fpga_core.shapes import Extent
-from fpga.fpga_core.training.comfy_attention import ReadIdentity, RecordedFeature
 from fpga.fpga_core.training.comfy_repcontrolnet import RepControlNetTraining
 from fpga.fpga_core.training.curriculum import Curriculum
 from fpga.fpga_core.training.folded_branch import TrainedPart
@@ -21,78 +23,39 @@ from fpga.fpga_core.training.fusion import Drops, MultiModeFusion
 from fpga.fpga_core.training.identity_network import IdentityRecipe, Projections
 from tiny_models import tiny_model, tiny_sdxl
 from training_batches import tiny_batch
+from training_runs import RECOGNISER, predicted, sampled_once, seeded, train
 
-RECOGNISER = "ab" * 32
 RECIPE = IdentityRecipe(RECOGNISER)
+OWN = replace(RECIPE, projections=Projections.OWN)
 BOTH = Curriculum(MultiModeFusion(0, 0, 1000))
-NOTHING = torch.zeros(2, dtype=torch.bool)
+CLONED = 9  # the first iteration with Clone Face Tuning
 
 
-def seeded(seed: int = 7) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def with_person(batch, row, adapter, branch=None, mode=BranchMode.FOLDED, clip_model=None):
+    """What the nodes do to a model for one picture of a batch."""
+
+    def patch(model, positive, negative):
+        if branch is not None:
+            image = batch.skeleton[row : row + 1].movedim(1, -1)
+            applied = apply_repcontrolnet(model, positive, negative, branch, image, mode)
+            model, positive, negative = applied.model, applied.positive, applied.negative
+        if adapter is None:
+            return model, positive, negative
+        features = {} if clip_model is None else {clip_model: batch.clip_features[row : row + 1]}
+        nulls = {key: torch.zeros_like(hidden) for key, hidden in features.items()}
+        person = Identity("someone", {RECOGNISER: batch.embeddings[row : row + 1]}, features, nulls)
+        cast = Cast((CastMember(person, Region.from_mask(batch.face_masks[row, 0])),), Extent(128, 128))
+        return apply_cast(model, positive, negative, adapter, cast)
+
+    return patch
 
 
-def train(training, batch, num_steps: int, iteration: int = 0, rate: float = 3e-3, seed: int | None = 7) -> list[float]:
-    """Steps of Adam on one batch; with a seed, on the same noise each time."""
-    trained = [parameter for parameter in training.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, rate)
-    losses = []
-    for step in range(num_steps):
-        generator = seeded(step if seed is None else seed)
-        optimiser.zero_grad()
-        loss = training(batch, iteration, generator)["loss"]
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return losses
-
-
-def predicted(training, batch, timestep: int = 500, hint=None):
-    """The trained network's prediction of every picture, identities included."""
-    identity = None
-    if training.identity is not None:
-        tokens = training.identity.tokens(batch, NOTHING)
-        identity = ReadIdentity(training.identity, tokens, batch.face_masks)
-    times = torch.full((len(batch),), timestep)
-    with torch.no_grad():
-        return training.predict(batch.latents, times, batch.text, batch.skeleton, identity)
-
-
-def sampled_once(model, batch, row, positive_of, timestep: int = 500):
-    """What ComfyUI's own call of a patched model predicts for one picture, as eps."""
-    import comfy.samplers
-    import comfy.sampler_helpers
-
-    seen = []
-
-    def keep(args):
-        seen.append(args["cond_denoised"] if "cond_denoised" in args else args["cond"])
-        return args["denoised"]
-
-    sampling = model.get_model_object("model_sampling")
-    sigma = sampling.sigmas[timestep]
-    noisy = batch.latents[row : row + 1] * (1 + sigma**2) ** 0.5  # the model divides by this
-    positive = [[batch.text[row : row + 1], {}]]
-    model, positive, negative = positive_of(model, positive, [[batch.text[row : row + 1], {}]])
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(positive, negative)
-    guider.set_cfg(1.0)
-    found = []
-
-    class Once(comfy.samplers.Sampler):
-        def sample(self, wrapped, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):  # noqa: E501
-            found.append(wrapped(noisy, sigma.expand(1), **extra_args))
-            return latent_image
-
-    guider.sample(torch.zeros_like(noisy), torch.zeros_like(noisy), Once(), torch.stack([sigma, sigma * 0]), seed=1)
-    return (noisy - found[0]) / sigma  # x0 = x - sigma eps
-
-
+@pytest.mark.parametrize("is_v", [False, True], ids=["eps", "v"])
 @pytest.mark.parametrize("mode", [BranchMode.FOLDED, BranchMode.LIVE])
-def test_the_exported_files_give_what_was_trained(tmp_path, mode):
+def test_the_exported_files_give_what_was_trained(tmp_path, mode, is_v):
     """The whole way: train, write, read, apply by the nodes' own functions, one call of the model by ComfyUI."""
     batch = tiny_batch()
-    training = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE)
+    training = RepControlNetTraining.of(tiny_model(v_prediction=is_v), BOTH, RECIPE)
     train(training, batch, 3)
     files = training.export(tmp_path, "random numbers")
     assert [file.name for file in files] == ["repcontrolnet.safetensors", "identity_adapter.safetensors"]
@@ -101,17 +64,167 @@ def test_the_exported_files_give_what_was_trained(tmp_path, mode):
     assert branch.header.conditions == ("skeleton", "landmarks") and branch.header.trained_on == "random numbers"
     assert adapter.branch_hash == branch.header.branch_hash
     assert torch.equal(adapter.null, training.identity.null_tokens)
-    expected, model = predicted(training, batch), tiny_model()
-    plain = sampled_once(model, batch, 0, lambda *args: args)
+    expected, model = predicted(training, batch), tiny_model(v_prediction=is_v)
+    plain = sampled_once(model, batch, 0, lambda *args: args, is_v=is_v)
     assert relative_error(plain, expected[:1]) > 1e-2
     for row in range(len(batch)):
+        actual = sampled_once(model, batch, row, with_person(batch, row, adapter, branch, mode), is_v=is_v)
+        assert relative_error(actual, expected[row : row + 1]) < 1e-4
 
-        def patched(model, positive, negative, row=row):
-            image = batch.skeleton[row : row + 1].movedim(1, -1)
-            applied = apply_repcontrolnet(model, positive, negative, branch, image, mode)
-            person = Identity("someone", {RECOGNISER: batch.embeddings[row : row + 1]})
-            region = Region.from_mask(batch.face_masks[row, 0])
-            cast = Cast((CastMember(person, region),), Extent(128, 128))
-            return apply_cast(applied.model, applied.positive, applied.negative, adapter, cast)
 
-        assert relative_error(sampled_once(model, batch, row, patched), expected[row : row + 1]) < 1e-4
+@pytest.mark.parametrize("recipe", [OWN, replace(OWN, clip_model="clip-32x9-0", clip_dim=32)], ids=["face", "clip"])
+def test_an_adapter_in_memory_gives_what_was_trained(recipe):
+    """Identity without control, with projections of its own and with CLIP features."""
+    batch = tiny_batch(clip_dim=recipe.clip_dim)
+    training = RepControlNetTraining.of(tiny_model(), BOTH, recipe, TrainedPart.NONE)
+    assert all(name.startswith("identity.") for name in training.state_dict())
+    train(training, batch, 3, rate=3e-2)
+    adapter = training.identity_adapter()
+    expected, plain = predicted(training, batch), sampled_once(tiny_model(), batch, 1, lambda *args: args)
+    assert relative_error(plain, expected[1:]) > 1e-2
+    patch = with_person(batch, 1, adapter, clip_model=recipe.clip_model or None)
+    assert relative_error(sampled_once(tiny_model(), batch, 1, patch), expected[1:]) < 1e-4
+
+
+def test_training_starts_from_a_multiple_of_the_base():
+    """Eq. 5: an untrained branch folds to 1.1 W, and its condition image changes nothing yet."""
+    batch, model = tiny_batch(), tiny_model()
+    training = RepControlNetTraining.of(model, BOTH)
+    base = dict(model.model.diffusion_model.named_parameters())
+    assert all(torch.equal(weight, base[name] * 0.1) for name, weight in training.branch.weights.items())
+    assert torch.equal(predicted(training, batch), predicted(training, replace(batch, skeleton=batch.landmarks)))
+    scaled = tiny_model()
+    with torch.no_grad():
+        for name in training.branch.weights:
+            scaled.model.diffusion_model.get_parameter(name).mul_(1.1)
+    actual = sampled_once(scaled, batch, 0, lambda *args: args)
+    assert relative_error(actual, predicted(training, batch)[:1]) < 1e-4
+
+
+def test_a_run_continues_from_its_own_file(tmp_path):
+    batch = tiny_batch()
+    training = RepControlNetTraining.of(tiny_model(), BOTH)
+    train(training, batch, 2)
+    (file,) = training.export(tmp_path, "")
+    branch = read_repcontrolnet(*read_safetensors(file), "branch")
+    resumed = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE, TrainedPart.KEYS_VALUES, initial=branch)
+    trained = {name for name, parameter in resumed.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0] for name in trained} == {"branch", "identity"}
+    assert all("attn2/to_k" in name or "attn2/to_v" in name for name in trained if name.startswith("branch."))
+    resumed.identity = None
+    assert torch.equal(predicted(resumed, batch), predicted(training, batch))
+
+
+def test_patches_of_the_model_are_part_of_the_base(tmp_path):
+    """What was folded or merged before is in the weights that stay frozen, and the model stays as it was."""
+    batch, model = tiny_batch(), tiny_model()
+    first = RepControlNetTraining.of(model, BOTH)
+    train(first, batch, 2)
+    folded = fold_branch(model, first.repcontrolnet(""))
+    before = {name: tensor.clone() for name, tensor in model.model.diffusion_model.state_dict().items()}
+    second = RepControlNetTraining.of(folded, BOTH)
+    expected = {name: before[name] + weight for name, weight in first.branch.weights.items()}
+    found = second.base.unet.state_dict()
+    assert all(torch.allclose(found[name], weight, atol=1e-6) for name, weight in expected.items())
+    folded.detach()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.model.diffusion_model.state_dict().items())
+
+
+@pytest.mark.parametrize("iteration", [0, CLONED], ids=["plain", "cloned"])
+def test_gradients_reach_everything_that_is_trained_and_nothing_of_the_base(iteration):
+    model = tiny_model()
+    training = RepControlNetTraining.of(model, BOTH, RECIPE)
+    train(training, tiny_batch(), 1)  # the zero convolution hides the adapter from the first gradient
+    training.zero_grad()
+    training(tiny_batch(64, 8, 8), iteration, seeded())["loss"].backward()
+    gradients = {name: parameter.grad for name, parameter in training.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
+    for network in (training.base.unet, model.model.diffusion_model):
+        assert all(not p.requires_grad and p.grad is None for p in network.parameters())
+    assert not any("unet" in name or "base" in name for name in training.state_dict())
+
+
+@pytest.mark.parametrize("mode", ["no face", "nobody dropped", "everybody dropped"])
+def test_every_parameter_takes_part_in_every_batch(mode):
+    """Training on several devices waits for each parameter's gradient."""
+    batch = tiny_batch()
+    if mode == "no face":
+        batch = replace(batch, face_masks=torch.zeros_like(batch.face_masks))
+    drops = Drops(0, 0.5 if mode == "everybody dropped" else 0)
+    training = RepControlNetTraining.of(tiny_model(), replace(BOTH, drops=drops), RECIPE)
+    parts = training(batch, CLONED, seeded())
+    parts["loss"].backward()
+    assert all(parameter.grad is not None for parameter in training.parameters())
+    assert all(part.isfinite() for part in parts.values()) and (mode != "no face" or parts["l_cfa"] == 0)
+
+
+def test_the_same_generator_gives_the_same_loss():
+    training = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE)
+    for iteration in (0, CLONED):
+        one, same, other = (training(tiny_batch(), iteration, seeded(seed))["loss"] for seed in (1, 1, 2))
+        assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_the_loss_is_eq_4():
+    training = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE)
+    parts = training(tiny_batch(), CLONED, seeded())
+    assert set(parts) == {"loss", "l_cldm", "l_cfa", "cfa_feature_norm"}
+    assert parts["l_cfa"] > 0 and parts["cfa_feature_norm"] > 0
+    assert torch.isclose(parts["loss"], parts["l_cldm"] + 0.2 * parts["l_cfa"])
+    assert set(training(tiny_batch(), CLONED - 1, seeded())) == {"loss", "l_cldm"}
+
+
+def test_checkpointing_changes_memory_alone():
+    gradients = []
+    for is_checkpointed in (False, True):
+        training = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE, is_checkpointed=is_checkpointed)
+        training(tiny_batch(), CLONED, seeded())["loss"].backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in training.parameters()]))
+    assert relative_error(*gradients) < 1e-5
+
+
+def test_a_half_precision_base_trains_nearly_alike():
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        training = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE, dtype=dtype)
+        assert all(parameter.dtype == torch.float32 for parameter in training.parameters())
+        losses.append(train(training, tiny_batch(), 3)[-1])
+    assert losses[0] == pytest.approx(losses[1], rel=0.03)
+
+
+def test_training_works_inside_inference_mode():
+    """ComfyUI runs nodes in inference mode; what was built there can be trained outside of it."""
+    with torch.inference_mode():
+        model = tiny_model()
+        training = RepControlNetTraining.of(model, BOTH, RECIPE)
+    train(training, tiny_batch(), 1)
+
+
+@pytest.mark.parametrize(
+    "recipe, part",
+    [(None, TrainedPart.ALL), (RECIPE, TrainedPart.ALL), (RECIPE, TrainedPart.NONE), (OWN, TrainedPart.NONE)],
+    ids=["branch", "joint", "frozen shared", "own projections"],
+)
+def test_fifty_steps_lower_the_loss(recipe, part):
+    curriculum = Curriculum(MultiModeFusion(0, 100, 0), drops=Drops(0, 0))
+    training = RepControlNetTraining.of(tiny_model(), curriculum, recipe, part)
+    losses = train(training, tiny_batch(), 50, rate=1e-3)
+    assert losses[-1] < (0.8 if part is TrainedPart.ALL else 0.999) * losses[0]
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    with pytest.raises(UnsupportedModeError, match="SD1.5"):
+        RepControlNetTraining.of(tiny_sdxl(), BOTH)
+    with pytest.raises(UnsupportedModeError, match="9 channels"):
+        RepControlNetTraining.of(tiny_model(in_channels=9), BOTH)
+    with pytest.raises(InvalidInputError, match="nothing would be trained"):
+        RepControlNetTraining.of(tiny_model(), BOTH, part=TrainedPart.NONE)
+    with pytest.raises(InvalidInputError, match="ratio"):
+        RepControlNetTraining.of(tiny_model(), BOTH, ratio=-0.1)
+    with pytest.raises(UnsupportedModeError, match="projections"):
+        RepControlNetTraining.of(tiny_model(), BOTH, OWN, TrainedPart.NONE).export(tmp_path, "")
+    training = RepControlNetTraining.of(tiny_model(), BOTH, replace(RECIPE, clip_model="clip", clip_dim=32))
+    with pytest.raises(InvalidInputError, match="CLIP-Vision features 32 wide"):
+        training(tiny_batch(), 0, seeded())
+    with pytest.raises(InvalidInputError, match="too small for Clone Face Tuning"):
+        RepControlNetTraining.of(tiny_model(), BOTH)(tiny_batch(width=3), CLONED, seeded())

@@ -1,0 +1,118 @@
+"""Training of the ControlNet form on a small real model, held against what ComfyUI and the pack then compute."""
+
+import comfy.controlnet
+import comfy.supported_models
+import comfy.utils
+import pytest
+import torch
+from eq1_reference import relative_error
+from fpga.fpga_core.checkpoints import read_safetensors
+from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
+from fpga.fpga_core.identity.cast import Cast, CastMember
+from fpga.fpga_core.identity.identity import Identity
+from fpga.fpga_core.identity.regions import Region
+from fpga.fpga_core.patching.identity_controlnet import apply_cast_controlnet
+from fpga.fpga_core.shapes import Extent
+from fpga.fpga_core.training.comfy_attention import attention_options
+from fpga.fpga_core.training.comfy_controlnet import ControlNetTraining
+from fpga.fpga_core.training.curriculum import Curriculum
+from fpga.fpga_core.training.fusion import MultiModeFusion
+from fpga.fpga_core.training.identity_network import IdentityRecipe
+from tiny_models import TINY_UNET, tiny_model
+from training_batches import tiny_batch
+from training_runs import RECOGNISER, predicted, sampled_once, seeded, train
+
+BOTH = Curriculum(MultiModeFusion(0, 0, 1000))
+
+
+@pytest.fixture
+def tiny_family(monkeypatch):
+    """ComfyUI's loader recognises ControlNets by their UNet's family: it gets to know the tiny one."""
+
+    class Tiny(comfy.supported_models.SD15):
+        unet_config = {
+            "context_dim": TINY_UNET["context_dim"],
+            "model_channels": TINY_UNET["model_channels"],
+            "use_linear_in_transformer": False,
+            "adm_in_channels": None,
+            "use_temporal_attention": False,
+        }
+        unet_extra_config = {"num_heads": 8, "num_head_channels": -1}
+
+    monkeypatch.setattr(comfy.supported_models, "models", [*comfy.supported_models.models, Tiny])
+
+
+def test_an_untrained_controlnet_adds_nothing_and_copies_the_encoder():
+    training = ControlNetTraining.of(tiny_model(), BOTH)
+    batch = tiny_batch()
+    times = torch.full((2,), 500)
+    with torch.no_grad():
+        alone = training.base(batch.latents, times, batch.text, attention_options(training.base.layers))
+    assert torch.equal(predicted(training, batch), alone)
+    copied = training.base.unet.state_dict()
+    shared = {name: tensor for name, tensor in training.control_net.state_dict().items() if name in copied}
+    assert len(shared) > 100 and all(torch.equal(tensor, copied[name]) for name, tensor in shared.items())
+
+
+def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family):
+    """The stock loader reads the ControlNet, and the pack puts the identity into it."""
+    batch = tiny_batch()
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER))
+    train(training, batch, 3)
+    files = training.export(tmp_path, "random numbers")
+    assert [file.name for file in files] == ["controlnet.safetensors", "identity_adapter.safetensors"]
+    control_net = comfy.controlnet.load_controlnet(str(files[0]))
+    adapter = read_identity_adapter(*read_safetensors(files[1]), "adapter")
+    assert adapter.branch_hash is None
+    expected, model = predicted(training, batch), tiny_model()
+    plain = sampled_once(model, batch, 0, lambda *args: args)
+    assert relative_error(plain, expected[:1]) > 1e-3
+    for row in range(len(batch)):
+
+        def patched(model, positive, negative, row=row):
+            image = batch.skeleton[row : row + 1].movedim(1, -1)
+            person = Identity("someone", {RECOGNISER: batch.embeddings[row : row + 1]})
+            cast = Cast((CastMember(person, Region.from_mask(batch.face_masks[row, 0])),), Extent(128, 128))
+            return model, *apply_cast_controlnet(positive, negative, control_net, adapter, cast, image)
+
+        assert relative_error(sampled_once(model, batch, row, patched), expected[row : row + 1]) < 1e-4
+
+
+def test_gradients_reach_everything_but_the_base():
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER))
+    batch = tiny_batch(8)
+    train(training, batch, 2)  # the zero convolutions hide the rest from the first gradient
+    training.zero_grad()
+    training(batch, 9, seeded())["loss"].backward()
+    without = [name for name, parameter in training.named_parameters() if parameter.grad is None]
+    still = [name for name, parameter in training.named_parameters() if not without and not parameter.grad.any()]
+    assert without == [] and [name for name in still if "null" not in name] == []
+    assert all(parameter.grad is None for parameter in training.base.unet.parameters())
+
+
+def test_clone_face_tuning_compares_the_controlnets_first_layer():
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER))
+    parts = training(tiny_batch(), 9, seeded())
+    assert parts["l_cfa"] > 0 and parts["cfa_feature_norm"] > 0
+    parts["loss"].backward()
+    first = training.control_net.input_blocks[1][1].transformer_blocks[0].attn2
+    assert first.to_k.weight.grad.any() and first.to_q.weight.grad.any()
+
+
+def test_checkpointing_changes_memory_alone():
+    gradients = []
+    for is_checkpointed in (False, True):
+        training = ControlNetTraining.of(
+            tiny_model(), BOTH, IdentityRecipe(RECOGNISER), is_checkpointed=is_checkpointed
+        )
+        train(training, tiny_batch(), 2)
+        training.zero_grad()
+        training(tiny_batch(), 9, seeded())["loss"].backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in training.parameters()]))
+    assert relative_error(*gradients) < 1e-5
+
+
+def test_fifty_steps_lower_the_loss():
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER))
+    losses = train(training, tiny_batch(), 50, rate=1e-3)
+    assert losses[-1] < 0.95 * losses[0]
