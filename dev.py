@@ -4,6 +4,7 @@
     python dev.py demo                         pictures from a real photograph, through a real ComfyUI server
     python dev.py serve [ComfyUI arguments]    the editor with the pack loaded
     python dev.py bench [NAME] [--json FILE]   one measurement as a table; without a name, the list of them
+    python dev.py train TASK ...               a RepControlNet, an identity or a ControlNet, from a folder of data
     python dev.py lint                         ruff and pyright
     python dev.py workflows                    the editor's form of workflows/api/*.json, written by the editor
 
@@ -68,6 +69,7 @@ COMMANDS = {
     "demo": lambda environment, arguments: launch(environment, "fpga.devtools.demo", arguments),
     "serve": lambda environment, arguments: launch(environment, "fpga.devtools.serve", arguments),
     "bench": lambda environment, arguments: launch(environment, "fpga.devtools.bench", arguments),
+    "train": lambda environment, arguments: launch(environment, "fpga.devtools.train", arguments),
     "lint": lint,
     "workflows": lambda environment, arguments: launch(environment, "fpga.devtools.editor_workflows", arguments),
 }

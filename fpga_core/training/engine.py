@@ -296,8 +296,8 @@ class _Run:
         values = ", ".join(f"{name} {value:g}" for name, value in {**losses, "gradient norm": norm}.items())
         return TrainingDivergedError(
             f"iteration {self.iteration} gives no number ({values}); the last saved state is "
-            f"{kept.name if kept else 'none'}: lower the learning rate, raise the warm-up, or train in float32 or bf16, into "
-            "another output folder"
+            f"{kept.name if kept else 'none'}: lower the learning rate, raise the warm-up, or train in float32 or "
+            "bf16, into another output folder"
         )
 
 

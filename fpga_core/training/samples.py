@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,11 +119,6 @@ class SampleFiles:
             names = ", ".join(f"{modality.value}.{modality.extensions[0]}" for modality in missing)
             raise TrainingDataError(f"sample '{key}' has no {names}; add what is missing or leave the sample out")
         return cls(key, found)
-
-    def content_hash(self, *modalities: Modality) -> str:
-        """SHA-256 over the files of these modalities: equal for equal contents, whatever the sample is called."""
-        parts = [self.contents[modality][1] if modality in self.contents else b"" for modality in modalities]
-        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
     def picture(self, modality: Modality) -> np.ndarray:
         """(height, width, 3) uint8 RGB, or (height, width) for the mask.

@@ -17,8 +17,8 @@ SETTINGS = {"iterations": 5, "batch_size": 3, "learning_rate": 0.01, "checkpoint
 def launch(folder, **arguments):
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(PROGRAM),
-        json.dumps({"folder": str(folder), **arguments}),
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        str(PROGRAM), json.dumps({"folder": str(folder), **arguments}),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,151 @@
+"""A training set as batches: pictures as latents, captions as embedded text, faces as what the recogniser says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .batch import PIXELS_PER_LATENT, TrainingBatch
+from .dataset import TrainingSet
+from .encodings import Encoding, EncodingStore, content_key
+from .samples import TrainingSample
+
+MIB = 2**20
+NO_CAPTION = ""
+
+
+class SampleEncoder(Protocol):
+    """The frozen models that training looks through. `comfy_encoding.ComfyEncoder` wraps ComfyUI's.
+
+    The keys name the models: encodings of equal content by equal models are made once.
+    """
+
+    @property
+    def image_key(self) -> str: ...
+
+    @property
+    def text_key(self) -> str: ...
+
+    @property
+    def face_key(self) -> str: ...
+
+    def encode_image(self, image: np.ndarray) -> Tensor:
+        """(channels, height / 8, width / 8) float32 latents, in the model's own scale, of (height, width, 3) uint8."""
+        ...
+
+    def encode_caption(self, caption: str) -> Tensor:
+        """(num_tokens, context_dim) float32; as many tokens whatever the caption."""
+        ...
+
+    def encode_face(self, sample: TrainingSample) -> Encoding:
+        """ "embedding", (512,), and where a CLIP-Vision model is used "clip", (num_features, clip_dim); float32."""
+        ...
+
+
+class EncodedSet:
+    """The batches of a training set; an `engine.BatchSource`.
+
+    Args:
+        data: the set.
+        encoder: the models.
+        store: where encodings are kept.
+        memory_mib: as many samples as fit are kept whole, so that a small set is decoded only once.
+    """
+
+    def __init__(self, data: TrainingSet, encoder: SampleEncoder, store: EncodingStore, memory_mib: int = 1024) -> None:
+        self._data = data
+        self._encoder = encoder
+        self._store = store
+        self._free_bytes = memory_mib * MIB
+        self._kept: dict[int, Encoding] = {}
+        self._null_text = self._encode_caption(NO_CAPTION)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the set and the models: what the loss curve depends on."""
+        encoder = self._encoder
+        return content_key(self._data.fingerprint, encoder.image_key, encoder.text_key, encoder.face_key)[:16]
+
+    def prepare(
+        self, process: int = 0, num_processes: int = 1, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Encodes this process's share of the set, so that the models may leave the memory before training begins.
+
+        What has been encoded before is skipped. `finish_preparing` follows when all processes are done.
+
+        Args:
+            process, num_processes: which share.
+            progress: told how many of how many samples are done.
+        Raises:
+            TrainingDataError: a sample cannot be used; names it.
+        """
+        if self._store.is_marked(self.fingerprint):
+            return
+        share = range(process, len(self), num_processes)
+        for number, index in enumerate(share, start=1):
+            self._sample(index)
+            if progress is not None:
+                progress(number, len(share))
+
+    def finish_preparing(self) -> None:
+        """Notes that the whole set has been encoded: the next training with it need not look at it first."""
+        self._store.mark(self.fingerprint)
+
+    def batch(self, indices: Sequence[int]) -> TrainingBatch:
+        """The samples of these numbers, on the CPU.
+
+        Raises:
+            TrainingDataError: a sample cannot be used; names it.
+        """
+        samples = [self._sample(index) for index in indices]
+
+        def stack(name: str) -> Tensor:
+            return torch.stack([sample[name] for sample in samples])
+
+        return TrainingBatch(
+            latents=stack("latents"),
+            text=stack("text"),
+            null_text=self._null_text[None],
+            skeleton=stack("skeleton").float() / 255,
+            landmarks=stack("landmarks").float() / 255,
+            embeddings=stack("embedding"),
+            face_masks=stack("face_mask"),
+            clip_features=stack("clip") if "clip" in samples[0] else None,
+        )
+
+    def _sample(self, index: int) -> Encoding:
+        if index not in self._kept:
+            encoded = self._encode(self._data.read(index))
+            num_bytes = sum(tensor.nbytes for tensor in encoded.values())
+            if num_bytes > self._free_bytes:
+                return encoded
+            self._free_bytes -= num_bytes
+            self._kept[index] = encoded
+        return self._kept[index]
+
+    def _encode(self, sample: TrainingSample) -> Encoding:
+        encoder, store = self._encoder, self._store
+        image_key = content_key("image", encoder.image_key, sample.image)
+        stored = np.zeros(0) if sample.embedding is None else sample.embedding
+        face_key = content_key("face", encoder.face_key, sample.face, stored)
+        mask = torch.from_numpy(sample.mask).float()[None] / 255
+        return {
+            **store.get(image_key, lambda: {"latents": encoder.encode_image(sample.image)}),
+            **store.get(face_key, lambda: encoder.encode_face(sample)),
+            "text": self._encode_caption(sample.caption),
+            "skeleton": torch.from_numpy(sample.skeleton).movedim(-1, 0),  # HWC -> CHW
+            "landmarks": torch.from_numpy(sample.landmarks).movedim(-1, 0),  # HWC -> CHW
+            "face_mask": functional.avg_pool2d(mask, PIXELS_PER_LATENT),
+        }
+
+    def _encode_caption(self, caption: str) -> Tensor:
+        key = content_key("text", self._encoder.text_key, caption)
+        return self._store.get(key, lambda: {"text": self._encoder.encode_caption(caption)})["text"]
