@@ -137,6 +137,12 @@ class FaceRun:
     control: FaceControl | None
     make_callback: MakeCallback | None
 
+    @property
+    def sigmas(self) -> Tensor:
+        """Noise levels of the steps; some schedulers make one step more than they are asked for."""
+        sampling = self.model.get_model_object("model_sampling")
+        return comfy.samplers.calculate_sigmas(sampling, self.settings.scheduler, self.settings.steps)
+
     def restore(self, crops: Tensor, subjects: Sequence[Subject]) -> list[RestoredCrop]:
         """Restores faces in batches that fit the memory; one patched model serves them all.
 
@@ -167,8 +173,8 @@ class FaceRun:
         """
         one = (1, *latents.shape[1:])
         layers = self_attention_layers(model, Extent(width=latents.shape[-1], height=latents.shape[-2]))
-        fusion, steps = self.settings.fusion, self.settings.steps
-        plan = CachePlan.of(self.settings.mode, layers, fusion, steps, one, sources=fusion.sources)
+        fusion, num_steps = self.settings.fusion, len(self.sigmas) - 1
+        plan = CachePlan.of(self.settings.mode, layers, fusion, num_steps, one, sources=fusion.sources)
         by_memory = int(free_bytes(model) // call_bytes(model, one))
         by_budget = self.settings.budget_mib * MIB // plan.num_bytes
         size = max(min(by_memory, by_budget), 1)
@@ -213,13 +219,12 @@ class FaceBatch:
         """With the landmarks, since a folded RepControlNet expects them, and without identity: line 2 of Alg. 1."""
         settings, model = self.run.settings, self.model
         positive, _ = self._conditioning(range(len(self.subjects)), None)
-        sampling = model.get_model_object("model_sampling")
-        sigmas = comfy.samplers.calculate_sigmas(sampling, settings.scheduler, settings.steps)
         spare = free_bytes(model) - len(latents) * call_bytes(model, latents.shape)
         spare -= comfy.model_management.minimum_inference_memory()
         return invert_latent(
-            model, positive, latents, sigmas, settings.repetitions, settings.mode, settings.budget_mib, self._masks(),
-            settings.fusion, settings.fusion.sources, device_bytes=max(int(spare), 0), callback=self._callback(),
+            model, positive, latents, self.run.sigmas, settings.repetitions, settings.mode, settings.budget_mib,
+            self._masks(), settings.fusion, settings.fusion.sources, device_bytes=max(int(spare), 0),
+            callback=self._callback(),
         )[1]  # fmt: skip
 
     def _try(
@@ -256,7 +261,7 @@ class FaceBatch:
 
     def _callback(self) -> Callback | None:
         make = self.run.make_callback
-        return None if make is None else make(self.model, self.run.settings.steps)
+        return None if make is None else make(self.model, len(self.run.sigmas) - 1)
 
 
 def call_bytes(model: ModelPatcher, latent_shape: Sequence[int]) -> float:
