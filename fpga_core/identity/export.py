@@ -1,6 +1,6 @@
 """The pack's own identity adapter file, "FPGA identity adapter" in docs/formats.md: written and read here.
 
-Its tokens share the key/value projections of the text, so it holds a resampler and nothing of the model's layers.
+It holds a resampler. Its tokens share the key/value projections of the text, unless it brings its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..errors import (
 )
 from .adapters import AdapterKind, IdentityAdapter, Negative
 from .attention_slots import KNOWN_LAYOUTS
+from .own_projections import PROJECTIONS, projection_tensors, read_projections
 from .resampler import FacePlusProjection, FaceProjection
 from .resampler_loading import load_face_projection
 
@@ -57,6 +58,8 @@ def as_state_dict(adapter: IdentityAdapter) -> tuple[dict[str, Tensor], dict[str
     tensors = {NETWORK + key: tensor for key, tensor in adapter.resampler.state_dict().items()}
     if adapter.null is not None:
         tensors[NULL] = adapter.null
+    if adapter.projections is not None:
+        tensors |= projection_tensors(adapter.projections)
     return tensors, {
         "format": FORMAT,
         "version": str(VERSION),
@@ -80,7 +83,8 @@ def check_fpga_adapter(adapter: IdentityAdapter) -> None:
     faults = {
         f"it is {adapter.kind.value}, not FPGA": adapter.kind is not AdapterKind.FPGA,
         "its resampler is not a face projection": not isinstance(adapter.resampler, FaceProjection),
-        "it has projections or a LoRA of its own": adapter.projections is not None or adapter.lora is not None,
+        "it has a LoRA of its own": adapter.lora is not None,
+        "it has projections of its own, and none of them is there": adapter.projections == {},
         f"its tokens are {adapter.token_dim} wide, which is not {adapter.base}": not _fits_base(
             adapter.base, adapter.token_dim
         ),
@@ -124,14 +128,16 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             raise UnknownFormatError(f"'{key}' of '{name}' is not a floating-point tensor; the file is damaged")
     network = {key.removeprefix(NETWORK): tensor for key, tensor in state.items() if key.startswith(NETWORK)}
+    own = {key: tensor for key, tensor in state.items() if key.startswith(PROJECTIONS)}
     others = [NULL] if negative is Negative.TRAINED_NULL else []
-    check_keys(name, [key for key in state if not key.startswith(NETWORK)], others)
+    check_keys(name, [key for key in state if not key.startswith((NETWORK, PROJECTIONS))], others)
     resampler = load_face_projection(network, name, NETWORK)
     if not _fits_base(metadata["base"], resampler.token_dim):
         raise BaseModelError(
             f"the header of '{name}' says it is for {metadata['base']}, but its tokens are {resampler.token_dim} wide; "
             "the file is damaged or was written by another program"
         )
+    projections = read_projections(own, resampler.token_dim, name)
     null = state.get(NULL)
     if null is not None and null.shape != (1, resampler.num_tokens, resampler.token_dim):
         raise CheckpointShapeError(
@@ -150,6 +156,7 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
         kind=AdapterKind.FPGA,
         base=metadata["base"],
         resampler=resampler,
+        projections=projections,
         branch_hash=metadata["branch_hash"] or None,
         recogniser=metadata["recogniser"],
         clip_model=metadata["clip_model"] or None,

@@ -21,7 +21,7 @@ from .curriculum import Curriculum
 from .denoising import DenoisingModel
 from .folded_branch import untrained_adapter
 from .identity_network import IdentityNetwork, IdentityRecipe
-from .output_files import CONTROLNET_FILE, IDENTITY_FILE, check_projections_shared
+from .output_files import CONTROLNET_FILE, IDENTITY_FILE
 
 ZERO_LAYERS = ("zero_convs.", "middle_block_out.")
 HINT = "input_hint_block."
@@ -101,11 +101,7 @@ class ControlNetTraining(DenoisingModel):
     def export(self, folder: Path, trained_on: str) -> list[Path]:
         """Writes `controlnet.safetensors`, which ComfyUI's own loader reads, and `identity_adapter.safetensors` where
         there is an identity; see `TrainingModel`.
-
-        Raises:
-            UnsupportedModeError: the identity has projections of its own, which its file cannot hold.
         """
-        check_projections_shared(self.identity)
         files = [folder / CONTROLNET_FILE]
         state = {name: tensor.detach().to(self.save_dtype) for name, tensor in self.control_net.state_dict().items()}
         metadata = {"trained_on": trained_on, "conditions": " ".join(self.curriculum.fusion.conditions)}

@@ -19,7 +19,7 @@ from .curriculum import Curriculum
 from .denoising import DenoisingModel
 from .folded_branch import FoldedBranch, TrainedPart
 from .identity_network import IdentityNetwork, IdentityRecipe
-from .output_files import IDENTITY_FILE, REPCONTROLNET_FILE, check_projections_shared
+from .output_files import IDENTITY_FILE, REPCONTROLNET_FILE
 
 
 class RepControlNetTraining(DenoisingModel):
@@ -129,11 +129,7 @@ class RepControlNetTraining(DenoisingModel):
     def export(self, folder: Path, trained_on: str) -> list[Path]:
         """Writes `repcontrolnet.safetensors` and `identity_adapter.safetensors`, each where it is there; see
         `TrainingModel`.
-
-        Raises:
-            UnsupportedModeError: the identity has projections of its own, which its file cannot hold.
         """
-        check_projections_shared(self.identity)
         files, branch, adapter = [], self.repcontrolnet(trained_on), self.identity_adapter()
         if branch is not None:
             files.append(folder / REPCONTROLNET_FILE)

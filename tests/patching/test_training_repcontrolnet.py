@@ -73,13 +73,15 @@ def test_the_exported_files_give_what_was_trained(tmp_path, mode, is_v):
 
 
 @pytest.mark.parametrize("recipe", [OWN, replace(OWN, clip_model="clip-32x9-0", clip_dim=32)], ids=["face", "clip"])
-def test_an_adapter_in_memory_gives_what_was_trained(recipe):
+def test_an_identity_alone_gives_what_was_trained(tmp_path, recipe):
     """Identity without control, with projections of its own and with CLIP features."""
     batch = tiny_batch(clip_dim=recipe.clip_dim)
     training = RepControlNetTraining.of(tiny_model(), BOTH, recipe, TrainedPart.NONE)
     assert all(name.startswith("identity.") for name in training.state_dict())
     train(training, batch, 3, rate=3e-2)
-    adapter = training.identity_adapter()
+    (file,) = training.export(tmp_path, "")
+    adapter = read_identity_adapter(*read_safetensors(file), "adapter")
+    assert adapter.branch_hash is None and adapter.projections.keys() == training.base.layers.keys()
     expected, plain = predicted(training, batch), sampled_once(tiny_model(), batch, 1, lambda *args: args)
     assert relative_error(plain, expected[1:]) > 1e-2
     patch = with_person(batch, 1, adapter, clip_model=recipe.clip_model or None)
@@ -212,7 +214,7 @@ def test_fifty_steps_lower_the_loss(recipe, part):
     assert losses[-1] < (0.8 if part is TrainedPart.ALL else 0.999) * losses[0]
 
 
-def test_what_cannot_be_trained_is_refused(tmp_path):
+def test_what_cannot_be_trained_is_refused():
     with pytest.raises(UnsupportedModeError, match="SD1.5"):
         RepControlNetTraining.of(tiny_sdxl(), BOTH)
     with pytest.raises(UnsupportedModeError, match="9 channels"):
@@ -221,10 +223,19 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         RepControlNetTraining.of(tiny_model(), BOTH, part=TrainedPart.NONE)
     with pytest.raises(InvalidInputError, match="ratio"):
         RepControlNetTraining.of(tiny_model(), BOTH, ratio=-0.1)
-    with pytest.raises(UnsupportedModeError, match="projections"):
-        RepControlNetTraining.of(tiny_model(), BOTH, OWN, TrainedPart.NONE).export(tmp_path, "")
     training = RepControlNetTraining.of(tiny_model(), BOTH, replace(RECIPE, clip_model="clip", clip_dim=32))
     with pytest.raises(InvalidInputError, match="CLIP-Vision features 32 wide"):
         training(tiny_batch(), 0, seeded())
     with pytest.raises(InvalidInputError, match="too small for Clone Face Tuning"):
         RepControlNetTraining.of(tiny_model(), BOTH)(tiny_batch(width=3), CLONED, seeded())
+
+
+def test_mixed_precision_trains_nearly_alike():
+    training = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE)
+    for iteration in (0, CLONED):
+        exact = training(tiny_batch(), iteration, seeded())["loss"]
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = training(tiny_batch(), iteration, seeded())["loss"]
+        mixed.backward()
+        assert mixed.dtype == torch.float32 and float(mixed.detach()) == pytest.approx(float(exact.detach()), rel=0.03)
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in training.parameters())

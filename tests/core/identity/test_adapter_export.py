@@ -18,7 +18,8 @@ from fpga.fpga_core.errors import (
     UnknownFormatError,
 )
 from fpga.fpga_core.identity.adapter_layouts import Variant, read_identity_adapter
-from fpga.fpga_core.identity.adapters import AdapterKind, Negative
+from fpga.fpga_core.identity.adapters import AdapterKind, KeyValue, Negative
+from fpga.fpga_core.identity.attention_slots import BlockSlot
 from fpga.fpga_core.identity.export import as_state_dict, write_fpga_adapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,11 +72,34 @@ def test_the_file_is_as_the_specification_says():
     assert tensors["resampler.perceiver_resampler.proj_in.weight"].shape == (768, 1280)
 
 
+def test_projections_of_its_own_are_kept(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    slots = [BlockSlot("input", 1, 0), BlockSlot("middle", 0, 1), BlockSlot("output", 11, 0)]
+    own = {slot: KeyValue(*torch.randn(2, 96, 64, generator=generator)) for slot in slots}
+    write_fpga_adapter(dataclasses.replace(fpga_adapter("tiny"), projections=own), tmp_path / "own.safetensors")
+    tensors, header = read_safetensors(tmp_path / "own.safetensors")
+    path = "projections.middle_block.1.transformer_blocks.1.attn2.to_v.weight"
+    assert torch.equal(tensors[path], own[slots[1]].value)
+    found = read_identity_adapter(tensors, header, "own")
+    assert found.projections.keys() == own.keys()
+    assert all(torch.equal(a, b) for slot in slots for a, b in zip(own[slot], found.projections[slot], strict=True))
+    rest = {key: tensor for key, tensor in tensors.items() if key != path}
+    for change, error, message in (
+        ({}, CheckpointKeyError, "1 missing .*attn2.to_v.weight"),
+        ({path: torch.zeros(96, 32)}, CheckpointShapeError, r"to_v \(96, 32\); its tokens need \(width, 64\)"),
+        ({path: torch.ones(96, 64)}, CheckpointReadError, "not those that it was written with"),
+        ({path.replace("middle", "side"): torch.ones(96, 64)}, CheckpointKeyError, "is of no layer"),
+    ):
+        with pytest.raises(error, match=message):
+            read_identity_adapter(rest | change, header, "own")
+
+
 def test_only_fpga_adapters_are_written(tmp_path):
     adapter = fpga_adapter("tiny")
     for change, message in (
         ({"kind": AdapterKind.FACEID}, "IP-Adapter FaceID, not FPGA"),
-        ({"lora": {}}, "projections or a LoRA of its own"),
+        ({"lora": {}}, "a LoRA of its own"),
+        ({"projections": {}}, "none of them is there"),
         ({"negative": Negative.ZERO_INPUTS}, "its negative is 'zero_inputs'"),
         ({"null": None}, "its null tokens are None"),
         ({"null": torch.zeros(1, 5, 64)}, r"its null tokens are \(1, 5, 64\)"),
