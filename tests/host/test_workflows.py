@@ -2,26 +2,13 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fpga.devtools.client import PromptError
+from shipped_workflows import NAMES, as_shipped, node_of, nodes_of, smaller
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows" / "api"
-SMALLER = {"KSampler": {"steps": 3}, "EmptyLatentImage": {"width": 256, "height": 256}}
-
-
-def workflow(name: str) -> dict:
-    """A shipped workflow with fewer steps and a smaller picture, so that a test takes seconds."""
-    prompt = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-    for node in prompt.values():
-        node["inputs"] |= SMALLER.get(node["class_type"], {})
-    return prompt
-
-
-def node_of(prompt: dict, class_type: str) -> str:
-    return next(node_id for node_id, node in prompt.items() if node["class_type"] == class_type)
+GENERATING = [name for name in NAMES if nodes_of(as_shipped(name), "KSampler")]
 
 
 def picture(client, prompt: dict) -> np.ndarray:
@@ -33,20 +20,22 @@ def picture(client, prompt: dict) -> np.ndarray:
 def plain(prompt: dict) -> dict:
     """The workflow with the sampler wired past the pack's nodes, as if they were bypassed."""
     loader, sampler = node_of(prompt, "CheckpointLoaderSimple"), node_of(prompt, "KSampler")
-    texts = [node_id for node_id, node in prompt.items() if node["class_type"] == "CLIPTextEncode"]
+    texts = nodes_of(prompt, "CLIPTextEncode")
     prompt = json.loads(json.dumps(prompt))
+    prompt[node_of(prompt, "SaveImage")]["inputs"]["images"] = [node_of(prompt, "VAEDecode"), 0]
     prompt[sampler]["inputs"] |= {"model": [loader, 0], "positive": [texts[0], 0], "negative": [texts[1], 0]}
     kept = {loader, sampler, *texts}
     kept |= {k for k, node in prompt.items() if node["class_type"] in ("EmptyLatentImage", "VAEDecode", "SaveImage")}
     return {node_id: node for node_id, node in prompt.items() if node_id in kept}
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in WORKFLOWS.glob("*.json")))
+@pytest.mark.parametrize("name", GENERATING)
 def test_a_shipped_workflow_runs_and_leaves_the_model_as_it_was(client, name):
-    prompt = workflow(name)
+    prompt = smaller(name)
     before = picture(client, plain(prompt))
     made = picture(client, prompt)
-    assert made.shape == (256, 256, 3)
+    size = prompt[node_of(prompt, "EmptyLatentImage")]["inputs"]
+    assert made.shape == (size["height"], size["width"], 3)
     assert not np.array_equal(made, before)
     again = plain(prompt)
     again[node_of(again, "KSampler")]["inputs"]["denoise"] = 0.99999999  # another cache key, the same sampling
@@ -55,21 +44,21 @@ def test_a_shipped_workflow_runs_and_leaves_the_model_as_it_was(client, name):
 
 def test_the_note_says_which_mode_was_chosen(client):
     for part, words in (({}, "folded"), ({"start_percent": 0.3}, "live")):
-        prompt = workflow("rep_controlnet_pose")
+        prompt = smaller("rep_controlnet_pose")
         apply = node_of(prompt, "FPGA_ApplyRepControlNet")
         prompt[apply]["inputs"] |= part
         assert words in client.run(prompt).outputs[apply]["text"][0]
 
 
 def test_an_error_names_what_to_do_and_the_next_prompt_is_right(client):
-    prompt = workflow("rep_controlnet_pose")
+    prompt = smaller("rep_controlnet_pose")
     before = picture(client, plain(prompt))
     apply = node_of(prompt, "FPGA_ApplyRepControlNet")
-    bad = workflow("rep_controlnet_pose")
+    bad = smaller("rep_controlnet_pose")
     bad[apply]["inputs"] |= {"mode": "folded", "end_percent": 0.5}
     with pytest.raises(PromptError, match="UnsupportedModeError.*choose mode 'live'"):
         client.run(bad)
-    wrong = workflow("rep_controlnet_pose")
+    wrong = smaller("rep_controlnet_pose")
     wrong[node_of(wrong, "FPGA_LoadRepControlNet")]["inputs"]["name"] = "control_v11p_sd15_openpose_fp16.safetensors"
     with pytest.raises(PromptError, match="UnknownFormatError.*ControlNet"):
         client.run(wrong)
@@ -79,7 +68,7 @@ def test_an_error_names_what_to_do_and_the_next_prompt_is_right(client):
 
 
 def test_a_saved_folded_model_is_a_plain_checkpoint(client, server):
-    prompt = workflow("rep_controlnet_pose")
+    prompt = smaller("rep_controlnet_pose")
     apply, loader = node_of(prompt, "FPGA_ApplyRepControlNet"), node_of(prompt, "CheckpointLoaderSimple")
     branch = prompt[apply]["inputs"]["repcontrolnet"]
     expected = picture(client, prompt)
@@ -97,7 +86,7 @@ def test_a_saved_folded_model_is_a_plain_checkpoint(client, server):
     shutil.move(model_path, server.base_directory / "models" / "checkpoints" / "folded.safetensors")
     shutil.move(adapter_path, server.base_directory / "models" / "controlnet" / "folded_adapter.safetensors")
 
-    again = workflow("rep_controlnet_pose")
+    again = smaller("rep_controlnet_pose")
     again[loader]["inputs"]["ckpt_name"] = "folded.safetensors"
     again[branch[0]]["inputs"]["name"] = "folded_adapter.safetensors"
     run = client.run(again)
@@ -108,7 +97,7 @@ def test_a_saved_folded_model_is_a_plain_checkpoint(client, server):
 
 
 def test_queueing_many_prompts_encodes_a_person_once(client):
-    prompt = workflow("single_identity")
+    prompt = smaller("single_identity")
     encode, sampler = node_of(prompt, "FPGA_EncodeIdentity"), node_of(prompt, "KSampler")
     executed = []
     for seed in range(700, 704):

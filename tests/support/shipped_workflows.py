@@ -1,0 +1,36 @@
+"""The workflows that the pack ships, made small enough that a test takes seconds."""
+
+import json
+from pathlib import Path
+
+API = Path(__file__).resolve().parents[2] / "workflows" / "api"
+NAMES = sorted(file.stem for file in API.glob("*.json"))
+SMALLER = {
+    "KSampler": {"steps": 3},
+    "FPGA_RestoreFaces": {"steps": 2, "repetitions": 0, "crop_size_px": 128},
+    "FPGA_CropFaces": {"crop_size_px": 128},
+}
+REDUCTION = 2
+"""Of the side of generated pictures."""
+
+
+def as_shipped(name: str) -> dict:
+    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def smaller(name: str) -> dict:
+    """A shipped workflow with fewer steps, smaller pictures and smaller crops."""
+    prompt = as_shipped(name)
+    for node in prompt.values():
+        node["inputs"] |= SMALLER.get(node["class_type"], {})
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"] |= {side: node["inputs"][side] // REDUCTION for side in ("width", "height")}
+    return prompt
+
+
+def nodes_of(prompt: dict, class_type: str) -> list[str]:
+    return [node_id for node_id, node in prompt.items() if node["class_type"] == class_type]
+
+
+def node_of(prompt: dict, class_type: str) -> str:
+    return nodes_of(prompt, class_type)[0]
