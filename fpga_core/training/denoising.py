@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..errors import ShapeMismatchError
 from .batch import TrainingBatch
 from .clone_face import clone_face_loss, splice
 from .comfy_attention import ReadIdentity, RecordedFeature
@@ -73,6 +74,7 @@ class DenoisingModel(TrainingModel):
 
         Source: FPGA Eq. 3 and 4; the norms there as means.
         """
+        self._check(batch)
         fusion = self.curriculum.fusion
         is_cloned = fusion.clones_at(iteration)
         if is_cloned:
@@ -98,3 +100,12 @@ class DenoisingModel(TrainingModel):
             loss = loss + tuning.weight * cfa.loss
             parts |= {"l_cfa": cfa.loss.detach(), "cfa_feature_norm": cfa.feature_norm.detach()}
         return {"loss": loss, **parts}
+
+    def _check(self, batch: TrainingBatch) -> None:
+        found = (batch.latents.shape[1], batch.text.shape[2])
+        expected = (self.base.config["in_channels"], self.base.config["context_dim"])
+        if found != expected:
+            raise ShapeMismatchError(
+                f"the data have latents of {found[0]} channels and text {found[1]} wide, the model reads {expected[0]} "
+                f"and {expected[1]}; prepare the data with this model's own VAE and text encoder"
+            )

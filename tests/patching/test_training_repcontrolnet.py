@@ -6,7 +6,7 @@ import pytest
 import torch
 from eq1_reference import relative_error
 from fpga.fpga_core.checkpoints import read_safetensors
-from fpga.fpga_core.errors import InvalidInputError, UnsupportedModeError
+from fpga.fpga_core.errors import InvalidInputError, ShapeMismatchError, UnsupportedModeError
 from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
@@ -50,12 +50,13 @@ def with_person(batch, row, adapter, branch=None, mode=BranchMode.FOLDED, clip_m
     return patch
 
 
-@pytest.mark.parametrize("is_v", [False, True], ids=["eps", "v"])
+@pytest.mark.parametrize("is_v", [False, True], ids=["sd1", "sd2"])
 @pytest.mark.parametrize("mode", [BranchMode.FOLDED, BranchMode.LIVE])
 def test_the_exported_files_give_what_was_trained(tmp_path, mode, is_v):
     """The whole way: train, write, read, apply by the nodes' own functions, one call of the model by ComfyUI."""
     batch = tiny_batch()
-    training = RepControlNetTraining.of(tiny_model(v_prediction=is_v), BOTH, RECIPE)
+    model = tiny_model(v_prediction=is_v, use_linear_in_transformer=is_v)
+    training = RepControlNetTraining.of(model, BOTH, RECIPE)
     train(training, batch, 3)
     files = training.export(tmp_path, "random numbers")
     assert [file.name for file in files] == ["repcontrolnet.safetensors", "identity_adapter.safetensors"]
@@ -64,8 +65,7 @@ def test_the_exported_files_give_what_was_trained(tmp_path, mode, is_v):
     assert branch.header.conditions == ("skeleton", "landmarks") and branch.header.trained_on == "random numbers"
     assert adapter.branch_hash == branch.header.branch_hash
     assert torch.equal(adapter.null, training.identity.null_tokens)
-    expected, model = predicted(training, batch), tiny_model(v_prediction=is_v)
-    plain = sampled_once(model, batch, 0, lambda *args: args, is_v=is_v)
+    expected, plain = predicted(training, batch), sampled_once(model, batch, 0, lambda *args: args, is_v=is_v)
     assert relative_error(plain, expected[:1]) > 1e-2
     for row in range(len(batch)):
         actual = sampled_once(model, batch, row, with_person(batch, row, adapter, branch, mode), is_v=is_v)
@@ -223,6 +223,8 @@ def test_what_cannot_be_trained_is_refused():
         RepControlNetTraining.of(tiny_model(), BOTH, part=TrainedPart.NONE)
     with pytest.raises(InvalidInputError, match="ratio"):
         RepControlNetTraining.of(tiny_model(), BOTH, ratio=-0.1)
+    with pytest.raises(ShapeMismatchError, match="text 32 wide, the model reads 4 and 64"):
+        RepControlNetTraining.of(tiny_model(), BOTH)(tiny_batch(context_dim=32), 0, seeded())
     training = RepControlNetTraining.of(tiny_model(), BOTH, replace(RECIPE, clip_model="clip", clip_dim=32))
     with pytest.raises(InvalidInputError, match="CLIP-Vision features 32 wide"):
         training(tiny_batch(), 0, seeded())
