@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,9 +15,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import CheckpointError, CheckpointKeyError, CheckpointReadError, CheckpointShapeError
+from .errors import (
+    CheckpointError,
+    CheckpointKeyError,
+    CheckpointReadError,
+    CheckpointShapeError,
+    UnknownFormatError,
+)
 
 NUM_LISTED = 5
+SAFETENSORS_ENDINGS = (".safetensors", ".sft")
+
+
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is, or is meant to be, in the safetensors format: by its ending, or else by its first bytes."""
+    path = Path(path)
+    if path.suffix.lower() in SAFETENSORS_ENDINGS:
+        return True
+    with path.open("rb") as file:
+        start = file.read(9)  # the header's length, and its opening brace
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -109,6 +127,37 @@ def list_names(names: Iterable[str]) -> str:
     ordered = sorted(names)
     listed = ", ".join(ordered[:NUM_LISTED])
     return listed if len(ordered) <= NUM_LISTED else f"{listed} and {len(ordered) - NUM_LISTED} more"
+
+
+def check_header(
+    file: str, header: Mapping[str, str], kind: str, format_name: str, version: int, entries: Iterable[str]
+) -> None:
+    """Raises unless a file's header is of one of the pack's own formats (docs/formats.md), and complete.
+
+    Args:
+        file: what messages call the file.
+        header: its text entries.
+        kind: what messages call such a file.
+        format_name: value of its entry `format`.
+        version: the newest that this pack reads.
+        entries: names of what the header must hold beside `format` and `version`.
+    Raises:
+        UnknownFormatError: another format, a newer version, or entries are missing.
+    """
+    if header.get("format") != format_name:
+        raise UnknownFormatError(
+            f"'{file}' is no {kind}: its header says format {header.get('format', 'none')!r}, not '{format_name}'; "
+            "choose another file, or use the original one if a program that saved it again has dropped the header"
+        )
+    found = header.get("version", "")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", found):
+        raise UnknownFormatError(f"the header of '{file}' gives {found!r} as its version; the file is damaged")
+    if int(found) > version:
+        raise UnknownFormatError(
+            f"'{file}' is a {kind} of version {found}, this pack reads up to version {version}; update the pack"
+        )
+    if missing := [entry for entry in entries if entry not in header]:
+        raise UnknownFormatError(f"the header of '{file}' lacks {list_names(missing)}; the file is damaged")
 
 
 def check_keys(file: str, found: Iterable[str], expected: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ import comfy.utils
 import folder_paths
 import torch
 
-from ..fpga_core.checkpoints import read_safetensors
+from ..fpga_core.checkpoints import is_safetensors, read_safetensors
 from ..fpga_core.errors import CheckpointReadError
 
 Weights = tuple[dict[str, torch.Tensor], dict[str, str]]
@@ -16,7 +16,7 @@ Weights = tuple[dict[str, torch.Tensor], dict[str, str]]
 def load_weights(folder: str, name: str) -> Weights:
     """Tensors and metadata of a file in a model folder; pickles (.bin, .pt, .ckpt) by the host's safe loader only."""
     path = folder_paths.get_full_path_or_raise(folder, name)
-    if path.endswith(".safetensors"):
+    if is_safetensors(path):
         return read_safetensors(path)
     try:
         weights = comfy.utils.load_torch_file(path, safe_load=True)

@@ -6,13 +6,12 @@ It holds a resampler. Its tokens share the key/value projections of the text, un
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints import check_keys, hash_state_dict, list_names, write_safetensors
+from ..checkpoints import check_header, check_keys, hash_state_dict, write_safetensors
 from ..errors import (
     BaseModelError,
     CheckpointKeyError,
@@ -31,7 +30,7 @@ FORMAT = "fpga-identity-adapter"
 VERSION = 1
 NETWORK = "resampler."
 NULL = "null_tokens"
-HEADER_KEYS = ("version", "base", "negative", "recogniser", "clip_model", "branch_hash", "tensors_hash")
+HEADER_KEYS = ("base", "negative", "recogniser", "clip_model", "branch_hash", "tensors_hash")
 NEGATIVES = (Negative.TRAINED_NULL, Negative.SAME_TOKENS)
 
 
@@ -166,23 +165,7 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
 
 
 def _check_header(metadata: Mapping[str, str], name: str) -> Negative:
-    if metadata.get("format") != FORMAT:
-        raise UnknownFormatError(
-            f"'{name}' has the tensors of an FPGA identity adapter, but its header does not say '{FORMAT}'; a program "
-            "that saved it again has probably dropped the header: use the original file"
-        )
-    if missing := [key for key in HEADER_KEYS if key not in metadata]:
-        raise UnknownFormatError(f"the header of '{name}' lacks {list_names(missing)}; the file is damaged")
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", metadata["version"]):
-        raise UnknownFormatError(
-            f"the header of '{name}' gives the version {metadata['version']!r}, which is not a number; the file is "
-            "damaged"
-        )
-    if int(metadata["version"]) > VERSION:
-        raise UnknownFormatError(
-            f"'{name}' is of version {metadata['version']} of the FPGA identity adapter format, this pack reads up to "
-            f"version {VERSION}; update the pack"
-        )
+    check_header(name, metadata, "FPGA identity adapter", FORMAT, VERSION, HEADER_KEYS)
     if not metadata["recogniser"]:
         raise UnknownFormatError(f"the header of '{name}' does not name a recogniser; the file is damaged")
     if metadata["negative"] not in [negative.value for negative in NEGATIVES]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from ..checkpoints import hash_state_dict, list_names, read_safetensors, write_safetensors
+from ..checkpoints import check_header, hash_state_dict, list_names, read_safetensors, write_safetensors
 from ..errors import (
     CheckpointKeyError,
     CheckpointReadError,
     CheckpointShapeError,
     InvalidInputError,
     ShapeMismatchError,
-    UnknownFormatError,
 )
 from .identity import Identity
 
@@ -70,7 +68,7 @@ def load_identity(path: str | os.PathLike[str]) -> Identity:
     """
     file = Path(path).name
     tensors, header = read_safetensors(path)
-    _check_header(file, header)
+    check_header(file, header, "identity", FORMAT, VERSION, ("name", "combine", "tensors_hash"))
     if stray := [name for name in tensors if name.partition(".")[0] not in PARTS]:
         raise CheckpointKeyError(f"'{file}' holds tensors that are no part of an identity: {list_names(stray)}")
     if hash_state_dict(tensors) != header["tensors_hash"]:
@@ -87,21 +85,3 @@ def load_identity(path: str | os.PathLike[str]) -> Identity:
         raise CheckpointShapeError(f"'{file}': {error}") from error
     except InvalidInputError as error:
         raise CheckpointKeyError(f"'{file}': {error}") from error
-
-
-def _check_header(file: str, header: Mapping[str, str]) -> None:
-    if header.get("format") != FORMAT:
-        raise UnknownFormatError(
-            f"'{file}' is no identity (its header says format {header.get('format', 'none')!r}, not '{FORMAT}'); "
-            "choose a file that Save Identity wrote"
-        )
-    version = header.get("version", "")
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
-        raise UnknownFormatError(f"the header of '{file}' gives {version!r} as its version; the file is damaged")
-    if int(version) > VERSION:
-        raise UnknownFormatError(
-            f"'{file}' is of version {version} of the identity format, this pack reads up to version {VERSION}; update "
-            "the pack"
-        )
-    if missing := {"name", "combine", "tensors_hash"} - header.keys():
-        raise UnknownFormatError(f"the header of '{file}' lacks {list_names(missing)}; the file is damaged")

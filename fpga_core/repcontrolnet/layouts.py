@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..checkpoints import hash_state_dict, list_names
+from ..checkpoints import check_header, hash_state_dict, list_names
 from ..errors import BaseModelError, CheckpointKeyError, CheckpointReadError, UnknownFormatError
 from .adapter import hint_widths
 from .bases import recognise_base
@@ -131,21 +131,7 @@ def _check_hash(part: str, tensors: Mapping[str, Tensor], expected: str, name: s
 
 
 def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
-    if metadata.get("format") != FORMAT:
-        raise UnknownFormatError(
-            f"'{name}' has the tensors of a RepControlNet, but its header does not say '{FORMAT}'; a program that "
-            "saved it again has probably dropped the header: use the original file"
-        )
-    version = metadata.get("version", "")
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
-        raise UnknownFormatError(f"the header of '{name}' gives {version!r} as its version; the file is damaged")
-    if int(version) > VERSION:
-        raise UnknownFormatError(
-            f"'{name}' is of version {version} of the RepControlNet format, this pack reads up to version {VERSION}; "
-            "update the pack"
-        )
-    if missing := [key for key in HEADER_KEYS if key not in metadata]:
-        raise UnknownFormatError(f"the header of '{name}' lacks {', '.join(missing)}; the file is damaged")
+    check_header(name, metadata, "RepControlNet", FORMAT, VERSION, HEADER_KEYS)
     contents = metadata["contents"]
     if contents not in (CONTENTS_BRANCH, CONTENTS_ADAPTER):
         raise UnknownFormatError(f"the header of '{name}' gives {contents!r} as its contents; the file is damaged")

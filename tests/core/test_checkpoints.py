@@ -11,6 +11,7 @@ from fpga.fpga_core.checkpoints import (
     check_keys,
     check_shapes,
     hash_state_dict,
+    is_safetensors,
     list_names,
     read_safetensors,
     write_safetensors,
@@ -200,3 +201,19 @@ def test_the_wrong_shape_is_given():
 def test_names_are_listed_sorted():
     assert list_names("bca") == "a, b, c"
     assert list_names("gfedcba") == "a, b, c, d, e and 2 more"
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "W.SAFETENSORS", "w.sft", "w.bin", "w"])
+def test_safetensors_are_recognised_whatever_they_are_called(tmp_path, name):
+    write_safetensors(tmp_path / name, some_tensors(), {})
+    assert is_safetensors(tmp_path / name)
+
+
+def test_other_files_are_no_safetensors(tmp_path):
+    for number, content in enumerate((b"", b"short", b"PK\x03\x04 {zip}", b"x" * 8 + b"{", bytes(8) + b"[")):
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(content)
+        assert not is_safetensors(path)
+    torch.save(some_tensors(), tmp_path / "saved.pt")
+    torch.save(some_tensors(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert not is_safetensors(tmp_path / "saved.pt") and not is_safetensors(tmp_path / "old.pt")

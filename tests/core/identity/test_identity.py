@@ -221,7 +221,7 @@ def flip_one_number(tensors, header):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda t, h: h.update(format="fpga-repcontrolnet"), UnknownFormatError, "is no identity.*Save Identity wrote"),
+        (lambda t, h: h.update(format="fpga-repcontrolnet"), UnknownFormatError, "is no identity.*choose another file"),
         (lambda t, h: h.clear(), UnknownFormatError, "format 'none'"),
         (lambda t, h: h.update(version="2"), UnknownFormatError, "up to version 1; update the pack"),
         (lambda t, h: h.update(version="first"), UnknownFormatError, "'first' as its version"),

@@ -136,8 +136,8 @@ def test_a_missing_header_entry_is_named(key):
 @pytest.mark.parametrize(
     ("metadata", "error", "message"),
     [
-        ({"format": "pt"}, UnknownFormatError, "header does not say 'fpga-repcontrolnet'"),
-        ({"version": "2"}, UnknownFormatError, "of version 2 of the RepControlNet format.*update the pack"),
+        ({"format": "pt"}, UnknownFormatError, "says format 'pt', not 'fpga-repcontrolnet'"),
+        ({"version": "2"}, UnknownFormatError, "is a RepControlNet of version 2.*update the pack"),
         ({"version": ""}, UnknownFormatError, "gives '' as its version"),
         ({"version": "one"}, UnknownFormatError, "gives 'one' as its version"),
         ({"version": "²"}, UnknownFormatError, "gives '²' as its version"),
@@ -210,7 +210,8 @@ def test_a_branch_whose_header_is_another_ones_is_not_written(tmp_path):
 
 def test_every_message_says_what_to_do():
     advice = re.compile(
-        r"get the original|use the original|update the pack|choose a|the file is damaged|download it again"
+        r"get the original|use the original|choose another|update the pack|choose a|the file is damaged"
+        r"|download it again"
     )
     cases = [
         changed({"version": "9"}),
