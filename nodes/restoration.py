@@ -191,7 +191,7 @@ class RestoreFaces(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="Seed of the noise that retries add; the first try is the same for every seed.",
                 ),
                 io.Combo.Input(

@@ -40,8 +40,9 @@ class FaceOutcome:
             return f"{start}left alone, {self.reason}"
         who = f"{self.identity} ({self.reason})" if self.identity else "restored without an identity"
         tries = f" (best of {self.num_tries})" if self.num_tries > 1 else ""
-        facesim = f"FaceSim {_figure(self.before)} -> {_figure(self.after)}{tries}"
-        return f"{start}{who}, {facesim}, residual {self.residual:.2g}"
+        is_measured = self.before is not None or self.after is not None
+        facesim = f"{_figure(self.before)} -> {_figure(self.after)}{tries}" if is_measured else "not measured"
+        return f"{start}{who}, FaceSim {facesim}, inversion residual {self.residual:.2g}"
 
 
 def write_report(outcomes: Sequence[FaceOutcome], num_found: int, size_limit_px: float, background: float) -> str:
@@ -54,12 +55,13 @@ def write_report(outcomes: Sequence[FaceOutcome], num_found: int, size_limit_px:
         background: largest difference outside the masks.
     """
     num_restored = sum(outcome.is_restored for outcome in outcomes)
-    limit = f" under {size_limit_px:g} px" if size_limit_px else ""
-    lines = [f"{num_restored} of {num_found} faces restored; {len(outcomes)}{limit}"]
+    small = f"; {len(outcomes)} under {size_limit_px:g} px" if size_limit_px else ""
+    lines = [f"{num_restored} of {num_found} faces restored{small}"]
     if num_found == 0:
         lines = ["no face found, nothing changed"]
     elif not outcomes:
-        lines = [f"none of the {num_found} faces is{limit}, nothing changed"]
+        why = f"is under {size_limit_px:g} px (size_limit_px 0 takes all)" if size_limit_px else "is in the picture"
+        lines = [f"none of the {num_found} faces {why}, nothing changed"]
     lines += map(str, outcomes)
     return "\n".join((*lines, f"background: maximum difference {background:g} outside the masks"))
 

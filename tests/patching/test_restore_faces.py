@@ -5,6 +5,8 @@ import comfy.model_patcher
 import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMismatchError
+from fpga.fpga_core.faces.face import Face, PictureFaces
+from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.patching import face_run, restoration
 from fpga.fpga_core.patching.face_conditioning import (
     ControlNetFaces,
@@ -83,7 +85,7 @@ def test_small_faces_of_every_picture_are_restored_and_nothing_else_changes(rest
     assert float((result.images - images)[0, 30:40, 28:36].abs().mean()) > 0.01
     lines = result.report.splitlines()
     assert lines[0] == "3 of 4 faces restored; 3 under 50 px"
-    assert lines[1].startswith("picture 1, face 1, 30 px: person 1 (by place, overlap 1.00), FaceSim n/a -> n/a")
+    assert lines[1].startswith("picture 1, face 1, 30 px: person 1 (by place, overlap 1.00), FaceSim not measured")
     assert lines[2].startswith("picture 1, face 3, 36 px: person 2")
     assert lines[-1] == "background: maximum difference 0 outside the masks"
 
@@ -141,7 +143,7 @@ def test_a_face_of_nobody_is_left_alone_and_an_identity_without_a_face_does_no_h
     ("faces", "text"),
     [
         (found(()), "no face found, nothing changed"),
-        (found((LARGE,)), "none of the 1 faces is under 50 px, nothing changed"),
+        (found((LARGE,)), "none of the 1 faces is under 50 px (size_limit_px 0 takes all), nothing changed"),
     ],
 )
 def test_no_face_and_only_large_faces_change_nothing(restore, faces, text):
@@ -176,10 +178,21 @@ def test_a_model_that_overflows_leaves_the_face_alone_and_says_so(restore):
     assert result.report.count("left alone, the model or the VAE gave values that are not finite") == 2
 
 
-def test_a_picture_of_one_pixel(restore):
-    from fpga.fpga_core.faces.face import Face, PictureFaces
-    from fpga.fpga_core.geometry import Box
+def test_a_picture_of_eight_thousand_pixels(restore):
+    """The whole of it is read and compared, but only the crop goes through the model."""
+    width, height = 7680, 4320
+    images = torch.zeros(1, height, width, 3)
+    images[0, 4000:4120, 7000:7160] = pictures()[0]
+    moved = face(7020, 4020, 24, 30, 1)
+    faces = (PictureFaces(Extent(width, height), (moved,)),)
+    result = restore(images, faces, people=None)
+    outside = result.masks == 0
+    assert 0 < int((~outside).sum()) <= MAX_AREA * hull_area(moved)
+    assert torch.equal(result.images[outside], images[outside])
+    assert result.report.endswith("background: maximum difference 0 outside the masks")
 
+
+def test_a_picture_of_one_pixel(restore):
     tiny = (PictureFaces(Extent(1, 1), (Face(Box(0, 0, 1, 1)),)),)
     result = restore(torch.rand(1, 1, 1, 3), tiny, people=None)
     assert result.images.shape == (1, 1, 1, 3) and torch.isfinite(result.images).all()
@@ -273,7 +286,7 @@ def test_weak_faces_are_restored_again_up_a_ladder_and_the_best_is_kept(restore)
     result = restore(faces=found(central), people=people, settings=settings, face_analysis=analysis)
     assert analysis.likeness == []
     assert "FaceSim 0.100 -> 0.550 (best of 4)" in result.report
-    assert "FaceSim 0.200 -> 0.700, residual" in result.report
+    assert "FaceSim 0.200 -> 0.700, inversion residual" in result.report
     stopped = ScriptedAnalysis([0.1, 0.2, 0.3, 0.7, 0.65])
     result = restore(faces=found(central), people=people, settings=settings, face_analysis=stopped)
     assert "FaceSim 0.100 -> 0.650 (best of 2)" in result.report
