@@ -100,6 +100,10 @@ class ComfyClient:
             raise PromptError(refusal(reply.text))
         return reply.json()["prompt_id"]
 
+    def clear_history(self) -> None:
+        """Makes the server forget its finished runs, which it otherwise keeps, up to 10,000 of them."""
+        requests.post(f"{self.address}/history", json={"clear": True}, timeout=self.timeout).raise_for_status()
+
     def interrupt(self) -> None:
         requests.post(f"{self.address}/interrupt", timeout=self.timeout).raise_for_status()
 

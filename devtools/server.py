@@ -99,6 +99,17 @@ class ComfyServer:
             self._process.stdin.close()
         self._process = None
 
+    @property
+    def process_id(self) -> int:
+        """The server's process while it runs.
+
+        Raises:
+            ServerError: it does not run.
+        """
+        if self._process is None:
+            raise ServerError("the server has not been started, or has ended")
+        return self._process.pid
+
     def wait(self) -> None:
         """Returns once the server has ended."""
         if self._process:
