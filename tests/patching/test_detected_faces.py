@@ -1,7 +1,6 @@
-"""The test detector on real photographs, through the nodes: what the demo does."""
+"""A real detector on real photographs, through the nodes: what the demo does."""
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,19 +9,22 @@ import numpy as np
 import pytest
 import torch
 from fpga.fpga_core.faces.face import Face, FaceAnalyzer
+from fpga.fpga_core.faces.insightface_pack import load_insightface_pack
 from fpga.fpga_core.faces.landmarks import as_ibug68, face_outline, five_points
+from fpga.fpga_core.faces.onnx_runtimes import Provider
 from fpga.fpga_core.geometry import Box
 from fpga.nodes.faces import DetectFaces, DrawLandmarks
+from onnx_pack import build_pack
 from skimage import data
 
 SUPPORT = Path(__file__).parents[1] / "support"
-sys.path.insert(0, str(SUPPORT / "stand_ins"))
-from face_analysis.node import LoadFaceAnalysis  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:`estimate` is deprecated")
 
 
 @pytest.fixture(scope="module")
-def analyser() -> FaceAnalyzer:
-    return LoadFaceAnalysis.execute().result[0]
+def analyser(tmp_path_factory) -> FaceAnalyzer:
+    return load_insightface_pack(build_pack(tmp_path_factory.mktemp("models") / "small_pack"), Provider.CPU)
 
 
 @pytest.fixture(scope="module")
