@@ -154,7 +154,8 @@ def check_header(
         raise UnknownFormatError(f"the header of '{file}' gives {found!r} as its version; the file is damaged")
     if int(found) > version:
         raise UnknownFormatError(
-            f"'{file}' is a {kind} of version {found}, this pack reads up to version {version}; update the pack"
+            f"'{file}' is of version {found} of the format '{format_name}', this pack reads up to version {version}; "
+            "update the pack"
         )
     if missing := [entry for entry in entries if entry not in header]:
         raise UnknownFormatError(f"the header of '{file}' lacks {list_names(missing)}; the file is damaged")

@@ -122,7 +122,7 @@ def test_a_damaged_header_is_named():
     tensors, header = as_state_dict(fpga_adapter("tiny"))
     for change, error, message in (
         ({"format": ""}, UnknownFormatError, "says format '', not 'fpga-identity-adapter'"),
-        ({"version": "2"}, UnknownFormatError, "version 2 .* reads up to version 1; update"),
+        ({"version": "2"}, UnknownFormatError, "of version 2 .* reads up to version 1; update"),
         ({"version": "one"}, UnknownFormatError, "gives 'one' as its version"),
         ({"negative": "zeros"}, UnknownFormatError, "'zeros', which is none of trained_null, same_tokens"),
         ({"negative": "same_tokens"}, CheckpointKeyError, r"1 that do not belong \(null_tokens\)"),

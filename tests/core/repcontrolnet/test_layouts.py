@@ -137,7 +137,7 @@ def test_a_missing_header_entry_is_named(key):
     ("metadata", "error", "message"),
     [
         ({"format": "pt"}, UnknownFormatError, "says format 'pt', not 'fpga-repcontrolnet'"),
-        ({"version": "2"}, UnknownFormatError, "is a RepControlNet of version 2.*update the pack"),
+        ({"version": "2"}, UnknownFormatError, "of version 2 of the format 'fpga-repcontrolnet'.*update the pack"),
         ({"version": ""}, UnknownFormatError, "gives '' as its version"),
         ({"version": "one"}, UnknownFormatError, "gives 'one' as its version"),
         ({"version": "²"}, UnknownFormatError, "gives '²' as its version"),
