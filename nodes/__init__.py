@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import apply_cast, cast, face_crops, faces, identity, identity_adapter, repcontrolnet, restoration
+from . import apply_cast, cast, face_crops, faces, identity, identity_adapter, repcontrolnet, restoration, training
 
 NODES: list[type[io.ComfyNode]] = [
     *identity.NODES,
@@ -13,6 +13,7 @@ NODES: list[type[io.ComfyNode]] = [
     *faces.NODES,
     *restoration.NODES,
     *face_crops.NODES,
+    *training.NODES,
 ]
 
 

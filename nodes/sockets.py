@@ -34,3 +34,6 @@ FaceCropsSocket = io.Custom("FPGA_FACE_CROPS")
 
 FaceParserSocket = io.Custom("FPGA_FACE_PARSER")
 """A `fpga_core.faces.parsing.FaceParsingNetwork`, or anything that maps crops to masks of the face in each."""
+
+LossMapSocket = io.Custom("LOSS_MAP")
+"""A dict of lists of losses, `{"loss": [...]}`, as ComfyUI's own training nodes give it."""

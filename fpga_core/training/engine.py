@@ -111,7 +111,7 @@ def train(
         ResumeMismatchError: the folder's state is of a training with other settings, data or parameters.
         TrainingCheckpointError: a file cannot be read or written (disk full).
         TrainingDivergedError: the loss or its gradient is not a number; the last saved state is kept.
-        TrainingDataError: a sample cannot be used.
+        TrainingDataError: a sample cannot be used. The state is saved then, as it is whatever breaks an iteration.
     """
     _make_folder(folder)
     hooks = hooks or Hooks()
@@ -142,6 +142,7 @@ class _Run:
     model_settings: dict[str, Any]
     iteration: int = 0
     is_stopped: bool = False
+    _saved: int = 0
     _ahead: Future[TrainingBatch] | None = None
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "fpga-training-data"))
 
@@ -171,7 +172,7 @@ class _Run:
 
     def step(self, is_stop_wanted: bool) -> dict[str, float]:
         """One iteration of all processes; saves the state where it is due. Returns the line of the log."""
-        parts = [self._backward(slot) for slot in self._own_slots()]
+        parts = self._backward_all()
         losses, is_stop_wanted = self._mean_over_processes(parts, is_stop_wanted)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
         # under float16 an infinite gradient is what the scaler looks for: it leaves the step out and scales less
@@ -219,6 +220,16 @@ class _Run:
 
     def _own_slots(self) -> range:
         return range(self.accelerator.process_index, self.num_slots, self.accelerator.num_processes)
+
+    def _backward_all(self) -> list[dict[str, Tensor]]:
+        """The gradients of this process's slots. Whatever breaks in here (the host's Cancel, a bad sample, too little
+        memory) has changed no parameter yet: the state is saved before the error goes its way."""
+        try:
+            return [self._backward(slot) for slot in self._own_slots()]
+        except BaseException:
+            if self.iteration > self._saved:
+                self._save()
+            raise
 
     def _backward(self, slot: int) -> dict[str, Tensor]:
         """Adds the gradients of one slot; those of all processes are averaged with the last slot."""
@@ -272,6 +283,7 @@ class _Run:
             scaler=None if scaler is None else scaler.state_dict(),
         )
         write_state(self.folder, state, self.settings.num_checkpoints)
+        self._saved = self.iteration
         _save_picture(draw_curves(self.log.lines()), self.folder / CURVES_FILE)
 
     def _read_state(self) -> TrainingState | None:
@@ -285,7 +297,7 @@ class _Run:
 
     @torch.no_grad()
     def _take(self, state: TrainingState, optimizer: torch.optim.Optimizer) -> None:
-        self.iteration = state.iteration
+        self.iteration = self._saved = state.iteration
         for name, parameter in self.parameters.items():
             parameter.copy_(state.parameters[name])
         self.average.load_state_dict(state.average)

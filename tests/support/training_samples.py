@@ -21,7 +21,7 @@ def random_sample(number: int, width: int = 64, height: int = 64, has_embedding:
         "skeleton": picture(height, width, 3),
         "landmarks": picture(height, width, 3),
         "mask": mask,
-        "face": picture(48, 40, 3),
+        "face": picture(96, 80, 3),
         "embedding": generator.standard_normal(512).astype(np.float32) if has_embedding else None,
     }
     return TrainingSample(**{**values, **changed})

@@ -124,6 +124,27 @@ def test_a_caller_may_stop_and_more_iterations_may_follow(tmp_path):
     assert_same_training(tmp_path / "a", tmp_path / "b")
 
 
+def test_what_breaks_an_iteration_finds_the_state_saved(tmp_path, monkeypatch):
+    """A bad sample, too little memory, the host's Cancel inside the network: all are exceptions from somewhere."""
+    from toy_training import ToyBatches
+
+    run_toy(tmp_path / "whole", iterations=6)
+    batch, asked = ToyBatches.batch, []
+
+    def breaking(self, indices):
+        asked.append(indices)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return batch(self, indices)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ToyBatches, "batch", breaking)
+        run_toy(tmp_path / "broken", iterations=6)
+    assert read_state(newest_state(tmp_path / "broken")).iteration == 3
+    run_toy(tmp_path / "broken", iterations=6)
+    assert_same_training(tmp_path / "whole", tmp_path / "broken")
+
+
 def test_accumulated_slots_are_one_batch(tmp_path):
     """Two micro-batches give the mean of the gradients that each gives alone."""
     from fpga.fpga_core.training.order import SampleOrder, slot_generator

@@ -1,0 +1,282 @@
+"""Training nodes: a RepControlNet or an identity from a folder of data, the same core as `dev.py train`."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.v0_0_2 import io, ui
+
+from ..fpga_core.checkpoints import read_safetensors
+from ..fpga_core.errors import InvalidInputError
+from ..fpga_core.identity.adapter_layouts import read_identity_adapter
+from ..fpga_core.patching.clip_vision import ClipVisionEncoder
+from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
+from ..fpga_core.training.comfy_training import FrozenModels, Task, TrainingPlan, run_training
+from ..fpga_core.training.curriculum import Curriculum
+from ..fpga_core.training.curves import draw_curves
+from ..fpga_core.training.engine import Hooks, Outcome
+from ..fpga_core.training.fusion import MultiModeFusion
+from ..fpga_core.training.loss_log import as_loss_map
+from ..fpga_core.training.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
+from ..fpga_core.training.processes import start_processes
+from ..fpga_core.training.settings import Precision, TrainingSettings
+from .sockets import FaceAnalysisSocket, IdentityAdapterSocket, LossMapSocket, RepControlNetSocket
+
+CATEGORY = "FPGA Portrait/training"
+RUNS = "fpga_training"
+"""Folder of the trainings' own files, in ComfyUI's output folder."""
+
+
+def model_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The SD1.5 model to train on. It is not changed; LoRAs on it are part of it."),
+        io.Clip.Input("clip", tooltip="The model's text encoder, for the captions."),
+        io.Vae.Input("vae", tooltip="The model's VAE, for the pictures."),
+    ]
+
+
+def data_input() -> io.Input:
+    return io.Combo.Input(
+        "data",
+        options=folder_paths.get_input_subfolders(),
+        tooltip=(
+            "A folder below ComfyUI's input folder with pictures, captions, skeletons, faces, landmarks and masks, or "
+            "shards of them."
+        ),
+    )
+
+
+def setting_inputs(output: str) -> list[io.Input]:
+    def iterations(name: str, default: int, tooltip: str) -> io.Input:
+        return io.Int.Input(name, default=default, min=0, max=10_000_000, tooltip=tooltip)
+
+    return [
+        iterations("landmarks_steps", 500, "First stage: steps that show face landmarks. The paper has 50,000."),
+        iterations("skeleton_steps", 1000, "Second stage: steps that show the skeleton. The paper has 100,000."),
+        iterations("both_steps", 1500, "Last stage: steps that show both. The paper has 1,000,000."),
+        io.Int.Input(
+            "clone_every",
+            default=10,
+            min=0,
+            max=1000,
+            tooltip="Clone Face Tuning in every so manieth step of the last stage, 10 in the paper. 0 leaves it out.",
+        ),
+        io.Int.Input("batch_size", default=1, min=1, max=1024, tooltip="Samples that are in memory at once."),
+        io.Int.Input(
+            "accumulation",
+            default=4,
+            min=1,
+            max=1024,
+            tooltip="Batches whose gradients are summed up for one step: a larger batch in the same memory.",
+        ),
+        io.Float.Input(
+            "learning_rate",
+            default=1e-4,
+            min=1e-8,
+            max=1.0,
+            step=1e-6,
+            tooltip="How far each step goes. The paper's is 0.0001.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**32 - 1,
+            tooltip="Of the order of the samples and of the noise: the same seed gives the same training.",
+        ),
+        io.Combo.Input(
+            "precision",
+            options=Precision,
+            default=Precision.BFLOAT16,
+            tooltip="What the network computes in: bf16 on newer GPUs, fp16 on older ones, no is float32.",
+        ),
+        io.Boolean.Input(
+            "gradient_checkpointing",
+            default=True,
+            tooltip="Computes twice what would not fit into memory: a third slower, in much less memory.",
+        ),
+        io.String.Input("output_name", default=output, tooltip="Name of the training and of the files that it gives."),
+    ]
+
+
+def result_outputs() -> list[io.Output]:
+    return [
+        LossMapSocket.Output(display_name="loss_map", tooltip="The loss of every step, for Plot Loss Graph."),
+        io.Image.Output(display_name="curves", tooltip="The loss and its parts, drawn."),
+        io.String.Output(display_name="report", tooltip="What was trained, and where its files are."),
+    ]
+
+
+def plan(task: Task, widgets: dict) -> TrainingPlan:
+    fusion = MultiModeFusion(
+        widgets["landmarks_steps"], widgets["skeleton_steps"], widgets["both_steps"], widgets["clone_every"]
+    )
+    settings = TrainingSettings(
+        iterations=fusion.num_iterations,
+        precision=Precision(widgets["precision"]),
+        **{name: widgets[name] for name in ("batch_size", "accumulation", "learning_rate", "seed")},
+    )
+    return TrainingPlan(task, settings, Curriculum(fusion), is_checkpointed=widgets["gradient_checkpointing"])
+
+
+def train_in_graph(
+    task: Task, models: FrozenModels, data: str, output_name: str, widgets: dict
+) -> tuple[Outcome, Path]:
+    """Trains, showing progress on the node, and returns what came of it and the training's folder.
+
+    Cancel saves the state and ends; the same node, run again, goes on.
+    """
+    if not re.fullmatch(r"[\w-]+", output_name):
+        raise InvalidInputError(f"'{output_name}' cannot be a file's name; use letters, digits, '-' and '_'")
+    inputs = os.path.abspath(folder_paths.get_input_directory())
+    data_folder = os.path.abspath(os.path.join(inputs, data))
+    if os.path.commonpath([inputs, data_folder]) != inputs:
+        raise InvalidInputError(f"'{data}' is not below ComfyUI's input folder; choose a folder there")
+    planned = plan(task, widgets)
+    folder = Path(folder_paths.get_output_directory(), RUNS, output_name)
+    device = comfy.model_management.get_torch_device()
+    accelerator = start_processes(planned.settings.precision, use_cpu=device.type == "cpu")
+    bar = comfy.utils.ProgressBar(planned.settings.iterations)
+
+    def encoding(done: int, total: int) -> None:
+        bar.update_absolute(done, total)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    hooks = Hooks(
+        report=lambda line: bar.update_absolute(int(line["iteration"]) + 1, planned.settings.iterations),
+        should_stop=comfy.model_management.processing_interrupted,
+    )
+    outcome = run_training(
+        planned, models, Path(data_folder), folder, accelerator, folder / "encodings", hooks, encoding
+    )
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    return outcome, folder
+
+
+def keep(file: Path, model_folder: str, name: str) -> Path:
+    """A copy of a trained file where the load nodes find it, under the next free number."""
+    folder = Path(folder_paths.get_folder_paths(model_folder)[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (path := folder / f"{name}_{number:05}.safetensors").exists():
+        number += 1
+    shutil.copyfile(file, path)
+    return path
+
+
+def results(outcome: Outcome, *kept: Path) -> tuple[dict, torch.Tensor, str]:
+    """Loss map, picture of the curves, and report."""
+    curves = torch.from_numpy(np.array(draw_curves(outcome.losses))).float()[None] / 255
+    losses = as_loss_map(outcome.losses)
+    report = [f"{outcome.iterations} steps, loss {losses['loss'][-1]:.4f}", *(f"saved {path}" for path in kept)]
+    return losses, curves, "\n".join(report)
+
+
+class TrainRepControlNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FPGA_TrainRepControlNet",
+            display_name="Train RepControlNet",
+            category=CATEGORY,
+            description=(
+                "Trains a RepControlNet for an SD1.5 model on a folder of portraits (Multi-Mode Fusion), and saves it "
+                "in models/controlnet. Cancel saves its state; run again, it goes on. Needs the package accelerate and "
+                "a GPU with much memory."
+            ),
+            search_aliases=["training", "finetune", "train controlnet", "pose", "multi-mode fusion", "fpga"],
+            is_experimental=True,
+            inputs=[
+                *model_inputs(),
+                data_input(),
+                RepControlNetSocket.Input(
+                    "repcontrolnet", optional=True, tooltip="One to train further. Without it, a new one is begun."
+                ),
+                *setting_inputs("repcontrolnet"),
+            ],
+            outputs=[
+                RepControlNetSocket.Output(
+                    display_name="repcontrolnet", tooltip="What was trained, for Apply RepControlNet."
+                ),
+                *result_outputs(),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, vae, data, output_name, repcontrolnet=None, **widgets) -> io.NodeOutput:
+        models = FrozenModels(model, clip, vae, branch=repcontrolnet)
+        outcome, folder = train_in_graph(Task.REPCONTROLNET, models, data, output_name, widgets)
+        kept = keep(folder / REPCONTROLNET_FILE, "controlnet", output_name)
+        losses, curves, report = results(outcome, kept)
+        trained = read_repcontrolnet(*read_safetensors(kept), name=kept.name)
+        return io.NodeOutput(trained, losses, curves, report, ui=ui.PreviewImage(curves))
+
+
+class TrainIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FPGA_TrainIdentity",
+            display_name="Train Identity",
+            category=CATEGORY,
+            description=(
+                "Trains an identity adapter for an SD1.5 model on a folder of portraits, with Clone Face Tuning, and "
+                "the copies of the projections that it is read through. Cancel saves its state; run again, it goes on. "
+                "Needs the package accelerate and a GPU with much memory."
+            ),
+            search_aliases=["training", "finetune", "train faceid", "train ip-adapter", "clone face tuning", "fpga"],
+            is_experimental=True,
+            inputs=[
+                *model_inputs(),
+                data_input(),
+                FaceAnalysisSocket.Input(
+                    "face_analysis",
+                    optional=True,
+                    tooltip="Recognises the faces. Not needed where the data has embeddings of its own.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="What the identity reads beside the recogniser's embedding. Needs a face analysis.",
+                ),
+                RepControlNetSocket.Input(
+                    "repcontrolnet",
+                    optional=True,
+                    tooltip="The RepControlNet that the identity shall work with. Without it, a new branch is begun.",
+                ),
+                *setting_inputs("identity"),
+            ],
+            outputs=[
+                IdentityAdapterSocket.Output(
+                    display_name="adapter", tooltip="The identity adapter, for Apply Cast with the branch applied."
+                ),
+                RepControlNetSocket.Output(
+                    display_name="repcontrolnet",
+                    tooltip="The branch that the adapter was trained with, and belongs to.",
+                ),
+                *result_outputs(),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, data, output_name, face_analysis=None, clip_vision=None, repcontrolnet=None, **widgets
+    ) -> io.NodeOutput:
+        encoder = None if clip_vision is None else ClipVisionEncoder(clip_vision)
+        models = FrozenModels(model, clip, vae, face_analysis, encoder, repcontrolnet)
+        outcome, folder = train_in_graph(Task.IDENTITY, models, data, output_name, widgets)
+        branch = keep(folder / REPCONTROLNET_FILE, "controlnet", output_name)
+        adapter = keep(folder / IDENTITY_FILE, "fpga", output_name)
+        losses, curves, report = results(outcome, adapter, branch)
+        trained = read_identity_adapter(*read_safetensors(adapter), name=adapter.name)
+        belonging = read_repcontrolnet(*read_safetensors(branch), name=branch.name)
+        return io.NodeOutput(trained, belonging, losses, curves, report, ui=ui.PreviewImage(curves))
+
+
+NODES: list[type[io.ComfyNode]] = [TrainRepControlNet, TrainIdentity]
