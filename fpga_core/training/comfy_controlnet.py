@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import comfy.cldm.cldm
@@ -104,7 +105,7 @@ class ControlNetTraining(DenoisingModel):
         """
         files = [folder / CONTROLNET_FILE]
         state = {name: tensor.detach().to(self.save_dtype) for name, tensor in self.control_net.state_dict().items()}
-        metadata = {"trained_on": trained_on, "conditions": " ".join(self.curriculum.fusion.conditions)}
+        metadata = {"trained_on": trained_on, "conditions": json.dumps(self.curriculum.fusion.conditions)}
         write_safetensors(files[0], state, metadata)
         if self.identity is not None:
             files.append(folder / IDENTITY_FILE)

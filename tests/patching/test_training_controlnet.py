@@ -17,7 +17,7 @@ from fpga.fpga_core.training.comfy_attention import attention_options
 from fpga.fpga_core.training.comfy_controlnet import ControlNetTraining
 from fpga.fpga_core.training.curriculum import Curriculum
 from fpga.fpga_core.training.fusion import MultiModeFusion
-from fpga.fpga_core.training.identity_network import IdentityRecipe
+from fpga.fpga_core.training.identity_network import IdentityRecipe, Projections
 from tiny_models import TINY_UNET, tiny_model
 from training_batches import tiny_batch
 from training_runs import RECOGNISER, predicted, sampled_once, seeded, train
@@ -54,13 +54,18 @@ def test_an_untrained_controlnet_adds_nothing_and_copies_the_encoder():
     assert len(shared) > 100 and all(torch.equal(tensor, copied[name]) for name, tensor in shared.items())
 
 
-def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family):
+@pytest.mark.parametrize("projections", list(Projections))
+def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family, projections):
     """The stock loader reads the ControlNet, and the pack puts the identity into it."""
     batch = tiny_batch()
-    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER))
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER, projections=projections))
     train(training, batch, 3)
     files = training.export(tmp_path, "random numbers")
     assert [file.name for file in files] == ["controlnet.safetensors", "identity_adapter.safetensors"]
+    assert read_safetensors(files[0])[1] == {
+        "trained_on": "random numbers",
+        "conditions": '["skeleton", "landmarks"]',
+    }
     control_net = comfy.controlnet.load_controlnet(str(files[0]))
     adapter = read_identity_adapter(*read_safetensors(files[1]), "adapter")
     assert adapter.branch_hash is None

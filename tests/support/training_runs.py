@@ -47,6 +47,7 @@ class OneCall(comfy.samplers.Sampler):
         return latent_image
 
 
+@torch.no_grad()
 def sampled_once(model, batch, row: int, patch, timestep: int = 500, is_v: bool = False) -> torch.Tensor:
     """What ComfyUI's own call of a patched model says of one picture's latents: eps, or v.
 
