@@ -71,8 +71,8 @@ LAY_OUT = """([prompt, gap, pictures, reports]) => {
     const note = LiteGraph.createNode("MarkdownNote");
     note.title = "Note: " + nodes.get(id).title;
     note.widgets[0].value = _meta.note;
-    const lines = _meta.note.split("\\n").map((line) => Math.ceil(line.length / 62) || 0.6);
-    note.size = [440, 70 + 18 * lines.reduce((sum, num) => sum + num)];
+    const lines = _meta.note.split("\\n").map((line) => Math.ceil(line.length / 66) || 0.6);
+    note.size = [440, 70 + 15 * lines.reduce((sum, num) => sum + num)];
     note.pos = [-520, y];
     app.graph.add(note);
     y += note.size[1] + gap[1];

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from shipped_workflows import REDUCTION, as_shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE_IDS = sorted(page.stem for page in (ROOT / "web" / "docs").glob("*.md"))
@@ -53,10 +54,27 @@ def test_a_shipped_workflow_opens_runs_and_shows_its_picture(editor, file):
     workflow = json.loads(file.read_text(encoding="utf-8"))
     assert editor.load(workflow) == []
     assert editor.num_nodes() == len(workflow["nodes"])
-    for name, value in {"steps": 2, "width": 256, "height": 256}.items():
+    for name, value in {"steps": 2, "crop_size_px": 128, "repetitions": 0}.items():
         editor.set_widgets(name, value)
+    for name in ("width", "height"):
+        editor.divide_widgets(name, REDUCTION)
     editor.run()
     assert all(min(size) >= 8 for size in editor.wait_for_pictures())
+    assert editor.overlapping() == []
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_a_shipped_workflow_is_the_api_files_graph(editor, file):
+    source = as_shipped(file.stem)
+    editor.load(json.loads(file.read_text(encoding="utf-8")))
+    shown = editor.prompt()
+    assert {node_id: node["class_type"] for node_id, node in shown.items()} == {
+        node_id: node["class_type"] for node_id, node in source.items()
+    }
+    for node_id, node in source.items():
+        found = shown[node_id]["inputs"]
+        assert {name: found.get(name) for name in node["inputs"]} == node["inputs"], node["_meta"]["title"]
+    assert editor.notes() == [node["_meta"]["note"] for node in source.values() if "note" in node["_meta"]]
 
 
 def test_a_missing_node_is_noticed(editor):

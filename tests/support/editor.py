@@ -141,6 +141,38 @@ class Editor:
             [name, value],
         )
 
+    def divide_widgets(self, name: str, divisor: int) -> None:
+        """Divides every widget of that name in the graph."""
+        self.page.evaluate(
+            """([name, divisor]) => {
+                for (const widget of app.graph.nodes.flatMap(node => node.widgets ?? []))
+                    if (widget.name === name) widget.value = Math.floor(widget.value / divisor)
+            }""",
+            [name, divisor],
+        )
+
+    def prompt(self) -> dict:
+        """The graph in API format, as the editor would queue it."""
+        return self.page.evaluate("app.graphToPrompt().then(graph => graph.output)")
+
+    def notes(self) -> list[str]:
+        """What the notes beside the graph say."""
+        return self.page.evaluate(
+            "app.graph.nodes.filter(node => node.type === 'MarkdownNote').map(node => node.widgets[0].value)"
+        )
+
+    def overlapping(self) -> list[list[str]]:
+        """Titles of every two nodes that cover each other."""
+        return self.page.evaluate(
+            """() => {
+                const boxes = app.graph.nodes.map(node => [node.title, ...node.pos, ...node.size])
+                const meet = (a, sizeOfA, b, sizeOfB) => a < b + sizeOfB && b < a + sizeOfA
+                return boxes.flatMap(([title, x, y, width, height], i) => boxes.slice(i + 1)
+                    .filter(([, x2, y2, width2, height2]) => meet(x, width, x2, width2) && meet(y, height, y2, height2))
+                    .map(([other]) => [title, other]))
+            }"""
+        )
+
     def run(self, timeout: float = 200) -> None:
         """Presses Run and waits for the end of the run, which is interrupted when it takes too long.
 
