@@ -15,7 +15,14 @@ from ..errors import CheckpointReadError, MissingModelError, MissingPackageError
 from ..geometry import Box
 from .face import Face
 from .model_packs import KNOWN_PACKS, known_pack
-from .onnx_runtimes import Provider, import_onnxruntime, pip_command, provider_notes, wanted_providers
+from .onnx_runtimes import (
+    Provider,
+    import_onnxruntime,
+    pip_command,
+    provider_notes,
+    reading_errors,
+    wanted_providers,
+)
 from .pack_download import Progress, damaged_files, download_pack, file_sha256
 
 if TYPE_CHECKING:
@@ -124,7 +131,7 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         analysis.prepare(ctx_id=0)
     except (AssertionError, KeyError) as error:  # insightface's ways of saying that none of the files is a detector
         raise MissingModelError(_missing_message(folder, found, "no detector among them")) from error
-    except _onnx_errors() as error:
+    except reading_errors() as error:
         raise CheckpointReadError(_damage_message(folder, found, error)) from error
     detector, recogniser = analysis.models["detection"], analysis.models.get("recognition")
     if recogniser is not None and not detector.use_kps:
@@ -214,12 +221,3 @@ def _import_face_analysis() -> type[FaceAnalysis]:
             f"insightface cannot be imported ({error}); run, and restart ComfyUI: {pip_command(INSIGHTFACE)}"
         ) from error
     return FaceAnalysis
-
-
-def _onnx_errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime and onnx raise for a file that they cannot read."""
-    from google.protobuf.message import DecodeError
-    from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
-
-    unreadable = (DecodeError, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
-    return *unreadable, state.Fail, state.NotImplemented, state.RuntimeException

@@ -197,3 +197,12 @@ def import_onnxruntime() -> ModuleType:
     if not hasattr(onnxruntime, "InferenceSession"):
         raise MissingPackageError(empty_note(installed_runtimes()))
     return onnxruntime
+
+
+def reading_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime and onnx raise for a file that they cannot read."""
+    from google.protobuf.message import DecodeError
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
+
+    unreadable = (DecodeError, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NoSuchFile)
+    return *unreadable, state.Fail, state.NotImplemented, state.RuntimeException

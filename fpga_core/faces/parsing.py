@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import CheckpointReadError, InvalidInputError, MissingPackageError, UnknownFormatError
-from .onnx_runtimes import (
-    CPU_PACKAGE,
-    Provider,
-    empty_note,
-    fallback_note,
-    installed_runtimes,
-    mending_command,
-    wanted_providers,
-)
+from ..errors import CheckpointReadError, InvalidInputError, UnknownFormatError
+from .onnx_runtimes import Provider, import_onnxruntime, provider_notes, reading_errors, wanted_providers
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -32,8 +23,6 @@ FACE_CLASSES = (1, 2, 3, 4, 5, 6, 10, 11, 12, 13)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 DEFAULT_SIDE_PX = 512
-
-logger = logging.getLogger(__name__)
 
 
 class FaceParsingNetwork:
@@ -87,27 +76,17 @@ def load_face_parser(path: Path, provider: Provider = Provider.AUTO) -> FacePars
         CheckpointReadError: the file is damaged.
         UnknownFormatError: it is another network.
     """
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
-    except ImportError as error:
-        raise MissingPackageError(
-            f"onnxruntime cannot be imported ({error}); run, and restart ComfyUI: {mending_command(CPU_PACKAGE)}"
-        ) from error
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise MissingPackageError(empty_note(installed_runtimes()))
+    onnxruntime = import_onnxruntime()
     available = onnxruntime.get_available_providers()
     wanted = wanted_providers(provider, available)
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=wanted)
-    except (state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.Fail, state.InvalidArgument) as error:
+        usable = [name for name in wanted if name in available]
+        session = onnxruntime.InferenceSession(str(path), providers=usable)
+    except reading_errors() as error:
         raise CheckpointReadError(f"'{path.name}' cannot be read as ONNX: {error}; download it again") from error
     _check_is_parser(path.name, session)
-    used = session.get_providers()[0]
-    note = fallback_note(wanted[0], used, installed_runtimes(), available, torch.cuda.is_available())
-    if note is not None:
-        logger.warning("%s", note)
-    return FaceParsingNetwork(path.name, session, () if note is None else (note,))
+    notes = provider_notes(provider, wanted[0], session.get_providers()[0], available)
+    return FaceParsingNetwork(path.name, session, notes)
 
 
 def _check_is_parser(name: str, session: InferenceSession) -> None:
