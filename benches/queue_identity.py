@@ -57,7 +57,14 @@ def with_cast(graph: Prompt, chance: random.Random) -> Prompt:
     ]
     cast = {f"identities.identity_{n}": [f"encode {name}", 0] for n, name in enumerate(chosen, 1)}
     strengths = ", ".join(f"{chance.uniform(0.2, 2):.2f}" for _ in chosen)
-    placing = {"boxes": {"__value__": boxes}, "width": SIDE_PX, "height": SIDE_PX, "assign": "order", "grow": 0.2, "feather": 0.1}
+    placing = {
+        "boxes": {"__value__": boxes},
+        "width": SIDE_PX,
+        "height": SIDE_PX,
+        "assign": "order",
+        "grow": 0.2,
+        "feather": 0.1,
+    }
     wires = {"model": ["model", 0], "positive": ["text", 0], "negative": ["text", 0]}
     acting = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "layer_emphasis": "uniform"}
     loading = {"variant": "auto", "use_lora": True, "structure_strength": 1.0}
@@ -86,7 +93,7 @@ def picture(client: ComfyClient, graph: Prompt) -> np.ndarray:
 def main() -> None:
     options = arguments(__doc__)
     num_prompts, warm_up = (NUM_PROMPTS_TINY, WARM_UP_TINY) if options.tiny else (NUM_PROMPTS, WARM_UP)
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311 - no secret
     resident, encoded, pictures = [], 0, []
     with serving() as server:
         client = ComfyClient(server.address)

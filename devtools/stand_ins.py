@@ -144,9 +144,7 @@ def small_restoreformer(path: Path) -> None:
     torch.save({"params": network.state_dict()}, path)
 
 
-def cut_from_group_photo(
-    box: tuple[int, int, int, int], size: tuple[int, int] | None = None
-) -> Callable[[Path], None]:
+def cut_from_group_photo(box: tuple[int, int, int, int], size: tuple[int, int] | None = None) -> Callable[[Path], None]:
     """A part of insightface's own test picture, a group of six people; the box is (left, top, right, bottom)."""
 
     def write(path: Path) -> None:

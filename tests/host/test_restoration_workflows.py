@@ -100,7 +100,11 @@ def test_a_picture_eight_thousand_pixels_wide(client, server, tmp_path):
     wide.paste(photo, (8192 - photo.width, 0))
     prompt = by_the_prompt_alone()
     faces = {"image": [prompt[node_of(prompt, "FPGA_RestoreFaces")]["inputs"]["image"][0], 0]}
-    faces |= {"face_analysis": [node_of(prompt, "FPGA_LoadFaceAnalysis"), 0], "order": "left_to_right", "min_size_px": 0}
+    faces |= {
+        "face_analysis": [node_of(prompt, "FPGA_LoadFaceAnalysis"), 0],
+        "order": "left_to_right",
+        "min_size_px": 0,
+    }
     prompt["detect"] = {"class_type": "FPGA_DetectFaces", "inputs": faces}
     prompt[node_of(prompt, "FPGA_RestoreFaces")]["inputs"]["faces"] = ["detect", 0]
     saved, report = run_on(client, prompt, tmp_path, wide, "wide")
