@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--output", type=Path, help="gets saved states, logs, curves and the trained files")
     files.add_argument("--cache", type=Path, help="keeps encodings; default: OUTPUT/encodings")
     files.add_argument("--checkpoint", type=Path, help="the base: an SD1.5 checkpoint with CLIP and VAE")
+    files.add_argument("--custom-node", type=Path, help="teaches ComfyUI an architecture first: its folder")
     files.add_argument("--vae", type=Path, help="another VAE than the checkpoint's")
     files.add_argument("--face-analysis", type=Path, help="insightface pack, where the data has no embeddings")
     files.add_argument("--clip-vision", type=Path, help="what the identity reads beside the embedding")
@@ -191,6 +193,8 @@ def load_models(given: argparse.Namespace):
     from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
     from ..fpga_core.training.comfy_training import FrozenModels
 
+    if given.custom_node is not None:
+        runpy.run_path(str(given.custom_node / "__init__.py"))
     model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(given.checkpoint))
     if given.vae is not None:
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(given.vae)))

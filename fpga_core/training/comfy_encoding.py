@@ -17,6 +17,9 @@ from .encoded_set import NO_CAPTION
 from .encodings import Encoding
 from .samples import TrainingSample
 
+WITHOUT_EFFECT = ("logit_scale", "text_projection.weight")
+"""Ends of the names of those weights of CLIP that only pooled outputs and likenesses depend on."""
+
 
 class FaceEncoder:
     """What is known of a face: its embedding, stored or computed, and CLIP-Vision's features of it.
@@ -96,8 +99,7 @@ class ComfyEncoder:
         self._faces = faces
         self._num_tokens = self._encode_text(NO_CAPTION).shape[0]
         self.image_key = f"{hash_state_dict(vae.get_sd())} {type(self._latent_format).__name__}"
-        patches = clip.patcher.patches_uuid if clip.patcher.patches else ""
-        self.text_key = f"{hash_state_dict(clip.cond_stage_model.state_dict())} {clip.layer_idx} {patches}"
+        self.text_key = text_encoder_key(clip)
         self.face_key = "" if faces is None else faces.key
 
     def encode_image(self, image: np.ndarray) -> Tensor:
@@ -128,3 +130,18 @@ class ComfyEncoder:
     def _encode_text(self, text: str) -> Tensor:
         with torch.no_grad():
             return self._clip.encode_from_tokens(self._clip.tokenize(text))[0].float().cpu().clone()
+
+
+def text_encoder_key(clip: comfy.sd.CLIP) -> str:
+    """A name for what a text encoder makes of captions: of its weights, the layer that is read, and its patches.
+
+    Weights that no caption's tokens depend on are left out: a checkpoint may lack them, and then they are whatever the
+    memory held.
+
+    Args:
+        clip: ComfyUI's text encoder.
+    """
+    weights = clip.cond_stage_model.state_dict()
+    read = {name: weight for name, weight in weights.items() if not name.endswith(WITHOUT_EFFECT)}
+    patches = clip.patcher.patches_uuid if clip.patcher.patches else ""
+    return f"{hash_state_dict(read)} {clip.layer_idx} {patches}"

@@ -15,12 +15,13 @@ from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.training.checkpoint import newest_state, read_state
+from fpga.fpga_core.training.comfy_encoding import ComfyEncoder, text_encoder_key
 from fpga.fpga_core.training.dataset_writing import write_header
 from fpga.nodes.training import TrainIdentity, TrainRepControlNet
 from tiny_faces import tiny_vae
 from tiny_models import conditioning, sample, tiny_model
 from tiny_training import tiny_clip
-from training_samples import write_samples
+from training_samples import random_sample, write_samples
 
 WIDGETS = {
     "landmarks_steps": 1,
@@ -109,9 +110,6 @@ def test_faces_are_recognised_where_no_embedding_is_stored(models, folders):
 
 
 def test_the_latents_are_those_of_comfyuis_own_vae_encode(models, folders):
-    from fpga.fpga_core.training.comfy_encoding import ComfyEncoder
-    from training_samples import random_sample
-
     image = random_sample(0).image
     encoded = ComfyEncoder(models["model"], models["clip"], models["vae"], None).encode_image(image)
     expected = models["vae"].encode(torch.from_numpy(image).float()[None] / 255)
@@ -119,14 +117,28 @@ def test_the_latents_are_those_of_comfyuis_own_vae_encode(models, folders):
 
 
 def test_a_caption_of_any_length_has_one_window_of_tokens(models):
-    from fpga.fpga_core.training.comfy_encoding import ComfyEncoder
-
     encoder = ComfyEncoder(models["model"], models["clip"], models["vae"], None)
     for caption in ("", "a portrait", "a very long caption " * 60):
         text = encoder.encode_caption(caption)
         whole = models["clip"].encode_from_tokens(models["clip"].tokenize(caption))
         assert text.shape == (77, 64)
         torch.testing.assert_close(text, whole[0, :77])
+
+
+def test_a_text_encoder_is_named_by_the_weights_that_it_reads(models):
+    """A checkpoint may lack the others, which then are whatever the memory held."""
+    clip = tiny_clip()
+    before = text_encoder_key(clip)
+    with torch.no_grad():
+        clip.cond_stage_model.clip_l.logit_scale += 1
+        clip.cond_stage_model.clip_l.transformer.text_projection.weight += 1
+    assert text_encoder_key(clip) == before
+    skipping = clip.clone()
+    skipping.clip_layer(-2)
+    assert text_encoder_key(skipping) != before
+    with torch.no_grad():
+        clip.cond_stage_model.clip_l.transformer.text_model.final_layer_norm.bias += 1
+    assert text_encoder_key(clip) != before
 
 
 def test_cancel_saves_the_state_and_running_again_goes_on(models, folders, monkeypatch):
