@@ -10,6 +10,7 @@ from ..fpga_core.patching.identity_controlnet import apply_cast_controlnet
 from ..fpga_core.patching.schedule import StepRange
 from ..fpga_core.shapes import Extent
 from .sockets import AttentionRecordSocket, CastSocket, IdentityAdapterSocket
+from .step_range import step_range
 
 CATEGORY = "FPGA Portrait/cast"
 PIXELS_PER_LATENT = 8
@@ -41,21 +42,9 @@ class ApplyCast(io.ComfyNode):
                     step=0.01,
                     tooltip="Factor on everyone's own strength: 1 is as trained, 0 leaves the model as it is.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Where in the sampling the identities begin to act: 0 is the first step.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Where in the sampling the identities stop: 1 is the last step.",
+                *step_range(
+                    "Where in the sampling the identities begin to act: 0 is the first step.",
+                    "Where in the sampling the identities stop: 1 is the last step.",
                 ),
                 io.Combo.Input(
                     "layer_emphasis",
@@ -118,21 +107,9 @@ class ApplyCastControlNet(io.ComfyNode):
                     step=0.01,
                     tooltip="Strength of the ControlNet. How strongly each person acts in it is set in Make Cast.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Where in the sampling the ControlNet begins to act: 0 is the first step.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Where in the sampling the ControlNet stops: 1 is the last step.",
+                *step_range(
+                    "Where in the sampling the ControlNet begins to act: 0 is the first step.",
+                    "Where in the sampling the ControlNet stops: 1 is the last step.",
                 ),
             ],
             outputs=[

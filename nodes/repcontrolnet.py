@@ -9,6 +9,7 @@ from ..fpga_core.patching.schedule import StepRange
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from .files import load_weights, modified_at
 from .sockets import RepControlNetSocket
+from .step_range import step_range
 
 CATEGORY = "FPGA Portrait/RepControlNet"
 
@@ -60,8 +61,7 @@ class ApplyRepControlNet(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Steers the pose with a skeleton or landmark image. Folded into the weights (Eq. 6), each step costs "
-                "what the plain "
-                "model costs. Wire it behind the checkpoint loader; LoRAs may stand before or after it."
+                "what the plain model costs. Wire it behind the checkpoint loader; LoRAs may stand before or after it."
             ),
             search_aliases=["rep controlnet", "pose", "skeleton", "landmarks", "openpose", "apply controlnet", "fpga"],
             inputs=[
@@ -82,10 +82,9 @@ class ApplyRepControlNet(io.ComfyNode):
                     default=BranchMode.AUTO,
                     tooltip=(
                         "auto: folded where it can be, and the node says which it chose. folded: in the weights, no "
-                        "cost per step. "
-                        "live: beside the model, for a part of the steps, at about twice the cost. adapter_only: the "
-                        "model already "
-                        "carries the fold, for instance a checkpoint from Save Folded Model."
+                        "cost per step. live: beside the model, for a part of the steps, at about twice the cost. "
+                        "adapter_only: the model already carries the fold, for instance a checkpoint from Save Folded "
+                        "Model."
                     ),
                 ),
                 io.Float.Input(
@@ -123,29 +122,11 @@ class ApplyRepControlNet(io.ComfyNode):
                     optional=True,
                     tooltip="Strength of the condition image. 0 leaves it out; the branch stays, its weight is beta.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
+                *step_range(
+                    "Where in the sampling the control begins: 0 is the first, noisiest step. Other than 0 needs mode "
+                    "live or auto.",
+                    "Where in the sampling the control ends: 1 is the last step. Other than 1 needs mode live or auto.",
                     optional=True,
-                    tooltip=(
-                        "Where in the sampling the control begins: 0 is the first, noisiest step. Other than 0 needs "
-                        "mode live or auto."
-                    ),
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    optional=True,
-                    tooltip=(
-                        "Where in the sampling the control ends: 1 is the last step. Other than 1 needs mode live or "
-                        "auto."
-                    ),
                 ),
             ],
             outputs=[
@@ -199,9 +180,8 @@ class SaveFoldedModel(io.ComfyNode):
             display_name="Save Folded Model",
             category=CATEGORY,
             description=(
-                "Saves a model with the RepControlNet folded into its weights as a plain file that any tool loads, and"
-                " the adapter "
-                "beside it. With clip and vae it is a checkpoint, without them a diffusion model."
+                "Saves a model with the RepControlNet folded into its weights as a plain file that any tool loads, and "
+                "the adapter beside it. With clip and vae it is a checkpoint, without them a diffusion model."
             ),
             search_aliases=["merge", "bake", "export", "save checkpoint", "reparameterize", "fpga"],
             is_output_node=True,
