@@ -71,7 +71,9 @@ class CropFaces(io.ComfyNode):
     def execute(cls, image, face_analysis=None, faces=None, mask=None, face_parser=None, **widgets) -> io.NodeOutput:
         found = known_faces(image, faces, face_analysis, mask)
         places, crops, masks = crop_faces(image, found, crop_settings(widgets), mask, face_parser)
-        return io.NodeOutput(or_blank(crops), or_blank(masks), places, faces_in_crops(places, crops))
+        # Stored channels first, as restorers read them: GFPGAN fails on pictures that are stored channels last.
+        stored = or_blank(crops).movedim(-1, 1).contiguous().movedim(1, -1)
+        return io.NodeOutput(stored, or_blank(masks), places, faces_in_crops(places, crops))
 
 
 class PasteFaces(io.ComfyNode):

@@ -122,6 +122,7 @@ def test_crops_go_through_another_restorer_and_back():
     image = pictures(2, channels=4)
     crops, masks, places, faces = call(CropFaces, image=image, faces=found((LEFT,), (RIGHT,)), crop_size_px=64)
     assert crops.shape == (2, 64, 64, 3) and masks.shape == (2, 64, 64) and len(places) == 2
+    assert crops.movedim(-1, 1)[:1].is_contiguous(), "as GFPGAN needs it, one face at a time"
     assert [entry.extent.width for entry in faces] == [64, 64] and faces[0].faces[0].landmarks.shape == (68, 2)
     result, changed = call(PasteFaces, image=image, face_crops=places, crops=1 - crops, masks=masks)
     assert torch.equal(result[changed == 0], image[changed == 0]) and changed[0].any() and changed[1].any()
