@@ -60,6 +60,12 @@ class People:
         alike = [[self._likeness(face, person) for person in range(len(places))] for face in picture.faces]
         return match_faces(boxes, places, np.array(alike).reshape(len(boxes), len(places)), by)
 
+    def why_not_by_likeness(self, face: Face) -> str:
+        """What to add where a face found nobody, if its likeness to nobody could be measured; else nothing."""
+        if any(face.embeddings.keys() & member.identity.embeddings.keys() for member in self.cast.members):
+            return ""
+        return ", and no recogniser saw both it and one of them: use the face analysis that the identities came from"
+
     def facesim(self, crops: Tensor, subjects: Sequence[Subject]) -> list[float | None]:
         """How alike the face in each crop is to its person.
 

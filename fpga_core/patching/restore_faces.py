@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from comfy.model_base import SDXL
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import V_PREDICTION
 from comfy.sd import VAE
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from ..faces.drawing import DrawnParts, FaceStyle, draw_conditions
 from ..faces.face import FaceAnalyzer, PictureFaces
 from ..identity.adapters import IdentityAdapter
 from ..identity.cast import Cast
+from ..repcontrolnet.bases import recognise_base
+from ..repcontrolnet.folding import foldable_parameters
 from ..restoration.face_crops import CropSettings, FaceCrop, FaceParser, crop_faces, or_blank, paste_crops
 from ..restoration.report import FaceOutcome, background_difference, write_report
 from ..shapes import Extent
@@ -23,9 +26,11 @@ from .cast_conditioning import Conditioning
 from .face_conditioning import FaceControl, check_model_is_plain, for_crops
 from .face_people import People, Subject
 from .face_run import FaceRun, IdentityIn, MakeCallback, RestoredCrop, RestoreSettings
+from .fold import unet_of
 from .self_attention import check_restoring_model
 
 NATIVE_SIZE_PX = 512
+NATIVE_SIZE_SD2_V_PX = 768
 NATIVE_SIZE_SDXL_PX = 1024
 
 
@@ -49,7 +54,11 @@ class RestoredPictures:
 
 def native_size_px(model: ModelPatcher) -> int:
     """Side of the pictures that a model was trained on."""
-    return NATIVE_SIZE_SDXL_PX if isinstance(model.model, SDXL) else NATIVE_SIZE_PX
+    if isinstance(model.model, SDXL):
+        return NATIVE_SIZE_SDXL_PX
+    is_sd2 = recognise_base(foldable_parameters(unet_of(model))) == "sd21"
+    predicts_v = isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
+    return NATIVE_SIZE_SD2_V_PX if is_sd2 and predicts_v else NATIVE_SIZE_PX
 
 
 def restore_faces(
@@ -141,7 +150,9 @@ def outcome(subject: Subject, restored: RestoredCrop | None, people: People | No
     """What the report says of a face."""
     label, size_px = subject.place.label, subject.place.face.size_px
     if restored is None:
-        why = "nobody of the cast matches it" if subject.mask.any() else "its mask is empty"
+        why = "its mask is empty"
+        if people is not None and subject.mask.any():
+            why = f"nobody of the cast matches it{people.why_not_by_likeness(subject.place.face)}"
         return FaceOutcome(label, size_px, None, why, is_restored=False)
     if not restored.crop.isfinite().all():
         overflow = "the model or the VAE gave values that are not finite (NaN): run it in float32"

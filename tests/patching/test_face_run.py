@@ -1,10 +1,17 @@
-"""How faces are divided into batches: by what a run really takes."""
+"""What a run takes: batches that fit the budget, the size of its crops, and why a face is left alone."""
+
+from dataclasses import replace
 
 import torch
+from fpga.fpga_core.identity.cast import Cast, CastMember
+from fpga.fpga_core.identity.identity import Identity
+from fpga.fpga_core.identity.recognisers import ANTELOPEV2, AURAFACE, BUFFALO_L
 from fpga.fpga_core.patching.face_run import RestoreSettings
-from fpga.fpga_core.patching.restore_faces import restore_faces
+from fpga.fpga_core.patching.restore_faces import native_size_px, restore_faces
 from fpga.fpga_core.restoration.face_crops import CropSettings
+from fpga.fpga_core.shapes import Extent
 from tiny_faces import face, found, pictures, tiny_vae
+from tiny_identities import person, tiny_adapter
 from tiny_models import conditioning, tiny_model
 
 
@@ -24,3 +31,24 @@ def test_a_scheduler_that_makes_a_step_more_stays_within_the_budget():
         )  # fmt: skip
     assert result.report.startswith("2 of 2 faces restored")
     assert progress == [(step, 27, 27) for step in range(27)] * 4  # two batches, inverted and restored
+
+
+def test_sd2_that_predicts_v_was_trained_on_larger_pictures():
+    for v_prediction, size in ((True, 768), (False, 512)):
+        assert native_size_px(tiny_model(context_dim=1024, v_prediction=v_prediction)) == size
+    assert native_size_px(tiny_model(context_dim=768, v_prediction=True)) == 512
+
+
+def test_a_cast_of_another_recogniser_is_named_as_the_reason():
+    model = tiny_model()
+    stranger = Identity("stranger", {BUFFALO_L: person(1).embeddings[BUFFALO_L], AURAFACE: torch.randn(1, 512)})
+    small = face(20, 20, 24, 30, 2)
+    seen = replace(small, embeddings={ANTELOPEV2: small.embeddings[BUFFALO_L]})
+    for who, text in ((seen, "no recogniser saw both"), (small, "nobody of the cast matches it\n")):
+        with torch.inference_mode():
+            result = restore_faces(
+                pictures(), found((who, face(100, 60, 30, 36))), model, tiny_vae(), conditioning(1), conditioning(2),
+                CropSettings(size_px=64, size_limit_px=50), RestoreSettings(steps=1, repetitions=0),
+                Cast((CastMember(stranger),), Extent(160, 120)), tiny_adapter(model),
+            )  # fmt: skip
+        assert text in result.report and torch.equal(result.images, pictures())
