@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     engine.add_argument("--gradient-checkpointing", action="store_true", help="slower, in much less memory")
     engine.add_argument("--checkpoint-every", type=int, default=settings["checkpoint_every"])
     engine.add_argument("--num-checkpoints", type=int, default=settings["num_checkpoints"])
+    engine.add_argument("--sample-every", type=int, default=settings["sample_every"], help="0: no sample pictures")
     engine.add_argument("--with-identity", action="store_true", help="trains identity tokens with the control")
     engine.add_argument("--cpu", action="store_true", help="leaves the GPU alone")
     engine.add_argument("--num-processes", type=int, default=1, help="on this machine, one GPU each")

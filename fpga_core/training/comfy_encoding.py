@@ -127,6 +127,11 @@ class ComfyEncoder:
         """See `FaceEncoder.encode`."""
         return {"embedding": torch.zeros(EMBEDDING_DIM)} if self._faces is None else self._faces.encode(sample)
 
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Pictures, (batch, height, width, 3) in [0, 1], of latents in the model's own scale."""
+        with torch.no_grad():
+            return self._vae.decode(self._latent_format.process_out(latents.float().cpu()))
+
     def _encode_text(self, text: str) -> Tensor:
         with torch.no_grad():
             return self._clip.encode_from_tokens(self._clip.tokenize(text))[0].float().cpu().clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import comfy.model_management
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
+from PIL import Image
 
 from ..checkpoints import hash_state_dict
 from ..errors import InvalidInputError
@@ -31,10 +32,14 @@ from .encodings import EncodingStore
 from .engine import Hooks, Outcome, train
 from .folded_branch import TrainedPart
 from .identity_network import IdentityRecipe
+from .sampling import sample_grid
 from .settings import Precision, TrainingSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+NUM_SAMPLES = 4
+"""Pictures in a row of the samples that are drawn during training."""
 
 DTYPES = {
     Precision.FLOAT32: torch.float32,
@@ -128,6 +133,7 @@ def run_training(
     cache_folder: Path | None = None,
     hooks: Hooks | None = None,
     preparing: Callable[[int, int], None] | None = None,
+    draw: Callable[[DenoisingModel, int], Image.Image] | None = None,
 ) -> Outcome:
     """Encodes a training set, trains on it, and exports what was trained.
 
@@ -138,8 +144,9 @@ def run_training(
         folder: gets everything that `engine.train` writes; a training that is there is resumed.
         accelerator: from `processes.start_processes`.
         cache_folder: keeps encodings from one training to the next; None: memory.
-        hooks: what the caller is told and asked between iterations.
+        hooks: what the caller is told and asked between iterations; `draw` takes the place of its `sample`.
         preparing: told how many of how many samples have been encoded; may raise, to end.
+        draw: makes the sample pictures of a network and an iteration; None: the set's first samples, generated anew.
     Returns:
         What became of it.
     Raises:
@@ -168,6 +175,14 @@ def run_training(
         source = data.header.get("source") or data_folder.name
         trained_on = f"{source}: {len(data)} samples, {plan.settings.iterations} iterations"
         described = plan.described(model, models.branch)
+        shown = batches.batch(range(min(NUM_SAMPLES, len(batches)))).to(accelerator.device)
+
+        def sample(iteration: int) -> Image.Image:
+            if draw is not None:
+                return draw(model, iteration)
+            return sample_grid(model, shown, iteration, plan.settings.seed, encoder.decode_latents)
+
+        hooks = replace(hooks or Hooks(), sample=sample)
         return train(model, batches, plan.settings, folder, accelerator, described, trained_on, hooks)
 
 

@@ -198,7 +198,7 @@ class _Run:
     def draw_sample(self, hooks: Hooks) -> None:
         """A picture by the averaged parameters, into the folder."""
         if self.accelerator.is_main_process and hooks.sample is not None:
-            with self.average.applied(), torch.no_grad():
+            with self.average.applied(), torch.no_grad(), self.accelerator.autocast():
                 picture = hooks.sample(self.iteration)
             path = self.folder / SAMPLES_FOLDER / f"{self.iteration:08}.png"
             path.parent.mkdir(exist_ok=True)

@@ -16,6 +16,7 @@ from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from fpga.fpga_core.training.dataset_writing import write_header
 from fpga.fpga_core.training.loss_log import FILE, read_losses
+from PIL import Image
 from training_samples import write_samples
 
 LAUNCH = Path(__file__).resolve().parents[2] / "devtools" / "launch.py"
@@ -29,7 +30,7 @@ def test_a_training_is_stopped_gone_on_with_and_gives_its_files(tmp_path):
     small_checkpoint(tmp_path / "small.safetensors")
     write_samples(tmp_path / "data", 3)
     write_header(tmp_path / "data", recogniser=BUFFALO_L)
-    config = {"landmarks": 1, "skeleton": 1, "both": 4, "clone-every": 2, "with-identity": True, "batch-size": 1}
+    config = {"landmarks": 1, "skeleton": 1, "both": 4, "clone-every": 2, "with-identity": True, "sample-every": 6}
     (tmp_path / "training.json").write_text(json.dumps(config))
     words = command(
         "repcontrolnet", "--config", tmp_path / "training.json", "--checkpoint", tmp_path / "small.safetensors",
@@ -48,6 +49,8 @@ def test_a_training_is_stopped_gone_on_with_and_gives_its_files(tmp_path):
     losses = read_losses(log)
     assert [line["iteration"] for line in losses] == list(range(6))
     assert [line["iteration"] for line in losses if "l_cfa" in line] == [3, 5]
+    with Image.open(tmp_path / "out" / "samples" / "00000006.png") as samples:
+        assert samples.size == (3 * 64, 3 * 64)
     branch = read_repcontrolnet(*read_safetensors(tmp_path / "out" / "repcontrolnet.safetensors"), name="branch")
     adapter = read_identity_adapter(*read_safetensors(tmp_path / "out" / "identity_adapter.safetensors"), name="face")
     assert adapter.branch_hash == branch.header.branch_hash

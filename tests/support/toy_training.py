@@ -23,18 +23,18 @@ from fpga.fpga_core.training.settings import Precision, TrainingSettings
 class ToyModel(TrainingModel):
     """Predicts the noise in a latent from the latent, its mask and its text, by two small layers."""
 
-    def __init__(self, nan_at: int | None = None):
+    def __init__(self, nan_at: int | None = None, dropout: float = 0.1):
         super().__init__()
         generator = torch.Generator().manual_seed(1)
         self.mix = torch.nn.Parameter(0.5 * torch.randn(8, 5, generator=generator))
         self.out = torch.nn.Parameter(0.5 * torch.randn(4, 8, generator=generator))
-        self.nan_at = nan_at
+        self.nan_at, self.dropout = nan_at, dropout
 
     def forward(self, batch, iteration, generator):
         noise = torch.randn(batch.latents.shape, generator=generator).to(batch.device)
         seen = torch.cat([batch.latents + noise, batch.face_masks], dim=1)
         hidden = torch.tanh(torch.einsum("oc,bchw->bohw", self.mix, seen))
-        hidden = torch.nn.functional.dropout(hidden, 0.1)  # from the global generator
+        hidden = torch.nn.functional.dropout(hidden, self.dropout)  # from the global generator
         error = torch.einsum("oc,bchw->bohw", self.out, hidden) - noise
         loss = error.square().mean()
         if iteration == self.nan_at:
@@ -65,11 +65,18 @@ class ToyBatches:
         )  # fmt: skip
 
 
-def run_toy(folder, hooks=None, nan_at=None, precision=Precision.FLOAT32, **settings):
+def run_toy(folder, hooks=None, nan_at=None, precision=Precision.FLOAT32, use_cpu=True, dropout=0.1, **settings):
     settings = TrainingSettings(**{"iterations": 12, "batch_size": 2, "precision": precision, **settings})
-    accelerator = start_processes(precision, use_cpu=True)
+    accelerator = start_processes(precision, use_cpu)
     return train(
-        ToyModel(nan_at), ToyBatches(), settings, Path(folder), accelerator, {"model": "toy"}, "toy data", hooks
+        ToyModel(nan_at, dropout),
+        ToyBatches(),
+        settings,
+        Path(folder),
+        accelerator,
+        {"model": "toy"},
+        "toy data",
+        hooks,
     )
 
 
