@@ -12,6 +12,7 @@ from fpga.fpga_core.identity.cast import Cast
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.layer_emphasis import WEAKEST, LayerEmphasis
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
+from fpga.fpga_core.patching.fold import fold_branch
 from fpga.fpga_core.patching.identity import apply_cast
 from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
 from fpga.fpga_core.patching.schedule import StepRange
@@ -65,6 +66,29 @@ def test_the_lora_of_an_adapter_changes_the_weights_as_published():
     with eq1_on(changed.model.diffusion_model, both(positive, negative, adapter, people, Extent(16, 16))):
         expected = sample(changed, positive, negative, steps=2)
     assert relative_error(sample(*apply_cast(model, positive, negative, adapter, people), steps=2), expected) < 1e-4
+
+
+@pytest.mark.parametrize("is_folded_first", [True, False], ids=["fold, then cast", "cast, then fold"])
+def test_other_peoples_adapters_on_a_folded_model(is_folded_first):
+    """The paper's section 4.4: own projections and a LoRA of the adapter's, and a fold that scales what came before."""
+    model, texts, people = tiny_model(), (conditioning(1), conditioning(2)), cast(member(1, LEFT), member(2, RIGHT))
+    adapter, branch = tiny_adapter(model, lora_rank=2), random_branch(model.model.diffusion_model)
+    alpha, beta = 0.7, 0.4
+    by_hand = tiny_model()
+    with torch.no_grad():
+        for name, weight in by_hand.model.diffusion_model.named_parameters():
+            low_rank = adapter.lora.get(name.removesuffix(".weight"))
+            delta = torch.zeros_like(weight) if low_rank is None else low_rank.up @ low_rank.down
+            if name in branch.weights:
+                weight.copy_(alpha * weight + beta * branch.weights[name] + delta * (1 if is_folded_first else alpha))
+    with eq1_on(by_hand.model.diffusion_model, both(*texts, adapter, people, Extent(16, 16))):
+        expected = sample(by_hand, *texts, steps=2)
+    if is_folded_first:
+        applied = apply_cast(fold_branch(model, branch, alpha, beta), *texts, adapter, people)
+    else:
+        patched, *texts = apply_cast(model, *texts, adapter, people)
+        applied = fold_branch(patched, branch, alpha, beta), *texts
+    assert relative_error(sample(*applied, steps=2), expected) < 1e-4
 
 
 def test_several_casts_of_one_adapter_carry_its_lora_once():
