@@ -6,6 +6,7 @@
     python dev.py bench [NAME] [--json FILE]   one measurement as a table; without a name, the list of them
     python dev.py train TASK ...               a RepControlNet, an identity or a ControlNet, from a folder of data
     python dev.py lint                         ruff and pyright
+    python dev.py world train [STAGE ...]      the small world's models, by recipe; resumable
     python dev.py workflows                    the editor's form of workflows/api/*.json, written by the editor
 
 The first run builds a virtual environment and gets a ComfyUI, both kept in a cache; COMFYUI_PATH names another ComfyUI.
@@ -71,6 +72,7 @@ COMMANDS = {
     "bench": lambda environment, arguments: launch(environment, "fpga.devtools.bench", arguments),
     "train": lambda environment, arguments: launch(environment, "fpga.devtools.train", arguments),
     "lint": lint,
+    "world": lambda environment, arguments: launch(environment, "fpga.tests.small_world.world", arguments),
     "workflows": lambda environment, arguments: launch(environment, "fpga.devtools.editor_workflows", arguments),
 }
 

@@ -1,0 +1,83 @@
+"""`dev.py world train [STAGE ...]`: trains the small world's models, each stage a gate for the next; resumable.
+
+Without a stage, all of them in their order. Pictures, checkpoints and logs lie in the cache; what is shipped lies in
+`tests/small_world/weights`, written by the last stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ...devtools.environment import cache_folder
+from ...devtools.launch import import_comfyui
+
+NUM_PICTURES = 16000
+MIN_VERIFICATION = 0.99
+"""The recogniser's gate: how often held-out people must be told apart."""
+
+
+def work_folder() -> Path:
+    """Where pictures, checkpoints and logs are kept, outside the checkout."""
+    folder = cache_folder() / "world"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def train_recogniser() -> None:
+    from .recogniser import export_recogniser, train_recogniser, verification
+
+    recogniser = train_recogniser(work_folder())
+    figures = verification(recogniser, work_folder())
+    (work_folder() / "recogniser.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(f"recogniser, held-out people: {figures}", flush=True)
+    if figures["auc"] < MIN_VERIFICATION:
+        raise SystemExit(f"the recogniser tells held-out people apart in {figures['auc']:.3f} of all cases: train more")
+    export_recogniser(recogniser, work_folder() / "recogniser.onnx")
+
+
+def train_detector() -> None:
+    from .detector import export_pack, train_detector, train_landmarks
+    from .gallery import gallery
+
+    pictures = gallery(work_folder() / "pictures", NUM_PICTURES)
+    detector = train_detector(pictures, work_folder() / "detector.pt")
+    export_pack(detector, train_landmarks(pictures, work_folder() / "landmarks.pt"), work_folder() / "pack")
+
+
+def train_base() -> None:
+    from .autoencoder import train_autoencoder
+    from .base import train_base, write_checkpoint
+    from .gallery import gallery
+
+    pictures = gallery(work_folder() / "pictures", NUM_PICTURES)
+    autoencoder = train_autoencoder(pictures, work_folder() / "autoencoder.pt")
+    base = train_base(autoencoder, pictures, work_folder() / "base.pt")
+    write_checkpoint(base, autoencoder, work_folder() / "checkpoint.safetensors")
+
+
+def train_autoencoder() -> None:
+    from .autoencoder import train_autoencoder
+    from .gallery import gallery
+
+    train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder() / "autoencoder.pt")
+
+
+STAGES = {
+    "recogniser": train_recogniser,
+    "detector": train_detector,
+    "autoencoder": train_autoencoder,
+    "base": train_base,
+}
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dev.py world train", description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all when none is named")
+    stages = parser.parse_args(arguments).stages or list(STAGES)
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        parser.error(f"there is no stage {unknown[0]!r}: choose of {', '.join(STAGES)}")
+    import_comfyui()
+    for stage in stages:
+        STAGES[stage]()
