@@ -2,16 +2,15 @@
 
 Every prompt has another cast: other people, number of people, regions and strengths, through Apply Cast and two steps
 of the small stand-in model. The server's own history is cleared after each, since it would grow with any prompt. The
-memory is the resident set of the server's process tree as the operating system counts it. The goal is a least-squares
-slope below 1 MiB per 100 prompts after a warm-up of 50; people encoded once; and the plain graph's picture the same
-bit for bit before and after.
+goal is a least-squares slope below 1 MiB per 100 prompts after a warm-up of 50; people encoded once; and the plain
+graph's picture the same bit for bit before and after.
 """
 
 import random
 
 import numpy as np
 from _report import arguments, report
-from _server import memory_row, resident_mib, serving
+from _server import memory_row, sample, serving
 from fpga.devtools.client import ComfyClient, Prompt
 
 NUM_PROMPTS, WARM_UP, PER, GOAL_MIB = 500, 50, 100, 1.0
@@ -103,7 +102,7 @@ def main() -> None:
             encoded += sum(node.startswith("encode ") for node in run.executed)
             pictures.append(np.asarray(client.images(run, "show")[0]).tobytes())
             client.clear_history()
-            resident.append(resident_mib(server))
+            sample(resident, server)
         after = picture(client, plain_graph(seed=1, denoise=0.99999999))
     row = {
         **memory_row(resident, warm_up, PER, GOAL_MIB),

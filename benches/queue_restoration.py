@@ -3,8 +3,7 @@
 Each picture is another cut of a group photo, its faces found, matched with a cast of three by likeness, and restored
 with a ControlNet, crops of 128 pixels and three steps of the small stand-in model. FaceSim is not measured: finding
 each face again would take most of the time. The server's own history is cleared after each, since it would grow with
-any prompt. The memory is the resident set of the server's process tree as the operating system counts it. The goal is
-a least-squares slope below 1 MiB per 20 pictures after the first 20.
+any prompt. The goal is a least-squares slope below 1 MiB per 20 pictures after the first 20.
 """
 
 import json
@@ -12,7 +11,7 @@ import random
 from pathlib import Path
 
 from _report import arguments, report
-from _server import memory_row, resident_mib, serving
+from _server import memory_row, sample, serving
 from fpga.devtools.client import ComfyClient, Prompt
 from fpga.devtools.launch import ROOT
 from PIL import Image, ImageEnhance
@@ -64,7 +63,7 @@ def main() -> None:
             num_faces += int(lines[0].split()[0])
             untouched += "maximum difference 0 " in lines[-1]
             client.clear_history()
-            resident.append(resident_mib(server))
+            sample(resident, server)
     row = {
         **memory_row(resident, warm_up, PER, GOAL_MIB),
         "faces restored": num_faces,
