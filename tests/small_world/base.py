@@ -20,7 +20,7 @@ from .autoencoder import SD15_SCALE, as_tensor
 from .gallery import Gallery
 from .loop import DEVICE, Recipe, autocast, train
 
-RECIPE = Recipe(num_steps=6000, learning_rate=5e-4, weight_decay=0.01, ema=0.999)
+RECIPE = Recipe(num_steps=4500, learning_rate=5e-4, weight_decay=0.01, ema=0.999)
 BATCH = 32
 TEXT_DROPPED = 0.1
 

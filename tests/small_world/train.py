@@ -52,7 +52,7 @@ def train_base() -> None:
     from .gallery import gallery
 
     pictures = gallery(work_folder() / "pictures", NUM_PICTURES)
-    autoencoder = train_autoencoder(pictures, work_folder() / "autoencoder.pt")
+    autoencoder = train_autoencoder(pictures, work_folder())
     base = train_base(autoencoder, pictures, work_folder() / "base.pt")
     write_checkpoint(base, autoencoder, work_folder() / "checkpoint.safetensors")
 
@@ -61,7 +61,7 @@ def train_autoencoder() -> None:
     from .autoencoder import train_autoencoder
     from .gallery import gallery
 
-    train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder() / "autoencoder.pt")
+    train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder())
 
 
 STAGES = {

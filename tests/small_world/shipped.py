@@ -1,0 +1,25 @@
+"""The small world's shipped files, and how a program of the workshop loads them."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import comfy.sd
+    from comfy.model_patcher import ModelPatcher
+
+WEIGHTS = Path(__file__).parent / "weights"
+CHECKPOINT = WEIGHTS / "small_world.safetensors"
+FACE_PACK = WEIGHTS / "small_world_faces"
+COMFYUI_NODE = Path(__file__).parent / "comfyui_node"
+
+
+def load_checkpoint(file: Path = CHECKPOINT) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """Model, text encoder and autoencoder, by ComfyUI's own loader."""
+    import comfy.sd
+
+    importlib.import_module(".comfyui_node", __package__)  # registers the architecture
+    model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(file))
+    return model, clip, vae
