@@ -33,7 +33,7 @@ MAX_ASPECT = 64
 """Detectors shrink a picture to 128 pixels on its longer side: beyond these, nothing is left of it to look at."""
 
 INSIGHTFACE = '"insightface>=2.0"'
-DENSE_LANDMARKS = ("landmark_3d_68", "landmark_2d_106")
+DENSE_LANDMARKS = ("landmark_3d_68", "landmark_2d_106", "landmark_2d_68")
 TASKS = ("detection", "recognition", *DENSE_LANDMARKS)
 
 logger = logging.getLogger(__name__)
