@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,11 +108,12 @@ def progress_bar(title: str, is_shown: bool) -> Callable[[int, int], None]:
     """Shows how many of how many are done."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=title, disable=not is_shown)
+    bars = []
 
     def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
+        if not bars:  # a training that goes on begins in the middle
+            bars.append(tqdm(desc=title, total=total, initial=done - 1, disable=not is_shown))
+        bars[0].update(done - bars[0].n)
 
     return show
 
@@ -133,6 +135,7 @@ def launch_processes(given: argparse.Namespace, arguments: list[str]) -> int:
     command += ["--dynamo_backend", "no", "--main_process_port", "0"]
     command += [str(ROOT / "devtools" / "launch.py"), __spec__.name if __spec__ else __name__, *arguments]
     with subprocess.Popen(command) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # which the launcher passes on
         while True:
             try:
                 return process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,9 @@ from .settings import Precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+LAUNCHED = "LOCAL_RANK"
+"""Environment variable that launchers set for the processes that they start."""
 
 STOPPING_SIGNALS = ("SIGINT", "SIGTERM")
 
@@ -62,7 +66,8 @@ def stop_signals() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        # a launcher passes Ctrl-C on, to processes that the terminal has already told: there it is no second one
+        if stop.is_set() and number == signal.SIGINT and LAUNCHED not in os.environ:
             raise KeyboardInterrupt
         logger.warning("stopping after this iteration; the state is saved")
         stop.set()

@@ -13,6 +13,7 @@ import torch
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.errors import (
     InvalidInputError,
+    MissingPackageError,
     ResumeMismatchError,
     TrainingCheckpointError,
     TrainingDivergedError,
@@ -235,6 +236,12 @@ def test_bf16_trains_float32_parameters(tmp_path):
     assert {value.dtype for value in read_state(newest_state(tmp_path)).parameters.values()} == {torch.float32}
     run_toy(tmp_path / "b", iterations=3)  # in the same program, in another precision
     assert (tmp_path / FILE).read_bytes() != (tmp_path / "b" / FILE).read_bytes()
+
+
+def test_without_accelerate_the_command_to_install_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingPackageError, match=r"-m pip install accelerate"):
+        run_toy(tmp_path)
 
 
 @pytest.mark.parametrize(
