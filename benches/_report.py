@@ -4,7 +4,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 
@@ -16,17 +16,24 @@ def arguments(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def in_turn(names: Iterable[str], rounds: int) -> Iterator[str]:
+    """Every name once a round; each round begins with another one, because what comes first in a round may be favoured."""
+    names = list(names)
+    for round_number in range(rounds):
+        start = round_number % len(names)
+        yield from names[start:] + names[:start]
+
+
 def interleaved(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each alternative, one of each in turn, so that a machine that slows down slows all of them; one warm-
     up each."""
     for run in alternatives.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
-    for _ in range(rounds):
-        for name, run in alternatives.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
+    for name in in_turn(alternatives, rounds):
+        began = time.perf_counter()
+        alternatives[name]()
+        seconds[name].append(time.perf_counter() - began)
     return seconds
 
 

@@ -10,7 +10,7 @@ import time
 import comfy.sample
 import torch
 from _models import SD15_UNET, random_model
-from _report import arguments, ratio_rows, report
+from _report import arguments, in_turn, ratio_rows, report
 from comfy.ldm.modules.attention import optimized_attention
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.cast import Cast, CastMember
@@ -89,9 +89,8 @@ def main() -> None:
     for run in alternatives.values():  # a warm-up each
         step_seconds(*run, noise)
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
-    for _ in range(options.rounds):
-        for name, run in alternatives.items():
-            measured[name].append(step_seconds(*run, noise))
+    for name in in_turn(alternatives, options.rounds):
+        measured[name].append(step_seconds(*alternatives[name], noise))
     clock, processor = (
         ratio_rows({name: [pair[which] for pair in pairs] for name, pairs in measured.items()}, "no identity")
         for which in (0, 1)

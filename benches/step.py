@@ -11,7 +11,7 @@ import comfy.model_management
 import comfy.sample
 import torch
 from _models import SD15_UNET, TINY_UNET, random_controlnet, random_model
-from _report import arguments, ratio_rows, report
+from _report import arguments, in_turn, ratio_rows, report
 from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
 from random_branches import random_branch
 
@@ -57,14 +57,16 @@ def main() -> None:
 
     alternatives = {
         "bare UNet": (model, *conditionings),
+        "bare UNet again": (model, *conditionings),  # what the ratios are worth
         "RepControlNet folded": with_branch(BranchMode.FOLDED),
         "ControlNet": (model, *controlled),
         "RepControlNet live": with_branch(BranchMode.LIVE),
     }
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
-    for _ in range(options.rounds):
-        for name, run in alternatives.items():
-            seconds[name].append(step_seconds(*run, noise))
+    for run in alternatives.values():  # a warm-up each
+        step_seconds(*run, noise)
+    for name in in_turn(alternatives, options.rounds):
+        seconds[name].append(step_seconds(*alternatives[name], noise))
     rows = ratio_rows(seconds, "bare UNet")
     report(f"A step at {size * 8}x{size * 8}, bfloat16, {torch.get_num_threads()} threads", rows, options.json)
 
