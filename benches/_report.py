@@ -17,7 +17,7 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def in_turn(names: Iterable[str], rounds: int) -> Iterator[str]:
-    """Every name once a round; each round begins with another one, because what comes first in a round may be favoured."""
+    """Every name once a round; each round begins with another one: what comes first in a round may be favoured."""
     names = list(names)
     for round_number in range(rounds):
         start = round_number % len(names)

@@ -1,4 +1,4 @@
-"""The world's face detector and landmark network, in the shapes that insightface loads: SCRFD's, and dense landmarks."""
+"""The world's face detector and landmark network, in shapes that insightface loads: SCRFD's, and dense landmarks."""
 
 from __future__ import annotations
 

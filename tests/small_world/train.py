@@ -14,6 +14,11 @@ from ...devtools.environment import cache_folder
 from ...devtools.launch import import_comfyui
 
 NUM_PICTURES = 16000
+BRANCH_OPTIONS = (
+    "--landmarks", "500", "--skeleton", "500", "--both", "1500", "--batch-size", "32", "--learning-rate", "4e-4",
+    "--ema-decay", "0.995", "--checkpoint-every", "100",
+)  # fmt: skip
+"""Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
 MIN_VERIFICATION = 0.99
 """The recogniser's gate: how often held-out people must be told apart."""
 
@@ -64,11 +69,31 @@ def train_autoencoder() -> None:
     train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder())
 
 
+def train_branch() -> None:
+    """RepControlNet and identity together, by the pack's own trainer: `dev.py train repcontrolnet --with-identity`."""
+    from ...devtools.train import main as train
+    from .lessons import write_lessons
+    from .shipped import COMFYUI_NODE
+
+    folder = work_folder()
+    write_lessons(folder / "lessons", folder / "pictures", NUM_PICTURES, folder / "recogniser.onnx")
+    files = {
+        "--checkpoint": folder / "checkpoint.safetensors",
+        "--custom-node": COMFYUI_NODE,
+        "--data": folder / "lessons",
+        "--output": folder / "branch",
+    }
+    train(
+        ["repcontrolnet", "--with-identity", *BRANCH_OPTIONS, *(str(word) for pair in files.items() for word in pair)]
+    )
+
+
 STAGES = {
     "recogniser": train_recogniser,
     "detector": train_detector,
     "autoencoder": train_autoencoder,
     "base": train_base,
+    "branch": train_branch,
 }
 
 
