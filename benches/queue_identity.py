@@ -15,7 +15,7 @@ from fpga.devtools.client import ComfyClient, Prompt
 
 NUM_PROMPTS, WARM_UP, PER, GOAL_MIB = 500, 50, 100, 1.0
 NUM_PROMPTS_TINY, WARM_UP_TINY = 6, 2
-SIDE_PX = 256
+SIDE_PX = 128
 PEOPLE = {"Anna": "person_1.png", "Ben": "person_2.png", "Carla": "person_3.png", "Eileen": "portrait_photo.png"}
 
 
@@ -51,7 +51,7 @@ def with_cast(graph: Prompt, chance: random.Random) -> Prompt:
     """The graph with one to four people in random places at random strengths."""
     chosen = chance.sample(list(PEOPLE), chance.randint(1, len(PEOPLE)))
     boxes = [
-        {"x": chance.randint(0, 150), "y": chance.randint(0, 150), "width": chance.randint(40, 100), "height": 90}
+        {"x": chance.randint(0, 75), "y": chance.randint(0, 75), "width": chance.randint(20, 50), "height": 45}
         for _ in chosen
     ]
     cast = {f"identities.identity_{n}": [f"encode {name}", 0] for n, name in enumerate(chosen, 1)}
