@@ -20,6 +20,9 @@ MIB = 2**20
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """For glibc; other C libraries ignore it."""
 
+TIMEOUT_S = 3600
+"""Of a prompt: a machine may have other work for a while."""
+
 SAMPLES = 10
 PROGRESS = 50
 

@@ -10,7 +10,7 @@ import random
 
 import numpy as np
 from _report import arguments, report
-from _server import memory_row, sample, serving
+from _server import TIMEOUT_S, memory_row, sample, serving
 from fpga.devtools.client import ComfyClient, Prompt
 
 NUM_PROMPTS, WARM_UP, PER, GOAL_MIB = 500, 50, 100, 1.0
@@ -95,7 +95,7 @@ def main() -> None:
     chance = random.Random(0)  # noqa: S311 - no secret
     resident, encoded, pictures = [], 0, []
     with serving() as server:
-        client = ComfyClient(server.address)
+        client = ComfyClient(server.address, timeout=TIMEOUT_S)
         before = picture(client, plain_graph(seed=1))
         for number in range(num_prompts):
             run = client.run(with_cast(plain_graph(seed=number), chance))

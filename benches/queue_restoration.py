@@ -11,7 +11,7 @@ import random
 from pathlib import Path
 
 from _report import arguments, report
-from _server import memory_row, sample, serving
+from _server import TIMEOUT_S, memory_row, sample, serving
 from fpga.devtools.client import ComfyClient, Prompt
 from fpga.devtools.launch import ROOT
 from PIL import Image, ImageEnhance
@@ -52,7 +52,7 @@ def main() -> None:
     chance = random.Random(0)  # noqa: S311 - no secret
     resident, num_faces, untouched = [], 0, 0
     with serving() as server:
-        client = ComfyClient(server.address)
+        client = ComfyClient(server.address, timeout=TIMEOUT_S)
         inputs = server.base_directory / "input"
         photo = Image.open(inputs / "small_group_photo.png").convert("RGB")
         for number in range(num_pictures):
