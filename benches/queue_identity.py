@@ -16,7 +16,7 @@ from fpga.devtools.client import ComfyClient, Prompt
 NUM_PROMPTS, WARM_UP, PER, GOAL_MIB = 500, 50, 100, 1.0
 NUM_PROMPTS_TINY, WARM_UP_TINY = 6, 2
 SIDE_PX = 128
-PEOPLE = {"Anna": "person_1.png", "Ben": "person_2.png", "Carla": "person_3.png", "Eileen": "portrait_photo.png"}
+PEOPLE = {"Anna": "person_1.png", "Bea": "person_2.png", "Carl": "person_3.png", "Eileen": "portrait_photo.png"}
 
 
 def people_nodes() -> Prompt:
