@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKPOINT = WEIGHTS / "small_world.safetensors"
+BRANCH = WEIGHTS / "small_world_repcontrolnet.safetensors"
+IDENTITY_ADAPTER = WEIGHTS / "small_world_identity.safetensors"
 FACE_PACK = WEIGHTS / "small_world_faces"
+RECOGNISER = FACE_PACK / "rec_world.onnx"
 COMFYUI_NODE = Path(__file__).parent / "comfyui_node"
 
 

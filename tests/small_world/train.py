@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from ...devtools.environment import cache_folder
@@ -15,7 +16,7 @@ from ...devtools.launch import import_comfyui
 
 NUM_PICTURES = 16000
 BRANCH_OPTIONS = (
-    "--landmarks", "500", "--skeleton", "500", "--both", "1500", "--batch-size", "32", "--learning-rate", "4e-4",
+    "--landmarks", "300", "--skeleton", "300", "--both", "1000", "--batch-size", "32", "--learning-rate", "4e-4",
     "--ema-decay", "0.995", "--checkpoint-every", "100",
 )  # fmt: skip
 """Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
@@ -69,14 +70,19 @@ def train_autoencoder() -> None:
     train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder())
 
 
-def train_branch() -> None:
-    """RepControlNet and identity together, by the pack's own trainer: `dev.py train repcontrolnet --with-identity`."""
-    from ...devtools.train import main as train
+def write_lessons() -> None:
     from .lessons import write_lessons
-    from .shipped import COMFYUI_NODE
 
     folder = work_folder()
     write_lessons(folder / "lessons", folder / "pictures", NUM_PICTURES, folder / "recogniser.onnx")
+
+
+def train_branch() -> None:
+    """RepControlNet and identity together, by the pack's own trainer: `dev.py train repcontrolnet --with-identity`."""
+    from ...devtools.train import main as train
+    from .shipped import COMFYUI_NODE
+
+    folder = work_folder()
     files = {
         "--checkpoint": folder / "checkpoint.safetensors",
         "--custom-node": COMFYUI_NODE,
@@ -88,12 +94,34 @@ def train_branch() -> None:
     )
 
 
+def ship() -> None:
+    """Copies what is trained into the repository, with the figures of the training beside it."""
+    from .shipped import CHECKPOINT, FACE_PACK, RECOGNISER, WEIGHTS
+
+    folder = work_folder()
+    files = {CHECKPOINT: folder / "checkpoint.safetensors", RECOGNISER: folder / "recogniser.onnx"}
+    files |= {FACE_PACK / file.name: file for file in (folder / "pack").glob("*.onnx")}
+    FACE_PACK.mkdir(parents=True, exist_ok=True)
+    for target, source in files.items():
+        shutil.copy(source, target)
+    logs = {
+        log.stem: [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        for log in sorted(folder.glob("*.jsonl"))
+    }
+    figures = {name: rows[:: max(1, len(rows) // 20)] + rows[-1:] for name, rows in logs.items()}
+    figures["recogniser, held-out people"] = json.loads((folder / "recogniser.json").read_text(encoding="utf-8"))
+    lines = (f" {json.dumps(name)}: {json.dumps(rows)}" for name, rows in figures.items())
+    (WEIGHTS / "training.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
 STAGES = {
     "recogniser": train_recogniser,
     "detector": train_detector,
     "autoencoder": train_autoencoder,
     "base": train_base,
+    "lessons": write_lessons,
     "branch": train_branch,
+    "ship": ship,
 }
 
 
