@@ -1,11 +1,16 @@
 """What every bench does: parse `--json FILE` and `--tiny`, time alternatives in turn, print a table."""
 
 import argparse
+import ctypes
+import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+import psutil
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -14,6 +19,14 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="a smoke run on a tiny model; its figures mean nothing")
     parser.add_argument("--rounds", type=int, default=5, help="how often each alternative is measured")
     return parser.parse_args()
+
+
+def resident_mib() -> float:
+    """Memory that the process holds, after Python and the C library gave back what they only kept in reserve."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+    return psutil.Process().memory_info().rss / 2**20
 
 
 def in_turn(names: Iterable[str], rounds: int) -> Iterator[str]:

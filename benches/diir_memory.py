@@ -3,22 +3,14 @@
 The cache's own count is held against the plan made before the run, the budget, and what the process really grew by.
 """
 
-import gc
-
 import comfy.samplers
-import psutil
 import torch
 from _models import SD15_UNET, TINY_UNET, random_model
-from _report import arguments, report
+from _report import arguments, report, resident_mib
 from fpga.fpga_core.patching.restoration import invert_latent
 from fpga.fpga_core.restoration.cache_plan import MIB, CacheMode
 
 BUDGETS_MIB = {CacheMode.STATISTICS: 16, CacheMode.FULL: 768}
-
-
-def resident_mib() -> float:
-    gc.collect()
-    return psutil.Process().memory_info().rss / MIB
 
 
 def main() -> None:

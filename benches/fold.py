@@ -4,23 +4,16 @@ The fold is what ComfyUI does when the patched model is loaded: it keeps each we
 and puts it in place. Loading the same model without patches is subtracted.
 """
 
-import gc
 import time
 
 import comfy.model_management
-import psutil
 import torch
 from _models import SD15_UNET, TINY_UNET, random_model
-from _report import arguments, report
+from _report import arguments, report, resident_mib
 from fpga.fpga_core.patching.fold import fold_branch
 from random_branches import random_branch
 
 MIB = 2**20
-
-
-def resident_mib() -> float:
-    gc.collect()
-    return psutil.Process().memory_info().rss / MIB
 
 
 def seconds_of(run) -> float:
