@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.resources
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,12 @@ from pathlib import Path
 from .launch import ROOT, import_comfyui, register_pack
 
 SUPPORT = ROOT / "tests" / "support"
+SMALL_WORLD = ROOT / "tests" / "small_world"
 PACKS = {
     "fpga-stand-in-sd": SUPPORT / "stand_ins" / "small_sd",
+    "fpga-small-world": SMALL_WORLD / "comfyui_node",
 }
-"""Custom nodes that a server needs beside the pack to load the stand-ins."""
+"""Custom nodes that a server needs beside the pack to load the stand-ins and the small world's models."""
 
 
 def small_checkpoint(path: Path) -> None:
@@ -198,8 +201,20 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
 """Public file, below the server's base directory -> what writes its stand-in."""
 
 
+WORLD_FILES = {
+    "models/checkpoints/small_world.safetensors": SMALL_WORLD / "weights" / "small_world.safetensors",
+    "models/insightface/models/small_world_faces": SMALL_WORLD / "weights" / "small_world_faces",
+}
+"""The small world's trained models, under names of their own."""
+
+
 def place_stand_ins(base_directory: Path) -> None:
-    """Writes every stand-in that is not there yet."""
+    """Writes every stand-in that is not there yet, and copies the small world's models beside them."""
+    for name, source in WORLD_FILES.items():
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        if not (base_directory / name).exists():
+            (base_directory / name).parent.mkdir(parents=True, exist_ok=True)
+            copy(source, base_directory / name)
     register_pack()
     import_comfyui()
     if str(SUPPORT) not in sys.path:
