@@ -7,6 +7,7 @@
     python dev.py train TASK ...               a RepControlNet, an identity or a ControlNet, from a folder of data
     python dev.py lint                         ruff and pyright
     python dev.py world train [STAGE ...]      the small world's models, by recipe; resumable
+    python dev.py world evaluate restoration   DIIR on the small world, as a table
     python dev.py workflows                    the editor's form of workflows/api/*.json, written by the editor
 
 The first run builds a virtual environment and gets a ComfyUI, both kept in a cache; COMFYUI_PATH names another ComfyUI.

@@ -96,11 +96,13 @@ def train_branch() -> None:
 
 def ship() -> None:
     """Copies what is trained into the repository, with the figures of the training beside it."""
-    from .shipped import CHECKPOINT, FACE_PACK, RECOGNISER, WEIGHTS
+    from .shipped import BRANCH, CHECKPOINT, FACE_PACK, IDENTITY_ADAPTER, RECOGNISER, WEIGHTS
 
     folder = work_folder()
     files = {CHECKPOINT: folder / "checkpoint.safetensors", RECOGNISER: folder / "recogniser.onnx"}
     files |= {FACE_PACK / file.name: file for file in (folder / "pack").glob("*.onnx")}
+    trained = {BRANCH: "repcontrolnet.safetensors", IDENTITY_ADAPTER: "identity_adapter.safetensors"}
+    files |= {target: folder / "branch" / name for target, name in trained.items()}
     FACE_PACK.mkdir(parents=True, exist_ok=True)
     for target, source in files.items():
         shutil.copy(source, target)
