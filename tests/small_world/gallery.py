@@ -10,7 +10,7 @@ import numpy as np
 
 from ...fpga_core.faces.drawing import DrawnParts, FaceStyle, draw_conditions
 from ...fpga_core.shapes import Extent
-from .painter import paint, paint_face_masks
+from .painter import paint
 from .scenes import Scene, random_scene
 
 SIZE_PX = 128
@@ -70,8 +70,3 @@ def render_chunk(file: Path) -> None:
         landmarks=np.stack(landmarks),
     )
     part.rename(file)
-
-
-def face_masks(scene: Scene, size_px: int = SIZE_PX) -> np.ndarray:
-    """Exact masks of a scene's faces, (actors, size_px, size_px) float32."""
-    return paint_face_masks(scene, size_px)

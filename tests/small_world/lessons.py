@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnxruntime
 
+from ...fpga_core.faces.pack_download import file_sha256
 from ...fpga_core.training.dataset_writing import ShardWriter, write_header
 from ...fpga_core.training.samples import TrainingSample
-from . import anatomy
 from .gallery import SIZE_PX, gallery
-from .painter import SUPERSAMPLING, pixels
+from .painter import paint_mask
 from .recogniser import as_input, portrait
-from .scenes import Actor
 
 HEAD = 1.35
 """The region of an identity is larger than the face by this: it holds the hair."""
-
-
-def head_mask(actor: Actor, size_px: int = SIZE_PX) -> np.ndarray:
-    """Face and hair, (size_px, size_px) uint8, 255 inside."""
-    canvas = np.zeros((size_px * SUPERSAMPLING,) * 2, np.uint8)
-    outline = HEAD * anatomy.face_outline(actor.person, np.linspace(0, 2 * np.pi, 64))
-    cv2.fillPoly(canvas, [pixels(canvas, actor.head.place(outline))], 255)
-    return cv2.resize(canvas, (size_px, size_px), interpolation=cv2.INTER_AREA)
 
 
 class WorldRecogniser:
@@ -38,7 +27,7 @@ class WorldRecogniser:
     """
 
     def __init__(self, file: Path) -> None:
-        self.hash = hashlib.sha256(file.read_bytes()).hexdigest()
+        self.hash = file_sha256(file)
         self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
     def embed(self, aligned: np.ndarray) -> np.ndarray:
@@ -60,7 +49,7 @@ def lessons(pictures_folder: Path, num_scenes: int, recogniser: WorldRecogniser)
             image=pictures.pictures[number],
             skeleton=pictures.skeletons[number],
             landmarks=pictures.landmarks[number],
-            mask=head_mask(actor),
+            mask=paint_mask(actor, SIZE_PX, HEAD),
             face=other,
             embedding=recogniser.embed(other[None])[0],
         )

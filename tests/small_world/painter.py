@@ -23,15 +23,17 @@ def paint(scene: Scene, size_px: int) -> np.ndarray:
     return cv2.resize(canvas, (size_px, size_px), interpolation=cv2.INTER_AREA)
 
 
+def paint_mask(actor: Actor, size_px: int, scale: float = 1.0) -> np.ndarray:
+    """How much of each pixel a face covers, hair left out, (size_px, size_px) uint8; `scale` enlarges it."""
+    canvas = np.zeros((size_px * SUPERSAMPLING,) * 2, np.uint8)
+    outline = scale * anatomy.face_outline(actor.person, np.linspace(0, 2 * np.pi, 64))
+    cv2.fillPoly(canvas, [pixels(canvas, actor.head.place(outline))], 255)
+    return cv2.resize(canvas, (size_px, size_px), interpolation=cv2.INTER_AREA)
+
+
 def paint_face_masks(scene: Scene, size_px: int) -> np.ndarray:
-    """How much of each pixel every face covers, hair left out, (actors, size_px, size_px) float32 in [0, 1]."""
-    masks = []
-    for actor in scene.actors:
-        canvas = np.zeros((size_px * SUPERSAMPLING,) * 2, np.uint8)
-        outline = anatomy.face_outline(actor.person, np.linspace(0, 2 * np.pi, 64))
-        cv2.fillPoly(canvas, [pixels(canvas, actor.head.place(outline))], 255)
-        masks.append(cv2.resize(canvas, (size_px, size_px), interpolation=cv2.INTER_AREA).astype(np.float32) / 255)
-    return np.stack(masks)
+    """`paint_mask` of every face, (actors, size_px, size_px) float32 in [0, 1]."""
+    return np.stack([paint_mask(actor, size_px) for actor in scene.actors]).astype(np.float32) / 255
 
 
 def paint_background(scene: Scene, size: int) -> np.ndarray:
