@@ -46,6 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--face-analysis", type=Path, help="insightface pack, where the data has no embeddings")
     files.add_argument("--clip-vision", type=Path, help="what the identity reads beside the embedding")
     files.add_argument("--repcontrolnet", type=Path, help="the branch to start from")
+    files.add_argument(
+        "--save-dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the trained files"
+    )
     stages = parser.add_argument_group("stages, in iterations")
     stages.add_argument("--landmarks", type=int, default=50_000)
     stages.add_argument("--skeleton", type=int, default=100_000)
@@ -163,7 +166,12 @@ def run(given: argparse.Namespace) -> int:
 
     fusion = MultiModeFusion(given.landmarks, given.skeleton, given.both, given.clone_every)
     plan = TrainingPlan(
-        Task(given.task), settings, Curriculum(fusion), given.with_identity, given.gradient_checkpointing
+        Task(given.task),
+        settings,
+        Curriculum(fusion),
+        given.with_identity,
+        given.gradient_checkpointing,
+        getattr(torch, given.save_dtype),
     )
     is_main = accelerator.is_main_process
     show = progress_bar("training", is_main)

@@ -35,10 +35,13 @@ class WorldRecogniser:
         return self._session.run(None, {"picture": as_input(aligned).cpu().numpy()})[0]
 
 
-def lessons(pictures_folder: Path, num_scenes: int, recogniser: WorldRecogniser) -> Iterator[TrainingSample]:
+def lessons(
+    pictures_folder: Path, num_scenes: int, recogniser: WorldRecogniser, first: int = 0
+) -> Iterator[TrainingSample]:
     """Every scene of one person, with the face from *another* picture of that person: pose cannot leak through it."""
-    pictures = gallery(pictures_folder, num_scenes)
-    for number, scene in enumerate(pictures.scenes):
+    pictures = gallery(pictures_folder, num_scenes, first)
+    for index, scene in enumerate(pictures.scenes):
+        number = first + index
         if len(scene.actors) > 1:
             continue
         (actor,) = scene.actors
@@ -46,22 +49,22 @@ def lessons(pictures_folder: Path, num_scenes: int, recogniser: WorldRecogniser)
         yield TrainingSample(
             key=f"{number:06}",
             caption=scene.caption,
-            image=pictures.pictures[number],
-            skeleton=pictures.skeletons[number],
-            landmarks=pictures.landmarks[number],
+            image=pictures.pictures[index],
+            skeleton=pictures.skeletons[index],
+            landmarks=pictures.landmarks[index],
             mask=paint_mask(actor, SIZE_PX, HEAD),
             face=other,
             embedding=recogniser.embed(other[None])[0],
         )
 
 
-def write_lessons(folder: Path, pictures_folder: Path, num_scenes: int, recogniser_file: Path) -> None:
-    """Writes the shards, once."""
+def write_lessons(folder: Path, pictures_folder: Path, num_scenes: int, recogniser_file: Path, first: int = 0) -> None:
+    """Writes the shards of the scenes from `first` on, once."""
     recogniser = WorldRecogniser(recogniser_file)
     if (folder / "dataset.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     with ShardWriter(folder) as writer:
-        for sample in lessons(pictures_folder, num_scenes, recogniser):
+        for sample in lessons(pictures_folder, num_scenes, recogniser, first):
             writer.write(sample)
     write_header(folder, recogniser.hash, "the small world of tests/small_world")

@@ -1,137 +1,133 @@
-"""`dev.py world evaluate restoration`: DIIR on held-out full-body pictures whose faces the autoencoder broke.
+"""`dev.py world evaluate restoration | full-body`: DIIR on held-out full-body pictures (Tables 2 and 4, Fig. 8).
 
-The paper's Table 4 and Fig. 8, and the comparison that the defaults of Restore Faces come from. Everything runs through
-the functions of the pack's nodes; identities come from another picture of each person.
+Of the first, faces are broken by the autoencoder alone, so that the true picture is known; of the second, the pictures
+are generated. The comparison that the defaults of Restore Faces come from is the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import comfy.sample
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from ...fpga_core.checkpoints import read_safetensors
-from ...fpga_core.faces.alignment import align_face
 from ...fpga_core.faces.face import Face, PictureFaces
-from ...fpga_core.faces.insightface_pack import InsightFacePack, load_insightface_pack
-from ...fpga_core.faces.likeness import cosine_similarities
-from ...fpga_core.identity.adapter_layouts import read_identity_adapter
-from ...fpga_core.identity.cast import Cast, CastMember
-from ...fpga_core.identity.identity import Identity
 from ...fpga_core.patching.face_conditioning import RepControlNetFaces
 from ...fpga_core.patching.face_run import RestoreSettings
-from ...fpga_core.patching.restore_faces import RestoredPictures, restore_faces
-from ...fpga_core.repcontrolnet.layouts import read_repcontrolnet
+from ...fpga_core.patching.identity import apply_cast
+from ...fpga_core.patching.repcontrolnet import apply_repcontrolnet
+from ...fpga_core.patching.restore_faces import RestoredPictures, draw_landmarks, restore_faces
 from ...fpga_core.restoration.cache_plan import CacheMode
-from ...fpga_core.restoration.face_crops import CropSettings
+from ...fpga_core.restoration.face_crops import CropSettings, crop_faces, paste_crops
 from ...fpga_core.restoration.fusion import FusionSettings, StyleSource
 from ...fpga_core.restoration.matching import MatchBy
-from ...fpga_core.shapes import Extent
-from .gallery import HELD_OUT_SEED, SIZE_PX, scene_number
-from .lessons import WorldRecogniser
+from .gallery import SIZE_PX
+from .generation_lab import controlnet_way, shipped_way
+from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_bytes, enlarge, markdown
 from .painter import paint
-from .recogniser import portrait
-from .scenes import Scene, Shot
-from .shipped import BRANCH, CHECKPOINT, FACE_PACK, IDENTITY_ADAPTER, RECOGNISER, load_checkpoint
+from .scenes import Shot
 
-ENLARGED = 4
-"""Pictures are enlarged before their faces are restored: a face of 22 pixels becomes one of 88."""
-FULL = Extent(SIZE_PX * ENLARGED, SIZE_PX * ENLARGED)
-CFG = 2.5
+NUM_CASES = 24
+CROP = CropSettings(size_px=SIZE_PX, size_limit_px=0)
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """One held-out picture.
+class Broken:
+    """One full-body picture whose face is broken.
 
     Attributes:
-        scene: what it shows; one person.
-        true, broken: (1, height, width, 3), as painted at full size, and through the autoencoder at a quarter of it.
-        identity: of the person, from another picture.
+        case: what it shows.
+        true, picture: (1, height, width, 3), as painted at full size, and through the autoencoder at a quarter of it.
         face: where it is, exactly.
     """
 
-    scene: Scene
+    case: Case
     true: Tensor
-    broken: Tensor
-    identity: Identity
+    picture: Tensor
     face: Face
 
 
 class RestorationLab:
-    """Cases, models and measures."""
+    """Broken pictures, and ways to restore them."""
 
-    def __init__(self, num_cases: int) -> None:
-        self.model, self.clip, self.vae = load_checkpoint(CHECKPOINT)
-        self.recogniser = WorldRecogniser(RECOGNISER)
-        self.analysis: InsightFacePack = load_insightface_pack(FACE_PACK)
-        self.branch = read_repcontrolnet(*read_safetensors(BRANCH), name=BRANCH.name)
-        self.adapter = read_identity_adapter(*read_safetensors(IDENTITY_ADAPTER), name=IDENTITY_ADAPTER.name)
-        numbers = (HELD_OUT_SEED + number for number in range(100_000))
-        scenes = (scene for scene in map(scene_number, numbers) if scene.shot is Shot.FULL)
-        self.cases = [self.case(number, scene) for number, scene in zip(range(num_cases), scenes, strict=False)]
+    def __init__(self) -> None:
+        self.lab = Laboratory()
+        way = shipped_way()
+        assert way.branch is not None
+        self.branch, self.adapter = way.branch, way.adapter
 
-    def case(self, number: int, scene: Scene) -> Case:
-        small = torch.from_numpy(paint(scene, SIZE_PX)).float()[None] / 255
-        broken = self.vae.decode(self.vae.encode(small)).clamp(0, 1)
-        enlarged = interpolate(broken.movedim(-1, 1), scale_factor=ENLARGED, mode="bicubic").movedim(1, -1).clamp(0, 1)
-        other = portrait(scene.actors[0].person, np.random.default_rng((10, number)))
-        embedding = torch.from_numpy(self.recogniser.embed(other[None]))
-        identity = Identity(f"person {number + 1}", {self.recogniser.hash: embedding}, {}, {}, "mean")
-        true = torch.from_numpy(paint(scene, FULL.width)).float()[None] / 255
-        return Case(scene, true, enlarged.float().cpu(), identity, scene.faces(FULL).faces[0])
+    def broken(self, case: Case) -> Broken:
+        small = torch.from_numpy(case.painted()).float()[None] / 255
+        decoded = self.lab.vae.decode(self.lab.vae.encode(small)).float().cpu().clamp(0, 1)
+        true = torch.from_numpy(paint(case.scene, FULL.width)).float()[None] / 255
+        return Broken(case, true, enlarge(decoded), case.faces.faces[0])
 
-    def encode(self, text: str) -> list:
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
-
-    def restore(
-        self, case: Case, settings: RestoreSettings, *, landmarks: str = "exact", has_control: bool = True
-    ) -> RestoredPictures:
-        """Restores a case's face.
+    def face_of(self, one: Broken, landmarks: str) -> Face:
+        """The face as the pipeline would know it.
 
         Args:
             landmarks: exact, or estimated from the broken face.
         """
-        face = case.face
-        if landmarks == "estimated":
-            found = self.analysis.find_faces([(case.broken[0].numpy() * 255).astype(np.uint8)])[0]
-            face = min(found, key=lambda one: -one.box.iou(case.face.box), default=face)
-            face = replace(face, box=case.face.box, embeddings={})
-        cast = Cast((CastMember(case.identity),), FULL)
+        if landmarks == "exact":
+            return one.face
+        found = self.lab.find_faces(one.picture).faces
+        nearest = max(found, key=lambda face: face.box.iou(one.face.box), default=one.face)
+        return replace(nearest, box=one.face.box, embeddings={})
+
+    def prompts(self, case: Case) -> tuple[list, list]:
+        """What a crop of the face shows."""
+        return self.lab.encode(case.scene.caption.replace("full-body", "close-up")), self.lab.encode(NEGATIVE)
+
+    def restore(
+        self, one: Broken, settings: RestoreSettings, *, landmarks: str = "exact", has_control: bool = True
+    ) -> RestoredPictures:
+        """By DIIR, as Restore Faces does it."""
         return restore_faces(
-            case.broken, [PictureFaces(FULL, (face,))], self.model, self.vae,
-            self.encode(case.scene.caption.replace("full-body", "close-up")), self.encode(""),
-            CropSettings(size_px=SIZE_PX, size_limit_px=0), replace(settings, match_by=MatchBy.FIRST),
-            cast, self.adapter, RepControlNetFaces(self.branch) if has_control else None,
+            one.picture, [PictureFaces(FULL, (self.face_of(one, landmarks),))], self.lab.model, self.lab.vae,
+            *self.prompts(one.case), CROP, replace(settings, match_by=MatchBy.FIRST), one.case.everywhere,
+            self.adapter, RepControlNetFaces(self.branch) if has_control else None,
         )  # fmt: skip
 
-    def measure(self, case: Case, picture: Tensor) -> dict[str, float]:
-        """Likeness, colour step at the face's border, and where the landmarks are, against the truth."""
-        shown = (picture[0].clamp(0, 1).numpy() * 255).round().astype(np.uint8)
-        true = (case.true[0].numpy() * 255).round().astype(np.uint8)
-        embedding = self.recogniser.embed(align_face(shown, case.face)[None])
-        reference = case.identity.embeddings[self.recogniser.hash].numpy()
-        outline = case.face.landmarks[:17]
-        inside, outside = (case.face.landmarks[30] + (outline - case.face.landmarks[30]) * s for s in (0.85, 1.0))
-        colors = [sample(image, points) for image in (shown, true) for points in (inside, outside)]
-        return {
-            "FaceSim": float(cosine_similarities(reference, embedding)[0, 0]),
-            "colour distance": float(np.abs(colors[0] - colors[2]).mean() / 255),
-            "pose error": self.pose_error(case, shown),
-        }
+    def inpaint(
+        self, one: Broken, denoise: float, *, landmarks: str = "exact", has_control: bool = True
+    ) -> RestoredPictures:
+        """By img2img under a noise mask, as the field's face detailers do it: same crop, prompts, landmarks, person."""
+        faces = [PictureFaces(FULL, (self.face_of(one, landmarks),))]
+        places, crops, masks = crop_faces(one.picture, faces, CROP)
+        model, (positive, negative) = self.lab.model, self.prompts(one.case)
+        if has_control:
+            hint = draw_landmarks(places[0], RestoreSettings().style)[None]
+            applied = apply_repcontrolnet(model, positive, negative, self.branch, hint)
+            model, positive, negative = applied.model, applied.positive, applied.negative
+        assert self.adapter is not None
+        model, positive, negative = apply_cast(model, positive, negative, self.adapter, one.case.everywhere)
+        latent = self.lab.vae.encode(crops)
+        samples = comfy.sample.sample(
+            model, comfy.sample.prepare_noise(latent, one.case.number), STEPS, CFG, "ddim", "normal", positive,
+            negative, latent, denoise=denoise, noise_mask=masks[:, None], disable_pbar=True, seed=one.case.number,
+        )  # fmt: skip
+        after = self.lab.vae.decode(samples).float().cpu().clamp(0, 1)
+        pasted, changed = paste_crops(one.picture, places, after, masks, are_colors_matched=False)
+        return RestoredPictures(pasted, changed, crops, after, "")
 
-    def pose_error(self, case: Case, shown: np.ndarray) -> float:
-        """Mean distance of the landmarks found in the picture from the true ones, as a fraction of the face's size;
-        1 where no face is found."""
-        faces = [face for face in self.analysis.find_faces([shown])[0] if face.box.iou(case.face.box) > 0.3]
-        if not faces:
-            return 1.0
-        away = np.linalg.norm(faces[0].landmarks - case.face.landmarks, axis=1).mean()
-        return float(away / case.face.size_px)
+    def measure(self, one: Broken, picture: Tensor) -> dict[str, float]:
+        """Likeness and pose against what was asked for, and the colour step at the face's border against the truth."""
+        found = self.lab.find_faces(picture)
+        near = [face for face in found.faces if face.box.iou(one.face.box) > 0.1]
+        figures = self.lab.likenesses(one.case, PictureFaces(FULL, tuple(near)))
+        outline = one.face.landmarks[:17]
+        inside, outside = (one.face.landmarks[30] + (outline - one.face.landmarks[30]) * s for s in (0.85, 1.0))
+        images = (as_bytes(picture), as_bytes(one.true))
+        colors = [sample(image, points) for image in images for points in (inside, outside)]
+        return {
+            "FaceSim": figures["FaceSim"],
+            "pose error": self.lab.pose_error(one.case, found),
+            "colour distance": float(np.abs(colors[0] - colors[2]).mean() / 255),
+        }
 
 
 def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -146,39 +142,76 @@ def settings(source: StyleSource = StyleSource.FACE, **options) -> RestoreSettin
 
 
 NO_FUSION = {"attention_strength": 0.0, "latent_strength": 0.0}
-ROWS: dict[str, Callable[[RestorationLab, Case], RestoredPictures]] = {
-    "style of the face": lambda lab, case: lab.restore(case, settings()),
-    "style of the face, half as strong": lambda lab, case: lab.restore(case, settings(fusion={"style_strength": 0.5})),
-    "style of the surroundings": lambda lab, case: lab.restore(case, settings(StyleSource.SURROUNDINGS)),
-    "no style, background replayed": lambda lab, case: lab.restore(case, settings(StyleSource.OFF)),
-    "inversion alone, no fusion": lambda lab, case: lab.restore(case, settings(StyleSource.OFF, fusion=NO_FUSION)),
-    "fusion in the latent only": lambda lab, case: lab.restore(case, settings(fusion={"attention_strength": 0.0})),
-    "statistics instead of maps": lambda lab, case: lab.restore(case, settings(mode=CacheMode.STATISTICS)),
-    "0 repetitions": lambda lab, case: lab.restore(case, settings(repetitions=0)),
-    "2 repetitions": lambda lab, case: lab.restore(case, settings(repetitions=2)),
-    "4 repetitions": lambda lab, case: lab.restore(case, settings(repetitions=4)),
-    "landmarks from the broken face": lambda lab, case: lab.restore(case, settings(), landmarks="estimated"),
-    "no landmarks": lambda lab, case: lab.restore(case, settings(), has_control=False),
-    "no landmarks, no style": lambda lab, case: lab.restore(case, settings(StyleSource.OFF), has_control=False),
+ROWS: dict[str, Callable[[RestorationLab, Broken], RestoredPictures]] = {
+    "style of the face": lambda lab, one: lab.restore(one, settings()),
+    "style of the face, half as strong": lambda lab, one: lab.restore(one, settings(fusion={"style_strength": 0.5})),
+    "style of the surroundings": lambda lab, one: lab.restore(one, settings(StyleSource.SURROUNDINGS)),
+    "no style, background replayed": lambda lab, one: lab.restore(one, settings(StyleSource.OFF)),
+    "inversion alone, no fusion": lambda lab, one: lab.restore(one, settings(StyleSource.OFF, fusion=NO_FUSION)),
+    "fusion in the latent only": lambda lab, one: lab.restore(one, settings(fusion={"attention_strength": 0.0})),
+    "statistics instead of maps": lambda lab, one: lab.restore(one, settings(mode=CacheMode.STATISTICS)),
+    "0 repetitions": lambda lab, one: lab.restore(one, settings(repetitions=0)),
+    "2 repetitions": lambda lab, one: lab.restore(one, settings(repetitions=2)),
+    "4 repetitions": lambda lab, one: lab.restore(one, settings(repetitions=4)),
+    "landmarks from the broken face": lambda lab, one: lab.restore(one, settings(), landmarks="estimated"),
+    "no landmarks": lambda lab, one: lab.restore(one, settings(), has_control=False),
+    "no landmarks, no style": lambda lab, one: lab.restore(one, settings(StyleSource.OFF), has_control=False),
+    "inpainting, denoise 0.6": lambda lab, one: lab.inpaint(one, 0.6),
+    "inpainting, denoise 0.9": lambda lab, one: lab.inpaint(one, 0.9),
+    "inpainting 0.6, landmarks from the broken face": lambda lab, one: lab.inpaint(one, 0.6, landmarks="estimated"),
+    "inpainting 0.9, landmarks from the broken face": lambda lab, one: lab.inpaint(one, 0.9, landmarks="estimated"),
+    "inpainting 0.6, no landmarks": lambda lab, one: lab.inpaint(one, 0.6, has_control=False),
+    "inpainting 0.9, no landmarks": lambda lab, one: lab.inpaint(one, 0.9, has_control=False),
 }
 
 
-def evaluate(num_cases: int = 16) -> list[dict[str, object]]:
-    """One row for each way: means and standard errors of every measure."""
-    lab = RestorationLab(num_cases)
-    measured = {
-        "true picture": [lab.measure(case, case.true) for case in lab.cases],
-        "broken": [lab.measure(case, case.broken) for case in lab.cases],
+def evaluate_restoration(folder: Path) -> str:  # noqa: ARG001 - all laboratories are called alike
+    """Table 4 and Fig. 8: one row for each way."""
+    lab = RestorationLab()
+    cases = [lab.broken(case) for case in lab.lab.cases(Shot.FULL, NUM_CASES)]
+    untouched = {"true picture": lambda one: one.true, "broken": lambda one: one.picture}
+    rows: dict[str, list[Mapping[str, float]]] = {
+        name: [{**lab.measure(one, picture(one)), BACKGROUND: 0.0} for one in cases]
+        for name, picture in untouched.items()
     }
     for name, way in ROWS.items():
-        measured[name] = []
-        for case in lab.cases:
-            result = way(lab, case)
-            crop = (result.after - result.before).abs()[0]
-            background = border_difference(crop)
-            measured[name].append({**lab.measure(case, result.images), "background of the crop": background})
-        print(f"{name}: {summary(measured[name])}", flush=True)
-    return [{"way": name, **summary(rows)} for name, rows in measured.items()]
+        rows[name] = []
+        for one in cases:
+            result = way(lab, one)
+            background = border_difference((result.after - result.before).abs()[0])
+            rows[name].append({**lab.measure(one, result.images), BACKGROUND: background})
+        print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
+    return markdown(rows)
+
+
+BACKGROUND = "background of the crop"
+
+
+def evaluate_full_body(folder: Path) -> str:
+    """Table 2: full-body pictures by several generators, without and with DIIR on the faces that are found in them."""
+    lab = RestorationLab()
+    cases = lab.lab.cases(Shot.FULL, NUM_CASES)
+    ways = {
+        "FPGA, ControlNet form": controlnet_way(folder / "controlnet"),
+        "FPGA, RepControlNet folded": Way(branch=lab.branch, adapter=lab.adapter),
+        "RepControlNet, no identity": Way(branch=lab.branch),
+        "base, text alone": Way(),
+    }
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    for name, way in ways.items():
+        for suffix in ("", " + DIIR"):
+            rows[name + suffix] = []
+        for case, generated in zip(cases, lab.lab.generate(way, cases), strict=True):
+            picture = enlarge(generated)
+            found = lab.lab.find_faces(picture)
+            rows[name].append(lab.lab.measure(case, picture))
+            largest = max(found.faces, key=lambda face: face.box.area, default=None)
+            if largest is not None:
+                one = Broken(case, picture, picture, largest)
+                picture = lab.restore(one, settings()).images
+            rows[name + " + DIIR"].append(lab.lab.measure(case, picture))
+        print(markdown({key: rows[key] for key in (name, name + " + DIIR")}), flush=True)
+    return markdown(rows)
 
 
 def border_difference(difference: Tensor) -> float:
@@ -188,12 +221,3 @@ def border_difference(difference: Tensor) -> float:
     outer = torch.ones(side, side, dtype=torch.bool)
     outer[edge:-edge, edge:-edge] = False
     return float(difference[outer].mean())
-
-
-def summary(rows: list[dict[str, float]]) -> dict[str, str]:
-    """Mean +- standard error of each measure."""
-    return {
-        name: f"{np.mean(values):.3f} +- {np.std(values, ddof=1) / len(values) ** 0.5:.3f}"
-        for name in rows[0]
-        if (values := [row[name] for row in rows])
-    }

@@ -16,6 +16,7 @@ BRANCH = WEIGHTS / "small_world_repcontrolnet.safetensors"
 IDENTITY_ADAPTER = WEIGHTS / "small_world_identity.safetensors"
 FACE_PACK = WEIGHTS / "small_world_faces"
 RECOGNISER = FACE_PACK / "rec_world.onnx"
+READER = WEIGHTS / "small_world_reader.onnx"
 COMFYUI_NODE = Path(__file__).parent / "comfyui_node"
 
 

@@ -1,7 +1,8 @@
 """`dev.py world train [STAGE ...]`: trains the small world's models, each stage a gate for the next; resumable.
 
-Without a stage, all of them in their order. Pictures, checkpoints and logs lie in the cache; what is shipped lies in
-`tests/small_world/weights`, written by the last stage.
+Without a stage, all that lead to what is shipped, in their order. Pictures, checkpoints and logs lie in the cache; what is shipped lies in
+`tests/small_world/weights`, written by the stages `ship_base` and `ship_branch`; what is trained on the base reads the
+shipped one.
 """
 
 from __future__ import annotations
@@ -9,17 +10,28 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from ...devtools.environment import cache_folder
 from ...devtools.launch import import_comfyui
+from ...fpga_core.training.loss_log import FILE as LOG_FILE
 
 NUM_PICTURES = 16000
-BRANCH_OPTIONS = (
-    "--landmarks", "300", "--skeleton", "300", "--both", "1000", "--batch-size", "32", "--learning-rate", "4e-4",
-    "--ema-decay", "0.995", "--checkpoint-every", "100",
+NETWORK_OPTIONS = (
+    "--with-identity", "--landmarks", "400", "--skeleton", "400", "--both", "1600", "--batch-size", "32",
+    "--learning-rate", "4e-4", "--ema-decay", "0.995", "--checkpoint-every", "100", "--sample-every", "400",
+    "--save-dtype", "float16",
 )  # fmt: skip
 """Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
+NETWORKS = {
+    "branch": ("repcontrolnet",),
+    "branch_without_clones": ("repcontrolnet", "--clone-every", "0"),
+    "controlnet": ("controlnet",),
+    "identity": ("identity",),
+}
+"""What the pack's own trainer trains on the world, and what it is told: the first is shipped, the laboratory compares
+it with the others."""
 MIN_VERIFICATION = 0.99
 """The recogniser's gate: how often held-out people must be told apart."""
 
@@ -70,67 +82,111 @@ def train_autoencoder() -> None:
     train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder())
 
 
-def write_lessons() -> None:
-    from .lessons import write_lessons
+def train_reader() -> None:
+    from .gallery import gallery
+    from .reader import export_reader, held_out_accuracy, train_reader
 
     folder = work_folder()
-    write_lessons(folder / "lessons", folder / "pictures", NUM_PICTURES, folder / "recogniser.onnx")
+    reader = train_reader(gallery(folder / "pictures", NUM_PICTURES), folder / "reader.pt")
+    export_reader(reader, folder / "reader.onnx")
+    figures = held_out_accuracy(folder / "reader.onnx", folder / "pictures")
+    (folder / "reader.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(f"reader, held-out pictures: {figures}", flush=True)
 
 
-def train_branch() -> None:
-    """RepControlNet and identity together, by the pack's own trainer: `dev.py train repcontrolnet --with-identity`."""
+def write_lessons() -> None:
+    from .lessons import write_lessons
+    from .shipped import RECOGNISER
+
+    folder = work_folder()
+    write_lessons(folder / "lessons", folder / "pictures", NUM_PICTURES, RECOGNISER)
+
+
+def train_network(name: str) -> None:
+    """Control and identity together, by `dev.py train`, on the checkpoint and the recogniser that are shipped."""
     from ...devtools.train import main as train
-    from .shipped import COMFYUI_NODE
+    from .shipped import CHECKPOINT, COMFYUI_NODE
 
     folder = work_folder()
     files = {
-        "--checkpoint": folder / "checkpoint.safetensors",
+        "--checkpoint": CHECKPOINT,
         "--custom-node": COMFYUI_NODE,
         "--data": folder / "lessons",
-        "--output": folder / "branch",
+        "--output": folder / name,
+        "--cache": folder / "encodings",
     }
-    train(
-        ["repcontrolnet", "--with-identity", *BRANCH_OPTIONS, *(str(word) for pair in files.items() for word in pair)]
-    )
+    train([*NETWORKS[name], *NETWORK_OPTIONS, *(str(word) for pair in files.items() for word in pair)])
 
 
-def ship() -> None:
-    """Copies what is trained into the repository, with the figures of the training beside it."""
-    from .shipped import BRANCH, CHECKPOINT, FACE_PACK, IDENTITY_ADAPTER, RECOGNISER, WEIGHTS
+def train_trials() -> None:
+    from .trials import train_trials
+
+    train_trials(work_folder())
+
+
+def ship_base() -> None:
+    """Copies base, recogniser, detector and reader into the repository, with the figures of their training."""
+    from .shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, WEIGHTS
 
     folder = work_folder()
     files = {CHECKPOINT: folder / "checkpoint.safetensors", RECOGNISER: folder / "recogniser.onnx"}
     files |= {FACE_PACK / file.name: file for file in (folder / "pack").glob("*.onnx")}
-    trained = {BRANCH: "repcontrolnet.safetensors", IDENTITY_ADAPTER: "identity_adapter.safetensors"}
-    files |= {target: folder / "branch" / name for target, name in trained.items()}
+    files |= {READER: folder / "reader.onnx"}
     FACE_PACK.mkdir(parents=True, exist_ok=True)
     for target, source in files.items():
         shutil.copy(source, target)
-    logs = {
-        log.stem: [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        for log in sorted(folder.glob("*.jsonl"))
-    }
-    figures = {name: rows[:: max(1, len(rows) // 20)] + rows[-1:] for name, rows in logs.items()}
+    figures = {log.stem: excerpt(log) for log in sorted(folder.glob("*.jsonl"))}
     figures["recogniser, held-out people"] = json.loads((folder / "recogniser.json").read_text(encoding="utf-8"))
+    figures["reader, held-out pictures"] = json.loads((folder / "reader.json").read_text(encoding="utf-8"))
+    write_figures(WEIGHTS / "training.json", figures)
+
+
+def ship_branch() -> None:
+    """Copies the branch and its identity adapter into the repository, with the figures of their training."""
+    from .shipped import BRANCH, IDENTITY_ADAPTER, WEIGHTS
+
+    folder = work_folder() / "branch"
+    shutil.copy(folder / "repcontrolnet.safetensors", BRANCH)
+    shutil.copy(folder / "identity_adapter.safetensors", IDENTITY_ADAPTER)
+    write_figures(WEIGHTS / "training_branch.json", {"options": NETWORK_OPTIONS, "losses": excerpt(folder / LOG_FILE)})
+
+
+def excerpt(log: Path) -> list[dict[str, float]]:
+    """About twenty lines of a log, and its last one."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return rows[:: max(1, len(rows) // 20)] + rows[-1:]
+
+
+def write_figures(file: Path, figures: dict[str, object]) -> None:
     lines = (f" {json.dumps(name)}: {json.dumps(rows)}" for name, rows in figures.items())
-    (WEIGHTS / "training.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-STAGES = {
+STAGES: dict[str, Callable[[], None]] = {
     "recogniser": train_recogniser,
     "detector": train_detector,
     "autoencoder": train_autoencoder,
     "base": train_base,
+    "reader": train_reader,
+    "ship_base": ship_base,
     "lessons": write_lessons,
-    "branch": train_branch,
-    "ship": ship,
+    "branch": lambda: train_network("branch"),
+    "ship_branch": ship_branch,
+    "branch_without_clones": lambda: train_network("branch_without_clones"),
+    "controlnet": lambda: train_network("controlnet"),
+    "identity": lambda: train_network("identity"),
+    "trials": train_trials,
 }
+RECIPE_STAGES = tuple(STAGES)[: tuple(STAGES).index("ship_branch") + 1]
+"""What is shipped; the laboratory's further networks are trained where they are named."""
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py world train", description=__doc__)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all when none is named")
-    stages = parser.parse_args(arguments).stages or list(STAGES)
+    parser.add_argument(
+        "stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; what is shipped when none is named"
+    )
+    stages = parser.parse_args(arguments).stages or RECIPE_STAGES
     if unknown := [stage for stage in stages if stage not in STAGES]:
         parser.error(f"there is no stage {unknown[0]!r}: choose of {', '.join(STAGES)}")
     import_comfyui()

@@ -1,0 +1,107 @@
+"""`dev.py world evaluate portraits | groups | weights`: the paper's Tables 1, 3 and 6, and Eq. 6, on held-out people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import comfy.controlnet
+import numpy as np
+
+from ...fpga_core.checkpoints import read_safetensors
+from ...fpga_core.evaluation.frechet import frechet_distance
+from ...fpga_core.identity.adapter_layouts import read_identity_adapter
+from ...fpga_core.repcontrolnet.layouts import read_repcontrolnet
+from ...fpga_core.training.output_files import CONTROLNET_FILE, IDENTITY_FILE
+from .laboratory import Laboratory, Rows, Way, as_bytes, markdown
+from .scenes import Shot
+from .shipped import BRANCH, IDENTITY_ADAPTER
+from .training_lab import read_way
+
+NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 96, 48, 32
+NUM_RESAMPLES = 20
+"""Of the pictures, with replacement: the spread of their FID."""
+WEIGHTS = ((1.0, 0.0), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0), (1.0, 1.25), (0.8, 1.0), (0.9, 1.0), (1.1, 1.0), (0.5, 0.5))
+"""alpha and beta of Eq. 6."""
+
+
+def shipped_way() -> Way:
+    """RepControlNet and identity, as shipped."""
+    return Way(
+        branch=read_repcontrolnet(*read_safetensors(BRANCH), name=BRANCH.name),
+        adapter=read_identity_adapter(*read_safetensors(IDENTITY_ADAPTER), name=IDENTITY_ADAPTER.name),
+    )
+
+
+def controlnet_way(folder: Path) -> Way:
+    """The ControlNet form, as its training exported it."""
+    control_net = comfy.controlnet.load_controlnet(str(folder / CONTROLNET_FILE))
+    adapter = read_identity_adapter(*read_safetensors(folder / IDENTITY_FILE), name=IDENTITY_FILE)
+    return Way(control_net=control_net, adapter=adapter)
+
+
+def evaluate_portraits(folder: Path) -> str:
+    """Tables 1 and 6: one person, half body."""
+    lab, shipped = Laboratory(), shipped_way()
+    ways = {
+        "FPGA, ControlNet form": controlnet_way(folder / "controlnet"),
+        "FPGA, RepControlNet folded": shipped,
+        "identity without control": read_way(folder / "identity"),
+        "RepControlNet, no identity": Way(branch=shipped.branch),
+        "base, text alone": Way(),
+    }
+    cases = lab.cases(Shot.HALF, NUM_PORTRAITS)
+    true, _ = lab.reader.read(np.stack([case.painted() for case in cases]))
+    features = {}
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    for name, way in ways.items():
+        pictures = list(lab.generate(way, cases))
+        features[name], _ = lab.reader.read(np.stack([as_bytes(picture) for picture in pictures]))
+        rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, pictures, strict=True)]
+        print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
+    return markdown(rows, lambda name: {"FID": fid(features[name], true)})
+
+
+def fid(features: np.ndarray, true: np.ndarray) -> str:
+    """Frechet distance to the true pictures' features, and its spread over resampled pictures."""
+    rng = np.random.default_rng(0)
+    resampled = [
+        frechet_distance(features[rng.integers(0, len(features), len(features))], true) for _ in range(NUM_RESAMPLES)
+    ]
+    return f"{frechet_distance(features, true):.2f} ± {np.std(resampled, ddof=1):.2f}"
+
+
+def evaluate_groups(folder: Path) -> str:
+    """Table 3: groups of two and three."""
+    lab, shipped = Laboratory(), shipped_way()
+    branches = {"": shipped, ", trained without Clone Face Tuning": read_way(folder / "branch_without_clones")}
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    for shot in (Shot.DUO, Shot.TRIO):
+        cases = lab.cases(shot, NUM_GROUPS)
+        for more, way in branches.items():
+            for has_masks in (True, False):
+                name = f"{shot.num_people} people, {'masks' if has_masks else 'no masks'}{more}"
+                chosen = Way(branch=way.branch, adapter=way.adapter, has_masks=has_masks)
+                rows[name] = [
+                    lab.measure(case, picture) for case, picture in zip(cases, lab.generate(chosen, cases), strict=True)
+                ]
+                print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
+    return markdown(rows)
+
+
+def evaluate_weights(folder: Path) -> str:  # noqa: ARG001
+    """Eq. 6: alpha and beta."""
+    lab, shipped = Laboratory(), shipped_way()
+    cases = lab.cases(Shot.HALF, NUM_SWEPT)
+    rows: Rows = {
+        f"alpha {alpha:g}, beta {beta:g}": [
+            lab.measure(case, picture)
+            for case, picture in zip(
+                cases,
+                lab.generate(Way(shipped.branch, adapter=shipped.adapter, alpha=alpha, beta=beta), cases),
+                strict=True,
+            )
+        ]
+        for alpha, beta in WEIGHTS
+    }
+    return markdown(rows)
