@@ -27,6 +27,7 @@ TASKS = ("repcontrolnet", "identity", "controlnet")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    from ..fpga_core.identity.resampler import PROJECTION_DIM
     from ..fpga_core.training.settings import TrainingSettings
 
     settings = {field.name: field.default for field in dataclasses.fields(TrainingSettings)}
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     engine.add_argument("--num-checkpoints", type=int, default=settings["num_checkpoints"])
     engine.add_argument("--sample-every", type=int, default=settings["sample_every"], help="0: no sample pictures")
     engine.add_argument("--with-identity", action="store_true", help="trains identity tokens with the control")
+    engine.add_argument("--identity-dim", type=int, default=PROJECTION_DIM, help="width between embedding and tokens")
     engine.add_argument("--cpu", action="store_true", help="leaves the GPU alone")
     engine.add_argument("--num-processes", type=int, default=1, help="on this machine, one GPU each")
     parser.add_argument("--multiple", type=int, default=64, help="check: sides of the pictures are multiples of this")
@@ -170,6 +172,7 @@ def run(given: argparse.Namespace) -> int:
         settings,
         Curriculum(fusion),
         given.with_identity,
+        given.identity_dim,
         given.gradient_checkpointing,
         getattr(torch, given.save_dtype),
     )

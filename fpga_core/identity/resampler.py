@@ -11,7 +11,8 @@ from torch.nn import functional
 
 HEAD_DIM = 64
 FEED_FORWARD_RATIO = 4
-EMBEDDING_RATIO = 2
+PROJECTION_DIM = 1024
+"""Inner width of the published face projections, twice that of an embedding."""
 
 
 class FaceProjection(nn.Module):
@@ -20,11 +21,10 @@ class FaceProjection(nn.Module):
     Source: `MLPProjModel` of IP-Adapter FaceID, `norm(W2 gelu(W1 e + b1) + b2)`.
     """
 
-    def __init__(self, embedding_dim: int, token_dim: int, num_tokens: int) -> None:
+    def __init__(self, embedding_dim: int, token_dim: int, num_tokens: int, inner_dim: int = PROJECTION_DIM) -> None:
         super().__init__()
         self.num_tokens = num_tokens
         self.token_dim = token_dim
-        inner_dim = embedding_dim * EMBEDDING_RATIO
         self.proj = nn.Sequential(
             nn.Linear(embedding_dim, inner_dim), nn.GELU(), nn.Linear(inner_dim, token_dim * num_tokens)
         )
@@ -123,9 +123,16 @@ class FacePlusProjection(FaceProjection):
     """
 
     def __init__(
-        self, embedding_dim: int, feature_dim: int, token_dim: int, num_heads: int, num_tokens: int, depth: int = 4
+        self,
+        embedding_dim: int,
+        feature_dim: int,
+        token_dim: int,
+        num_heads: int,
+        num_tokens: int,
+        depth: int = 4,
+        inner_dim: int = PROJECTION_DIM,
     ) -> None:
-        super().__init__(embedding_dim, token_dim, num_tokens)
+        super().__init__(embedding_dim, token_dim, num_tokens, inner_dim)
         self.feature_dim = feature_dim
         self.perceiver_resampler = Perceiver(feature_dim, token_dim, token_dim, num_heads, depth)
 

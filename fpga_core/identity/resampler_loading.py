@@ -37,13 +37,16 @@ def load_face_projection(weights: Mapping[str, Tensor], name: str, prefix: str) 
             f"'{prefix}proj.2.weight' of '{name}' has fewer rows than one token has numbers ({token_dim}); the file is "
             "damaged: download it again"
         )
+    inner_dim = file_shape(weights, "proj.0.weight", 2, name)[0]
     if not has_perceiver(weights):
         with torch.device("meta"):
-            return _loaded(FaceProjection(EMBEDDING_DIM, token_dim, num_tokens), weights, name, prefix)
+            return _loaded(FaceProjection(EMBEDDING_DIM, token_dim, num_tokens, inner_dim), weights, name, prefix)
     feature_dim = file_shape(weights, f"{PERCEIVER}proj_in.weight", 2, name)[1]
     num_heads = _num_heads(weights, f"{PERCEIVER}layers.0.0.to_q.weight", name)
     with torch.device("meta"):
-        resampler = FacePlusProjection(EMBEDDING_DIM, feature_dim, token_dim, num_heads, num_tokens)
+        resampler = FacePlusProjection(
+            EMBEDDING_DIM, feature_dim, token_dim, num_heads, num_tokens, inner_dim=inner_dim
+        )
     return _loaded(resampler, weights, name, prefix)
 
 

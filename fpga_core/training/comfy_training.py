@@ -18,6 +18,7 @@ from ..checkpoints import hash_state_dict
 from ..errors import InvalidInputError
 from ..faces.face import FaceAnalyzer
 from ..identity.encoding import ImageEncoder
+from ..identity.resampler import PROJECTION_DIM
 from ..patching.fold import unet_of
 from ..repcontrolnet.branch import INITIAL_RATIO, RepControlNet
 from .batch import PIXELS_PER_LATENT
@@ -70,6 +71,7 @@ class TrainingPlan:
         settings: of the engine.
         curriculum: the stages of training and their losses.
         has_identity: whether identity tokens are trained too; in an identity training they always are.
+        identity_dim: width of the layer between a face's embedding and its tokens; a small model needs a small one.
         is_checkpointed: whether each block is computed a second time for the gradient, which needs much less memory.
         save_dtype: of the exported tensors.
     """
@@ -78,6 +80,7 @@ class TrainingPlan:
     settings: TrainingSettings
     curriculum: Curriculum = field(default_factory=Curriculum)
     has_identity: bool = False
+    identity_dim: int = PROJECTION_DIM
     is_checkpointed: bool = False
     save_dtype: torch.dtype = torch.float32
 
@@ -91,6 +94,7 @@ class TrainingPlan:
         return {
             "task": self.task.value,
             "identity": self.trains_identity,
+            "identity width": self.identity_dim,
             "landmarks iterations": fusion.num_landmarks,
             "skeleton iterations": fusion.num_skeleton,
             "clone_every": fusion.clone_every,
@@ -205,6 +209,7 @@ def _start(plan: TrainingPlan, models: FrozenModels, faces: FaceEncoder | None, 
             faces.recogniser,
             "" if faces.clip_vision is None else faces.clip_vision.key,
             0 if features is None else features.shape[-1],
+            inner_dim=plan.identity_dim,
         )
     common = {
         "dtype": DTYPES[plan.settings.precision],

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ..errors import InvalidInputError
 from ..identity.adapters import AdapterKind, IdentityAdapter, KeyValue, Negative
 from ..identity.attention_slots import BlockSlot
-from ..identity.resampler import HEAD_DIM, FacePlusProjection, FaceProjection
+from ..identity.resampler import HEAD_DIM, PROJECTION_DIM, FacePlusProjection, FaceProjection
 from ..identity.resampler_loading import load_face_projection
 from .batch import EMBEDDING_DIM, TrainingBatch
 
@@ -37,6 +37,7 @@ class IdentityRecipe:
         clip_dim: width of those features.
         num_tokens: tokens per identity.
         projections: through which projections the tokens are read.
+        inner_dim: width of the layer between embedding and tokens.
     Raises:
         InvalidInputError: there is no recogniser, or of CLIP-Vision only its name or its width is given.
     """
@@ -46,14 +47,16 @@ class IdentityRecipe:
     clip_dim: int = 0
     num_tokens: int = 4
     projections: Projections = Projections.SHARED
+    inner_dim: int = PROJECTION_DIM
 
     def __post_init__(self) -> None:
         if not self.recogniser:
             raise InvalidInputError("an identity adapter names its recogniser; give the hash of its ONNX file")
-        if bool(self.clip_model) != (self.clip_dim > 0) or self.num_tokens < 1:
+        if bool(self.clip_model) != (self.clip_dim > 0) or min(self.num_tokens, self.inner_dim) < 1:
             raise InvalidInputError(
-                f"the CLIP-Vision model is '{self.clip_model}', {self.clip_dim} wide, for {self.num_tokens} tokens; "
-                "give both its key and its width, or neither, and at least one token"
+                f"the CLIP-Vision model is '{self.clip_model}', {self.clip_dim} wide, for {self.num_tokens} tokens "
+                f"through a layer {self.inner_dim} wide; give both its key and its width, or neither, and at least one "
+                "token and a width of 1"
             )
 
 
@@ -76,10 +79,10 @@ class IdentityNetwork(nn.Module):
             if recipe.clip_dim:
                 num_heads = max(token_dim // HEAD_DIM, 1)
                 self.resampler: FaceProjection = FacePlusProjection(
-                    EMBEDDING_DIM, recipe.clip_dim, token_dim, num_heads, recipe.num_tokens
+                    EMBEDDING_DIM, recipe.clip_dim, token_dim, num_heads, recipe.num_tokens, inner_dim=recipe.inner_dim
                 )
             else:
-                self.resampler = FaceProjection(EMBEDDING_DIM, token_dim, recipe.num_tokens)
+                self.resampler = FaceProjection(EMBEDDING_DIM, token_dim, recipe.num_tokens, recipe.inner_dim)
         # As values of a projection without bias they are zero: no one adds nothing, until something better is learnt.
         self.null_tokens = nn.Parameter(torch.zeros(1, recipe.num_tokens, token_dim))
         self.projections = nn.ParameterDict()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EYE_LINE = -0.12
 MOUTH_LINE = 0.54
+BOW, UPPER_LIP = 0.15, -0.045
 CHIN = 1.05
 
 
@@ -57,12 +58,20 @@ def lips(actor: Actor) -> tuple[np.ndarray, np.ndarray]:
     """Upper and lower line of the mouth from its left to its right corner, face coordinates, (2 x (9, 2))."""
     width = actor.person.mouth_width * (1 + 0.15 * actor.smile)
     t = np.linspace(-1, 1, 9)
-    bow = -0.15 * actor.smile * t**2
+    bow = -BOW * actor.smile * t**2
     lines = []
-    for thickness in (-0.045, 0.05 + 0.16 * actor.mouth_open):
+    for thickness in (UPPER_LIP, 0.05 + 0.16 * actor.mouth_open):
         u, v = actor.head.feature(0, MOUTH_LINE)
         lines.append(np.stack([u + t * width, v + bow + thickness * (1 - t**2)], axis=1))
     return lines[0], lines[1]
+
+
+def smile_of(points: np.ndarray) -> float:
+    """How much a face smiles, read off its 68 landmarks: what `landmarks` does, undone."""
+    ends = (points[0] + points[16]) / 2
+    down = points[8] - ends  # a face's outline is 1 high from there
+    corners = (points[48] + points[54]) / 2
+    return float(((points[51] - corners) @ down / (down @ down) - UPPER_LIP) / BOW)
 
 
 def face_outline(person: Person, angles: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`dev.py world evaluate portraits | groups | weights`: the paper's Tables 1, 3 and 6, and Eq. 6, on held-out people."""
+"""`dev.py world evaluate portraits groups weights`: the paper's Tables 1, 3, 6 and its Eq. 6, on held-out people."""
 
 from __future__ import annotations
 

@@ -33,12 +33,13 @@ from ...fpga_core.patching.identity_controlnet import apply_cast_controlnet
 from ...fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
 from ...fpga_core.repcontrolnet.branch import RepControlNet
 from ...fpga_core.shapes import Extent
+from .anatomy import smile_of
 from .gallery import HELD_OUT_SEED, SIZE_PX, scene_number
 from .lessons import HEAD, WorldRecogniser
 from .painter import paint, paint_mask
-from .reader import PictureReader
+from .reader import PictureReader, answers
 from .recogniser import portrait
-from .scenes import Scene, Shot
+from .scenes import Scene, Shot, expression_of
 from .shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, load_checkpoint
 
 ENLARGED = 4
@@ -204,7 +205,13 @@ class Laboratory:
         figures = {**self.likenesses(case, found), "pose error": self.pose_error(case, found)}
         if len(case.scene.actors) == 1:
             small = interpolate(picture.movedim(-1, 1), size=(SIZE_PX, SIZE_PX), mode="area").movedim(1, -1)
-            figures["caption accuracy"] = float(self.reader.accuracies(as_bytes(small)[None], [case.scene])[0])
+            _, (told,) = self.reader.read(as_bytes(small)[None])
+            near = [face for face in found.faces if face.box.iou(case.faces.faces[0].box) > 0.1]
+            expression = expression_of(smile_of(near[0].landmarks)) if near else "none, for there is no face"
+            said = (*answers(case.scene), case.scene.actors[0].expression)
+            figures["caption accuracy"] = float(
+                np.mean([a == b for a, b in zip(said, (*told, expression), strict=True)])
+            )
         return figures
 
 

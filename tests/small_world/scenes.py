@@ -67,7 +67,12 @@ class Actor:
 
     @property
     def expression(self) -> str:
-        return "smiling" if self.smile > 1 / 3 else "sad" if self.smile < -1 / 3 else "calm"
+        return expression_of(self.smile)
+
+
+def expression_of(smile: float) -> str:
+    """The word that a caption has for a smile from -1 to 1."""
+    return "smiling" if smile > 1 / 3 else "sad" if smile < -1 / 3 else "calm"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """`dev.py world train [STAGE ...]`: trains the small world's models, each stage a gate for the next; resumable.
 
-Without a stage, all that lead to what is shipped, in their order. Pictures, checkpoints and logs lie in the cache; what is shipped lies in
-`tests/small_world/weights`, written by the stages `ship_base` and `ship_branch`; what is trained on the base reads the
-shipped one.
+Without a stage, all that lead to what is shipped, in their order. Pictures, checkpoints and logs lie in the cache; what
+is shipped lies in `tests/small_world/weights`, written by the stages `ship_base` and `ship_branch`; what is trained on
+the base reads the shipped one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ...devtools.environment import cache_folder
@@ -18,10 +19,13 @@ from ...devtools.launch import import_comfyui
 from ...fpga_core.training.loss_log import FILE as LOG_FILE
 
 NUM_PICTURES = 16000
+IDENTITY_DIM = 384
+NUM_BEFORE_CLONES = 800
 NETWORK_OPTIONS = (
-    "--with-identity", "--landmarks", "400", "--skeleton", "400", "--both", "1600", "--batch-size", "32",
-    "--learning-rate", "4e-4", "--ema-decay", "0.995", "--checkpoint-every", "100", "--sample-every", "400",
-    "--save-dtype", "float16",
+    "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400), "--both", "1600",
+    "--batch-size", "32", "--learning-rate", "4e-4", "--warmup", "50", "--ema-decay", "0.995", "--precision", "bf16",
+    "--checkpoint-every", "400", "--num-checkpoints", "6", "--sample-every", "400", "--save-dtype", "float16",
+    "--identity-dim", str(IDENTITY_DIM),
 )  # fmt: skip
 """Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
 NETWORKS = {
@@ -118,6 +122,26 @@ def train_network(name: str) -> None:
     train([*NETWORKS[name], *NETWORK_OPTIONS, *(str(word) for pair in files.items() for word in pair)])
 
 
+def train_without_clones() -> None:
+    """The branch again, but without Clone Face Tuning: until the last stage both trainings are the same."""
+    name = "branch_without_clones"
+    fork_training(work_folder() / "branch", work_folder() / name, NUM_BEFORE_CLONES, clone_every=0)
+    train_network(name)
+
+
+def fork_training(source: Path, target: Path, iteration: int, **changed: int) -> None:
+    """Lets a training begin where another one was, with other settings from there on."""
+    from ...fpga_core.training.checkpoint import newest_state, read_state, write_state
+
+    if target.exists() and newest_state(target) is not None:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    state = read_state(source / f"checkpoint-{iteration:08}.pt")
+    lines = (source / LOG_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+    (target / LOG_FILE).write_text("".join(lines[:iteration]), encoding="utf-8")
+    write_state(target, replace(state, settings={**state.settings, **changed}), 1)
+
+
 def train_trials() -> None:
     from .trials import train_trials
 
@@ -172,7 +196,7 @@ STAGES: dict[str, Callable[[], None]] = {
     "lessons": write_lessons,
     "branch": lambda: train_network("branch"),
     "ship_branch": ship_branch,
-    "branch_without_clones": lambda: train_network("branch_without_clones"),
+    "branch_without_clones": train_without_clones,
     "controlnet": lambda: train_network("controlnet"),
     "identity": lambda: train_network("identity"),
     "trials": train_trials,

@@ -15,6 +15,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...fpga_core.training.comfy_encoding import ComfyEncoder, FaceEncoder
 from ...fpga_core.training.comfy_repcontrolnet import RepControlNetTraining
+from ...fpga_core.training.comfy_training import DTYPES
 from ...fpga_core.training.curriculum import Curriculum
 from ...fpga_core.training.dataset import TrainingSet
 from ...fpga_core.training.encoded_set import EncodedSet
@@ -26,9 +27,16 @@ from ...fpga_core.training.identity_network import IdentityRecipe, Projections
 from ...fpga_core.training.processes import start_processes
 from ...fpga_core.training.settings import Precision, TrainingSettings
 from .shipped import load_checkpoint
+from .train import IDENTITY_DIM
 
 SETTINGS = TrainingSettings(
-    iterations=500, batch_size=16, learning_rate=4e-4, ema_decay=0.99, checkpoint_every=100, num_checkpoints=1
+    iterations=500,
+    batch_size=16,
+    learning_rate=4e-4,
+    ema_decay=0.99,
+    checkpoint_every=100,
+    num_checkpoints=1,
+    precision=Precision.BFLOAT16,
 )
 MULTIPLE_PX = 32
 """Sides of pictures are multiples of this, so that the UNet can halve their latents twice."""
@@ -53,8 +61,10 @@ class Trial:
 
     def start(self, model: ModelPatcher, recogniser: str) -> RepControlNetTraining:
         """What is trained, before its first iteration."""
-        recipe = IdentityRecipe(recogniser, projections=self.projections)
-        return RepControlNetTraining.of(model, CURRICULUM, recipe, self.part, self.ratio, seed=self.seed)
+        recipe = IdentityRecipe(recogniser, projections=self.projections, inner_dim=IDENTITY_DIM)
+        return RepControlNetTraining.of(
+            model, CURRICULUM, recipe, self.part, self.ratio, dtype=DTYPES[SETTINGS.precision], seed=self.seed
+        )
 
 
 TRIALS = {
@@ -85,7 +95,7 @@ def train_trials(folder: Path, names: list[str] | None = None, report: Callable[
         names: which; all of them when omitted.
         report: told what is done.
     """
-    accelerator = start_processes(Precision.FLOAT32, use_cpu=not torch.cuda.is_available())
+    accelerator = start_processes(SETTINGS.precision, use_cpu=not torch.cuda.is_available())
     with torch.inference_mode(False), torch.enable_grad():
         data = TrainingSet(folder / "lessons", MULTIPLE_PX)
         batches = world_set(folder / "lessons", data.recogniser or "", folder / "encodings")

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from fpga.fpga_core.shapes import Extent
+from fpga.tests.small_world.anatomy import landmarks, smile_of
 from fpga.tests.small_world.gallery import conditions_of, gallery, scene_number
 from fpga.tests.small_world.painter import paint, paint_face_masks
 from fpga.tests.small_world.people import random_person
@@ -84,3 +85,9 @@ def test_a_gallery_is_rendered_once_and_holds_what_its_scenes_say(tmp_path):
 def test_the_wrong_number_of_people_is_refused():
     with pytest.raises(ValueError, match="shows 3 people, 1 were given"):
         random_scene(np.random.default_rng(0), Shot.TRIO, (random_person(np.random.default_rng(0)),))
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_smile_is_read_off_the_landmarks_as_it_was_drawn(number):
+    (actor, *_) = scene_number(number).actors
+    assert smile_of(landmarks(actor)) == pytest.approx(actor.smile, abs=1e-6)
