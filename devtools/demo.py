@@ -1,86 +1,134 @@
-"""`dev.py demo`: every shipped workflow, run by a real ComfyUI server on real photographs, and a sheet of what came
-out.
-
-The workflows name public model files; local stand-ins with random weights are placed under those names (docs/stand-
-ins.md), so the path from photograph to saved picture is real and the generated pictures themselves are not pictures of
-anything.
+"""`dev.py demo`: shipped workflows, run by a real ComfyUI server on the small world's trained models, and a sheet of
+what came out. `dev.py demo photographs`: every shipped workflow on real photographs, with models whose weights are
+random: the path is real there, and the generated pictures show nothing.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 import time
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from .client import ComfyClient, Execution
+from .client import ComfyClient, Execution, Prompt
+from .demo_world import ROWS, Row, Run, adapted, write_pictures
 from .environment import cache_folder
 from .launch import ROOT
 from .server import ComfyServer
-from .stand_ins import PACKS, place_stand_ins
+from .sheet import Cell, sheet
+from .stand_ins import PACKS, place_stand_ins, place_world
 
 OUTPUT = ROOT / "demo"
-CELL_PX, CAPTION_PX = 256, 28
+API = ROOT / "workflows" / "api"
+ARGUMENTS = ["--use-pytorch-cross-attention"]
 
 
-def run_workflow(client: ComfyClient, file: Path) -> dict[str, list[Path]]:
-    """Runs one workflow and saves its pictures; returns them by the title of the node that showed them."""
-    prompt = json.loads(file.read_text(encoding="utf-8"))
-    began = time.monotonic()
-    execution = client.run(prompt)
-    print(f"{file.stem}: {time.monotonic() - began:.0f} s")
-    for node_id, shown in execution.outputs.items():
-        for text in shown.get("text", []):
-            print(f"  {prompt[node_id]['_meta']['title']}: {text.splitlines()[0]}")
-    return {
-        prompt[node_id]["_meta"]["title"]: save_pictures(client, execution, node_id, file.stem)
-        for node_id, shown in sorted(execution.outputs.items(), key=lambda item: int(item[0]))
-        if shown.get("images")
-    }
+class Demonstration:
+    """Runs workflows on a server, says what they said, and keeps their pictures."""
+
+    def __init__(self, client: ComfyClient) -> None:
+        self.client = client
+
+    def run(self, prompt: Prompt, folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:
+        """Pictures and first lines of reports, by the title of the node that showed them."""
+        began = time.monotonic()
+        execution = self.client.run(prompt)
+        print(f"{folder.relative_to(OUTPUT)}: {time.monotonic() - began:.0f} s")
+        titles = {node_id: prompt[node_id]["_meta"]["title"] for node_id in execution.outputs}
+        texts = {titles[node]: shown["text"][0] for node, shown in execution.outputs.items() if shown.get("text")}
+        for title, text in texts.items():
+            print(f"  {title}: {text.splitlines()[0]}")
+        pictures = {
+            titles[node]: self._save(execution, node, folder)
+            for node, shown in sorted(execution.outputs.items(), key=lambda item: int(item[0]))
+            if shown.get("images")
+        }
+        return pictures, texts
+
+    def _save(self, execution: Execution, node_id: str, folder: Path) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for number, picture in enumerate(self.client.images(execution, node_id)):
+            paths.append(folder / f"{node_id}_{number}.png")
+            picture.save(paths[-1])
+        return paths
 
 
-def save_pictures(client: ComfyClient, execution: Execution, node_id: str, workflow: str) -> list[Path]:
-    folder = OUTPUT / workflow
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, picture in enumerate(client.images(execution, node_id)):
-        paths.append(folder / f"{node_id}_{number}.png")
-        picture.save(paths[-1])
-    return paths
+def world(base: Path) -> Image.Image:
+    """People of the small world, who were never trained on, in the workflows that the pack ships."""
+    place_world(base)
+    write_pictures(base / "input")
+    with ComfyServer(base, packs=PACKS, arguments=ARGUMENTS) as server:
+        demonstration = Demonstration(ComfyClient(server.address))
+        return sheet({row.title: cells(demonstration, row, base / "input") for row in ROWS})
 
 
-def contact_sheet(rows: dict[str, dict[str, list[Path]]]) -> Image.Image:
-    """One row for each workflow: its pictures with the titles of the nodes that showed them."""
-    cells = {name: [(title, path) for title, paths in row.items() for path in paths] for name, row in rows.items()}
-    width = CELL_PX * max(len(row) for row in cells.values())
-    height = CELL_PX + 2 * CAPTION_PX
-    sheet = Image.new("RGB", (width, height * len(cells)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (name, pictures) in enumerate(cells.items()):
-        draw.text((6, row * height + 8), name, fill="black")
-        for column, (title, path) in enumerate(pictures):
-            x, y = column * CELL_PX, row * height + CAPTION_PX
-            picture = Image.open(path).convert("RGB")
-            picture.thumbnail((CELL_PX - 4, CELL_PX - 4))
-            sheet.paste(picture, (x + 2, y))
-            draw.text((x + 6, y + CELL_PX + 4), title[:40], fill="black")
-    return sheet
+def cells(demonstration: Demonstration, row: Row, inputs: Path) -> list[Cell]:
+    """One row of the sheet: the photos that went in, then what came out."""
+    found = [Cell(title, Image.open(inputs / name)) for name, title in row.photos.items()]
+    for number, run in enumerate(row.runs):
+        folder = OUTPUT / f"{row.title} {number + 1}".replace(" ", "_")
+        pictures, texts = demonstration.run(prompt_of(run), folder)
+        if run.kept_as is not None:
+            enlarged(pictures["Save Image"][0]).save(inputs / run.kept_as)
+        found += [
+            Cell(f"{shown}{score(texts)}" if title == "How alike" else shown, Image.open(path))
+            for title, shown in run.shown.items()
+            for path in pictures[title]
+        ]
+    return found
 
 
-def main() -> None:
-    base = cache_folder() / "demo"
+def prompt_of(run: Run) -> Prompt:
+    return adapted(json.loads((API / f"{run.workflow}.json").read_text(encoding="utf-8")), run)
+
+
+def enlarged(path: Path) -> Image.Image:
+    """A generated picture at four times its size, as the next workflow reads it: its faces are of few pixels."""
+    picture = Image.open(path).convert("RGB")
+    return picture.resize((picture.width * 4, picture.height * 4), Image.Resampling.BICUBIC)
+
+
+def score(texts: dict[str, str]) -> str:
+    """FaceSim as Score Cast says it, for the caption of a picture; the likeness where nobody has a place."""
+    headline = texts["Score Cast"].splitlines()[0]
+    found = re.search(r"FaceSim: (-?[\d.]+)", headline) or re.search(r"mean likeness (-?[\d.]+)", headline)
+    return f"FaceSim {found[1]}" if found else "nobody was scored"
+
+
+def photographs(base: Path) -> Image.Image:
+    """Every shipped workflow as it is, on the stand-ins."""
     place_stand_ins(base)
     rows = {}
-    with ComfyServer(base, packs=PACKS, arguments=["--use-pytorch-cross-attention"]) as server:
-        client = ComfyClient(server.address)
-        for file in sorted((ROOT / "workflows" / "api").glob("*.json")):
-            rows[file.stem] = run_workflow(client, file)
-    sheet = OUTPUT / "sheet.png"
-    contact_sheet(rows).save(sheet)
-    print("\nThe models are stand-ins with random weights: the path is real, the generated pictures show nothing.")
-    print(f"Pictures: {OUTPUT}\nSheet:    {sheet}")
+    with ComfyServer(base, packs=PACKS, arguments=ARGUMENTS) as server:
+        demonstration = Demonstration(ComfyClient(server.address))
+        for file in sorted(API.glob("*.json")):
+            pictures, _ = demonstration.run(json.loads(file.read_text(encoding="utf-8")), OUTPUT / file.stem)
+            rows[file.stem] = [Cell(title, Image.open(path)) for title, paths in pictures.items() for path in paths]
+    return sheet(rows)
+
+
+DEMONSTRATIONS = {
+    "world": (world, "People and pictures are the small world's (docs/small-world.md); nobody of them was trained on."),
+    "photographs": (
+        photographs,
+        "The models are stand-ins with random weights: the path is real, the generated pictures show nothing.",
+    ),
+}
+
+
+def main(name: str = "world") -> None:
+    if name not in DEMONSTRATIONS:
+        sys.exit(f"dev.py demo: there is no demonstration {name!r}; choose of {', '.join(DEMONSTRATIONS)}")
+    demonstration, remark = DEMONSTRATIONS[name]
+    picture = demonstration(cache_folder() / "demo")
+    file = OUTPUT / f"{name}.png"
+    picture.save(file)
+    print(f"\n{remark}\nPictures: {OUTPUT}\nSheet:    {file}")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

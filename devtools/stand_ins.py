@@ -203,18 +203,28 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
 
 WORLD_FILES = {
     "models/checkpoints/small_world.safetensors": SMALL_WORLD / "weights" / "small_world.safetensors",
+    "models/controlnet/small_world_repcontrolnet.safetensors": SMALL_WORLD
+    / "weights"
+    / "small_world_repcontrolnet.safetensors",
+    "models/ipadapter/small_world_identity.safetensors": SMALL_WORLD / "weights" / "small_world_identity.safetensors",
     "models/insightface/models/small_world_faces": SMALL_WORLD / "weights" / "small_world_faces",
 }
 """The small world's trained models, under names of their own."""
 
 
+def place_world(base_directory: Path) -> None:
+    """Copies the small world's models, those that have changed since."""
+    for name, source in WORLD_FILES.items():
+        for file in source.glob("*") if source.is_dir() else (source,):
+            target = base_directory / name / file.relative_to(source)
+            if not target.exists() or target.stat().st_mtime < file.stat().st_mtime:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
+
+
 def place_stand_ins(base_directory: Path) -> None:
     """Writes every stand-in that is not there yet, and copies the small world's models beside them."""
-    for name, source in WORLD_FILES.items():
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        if not (base_directory / name).exists():
-            (base_directory / name).parent.mkdir(parents=True, exist_ok=True)
-            copy(source, base_directory / name)
+    place_world(base_directory)
     register_pack()
     import_comfyui()
     if str(SUPPORT) not in sys.path:

@@ -97,7 +97,8 @@ def score_cast(
         portraits: the people, with embeddings of `recogniser`.
         pictures: the faces found in each picture, with embeddings of `recogniser`.
         recogniser: hash that keys the faces' embeddings.
-        canvas: size of the picture that the face boxes were made for; the pictures may be larger or smaller.
+        canvas: size of the picture that the face boxes were made for; the pictures may be larger or smaller, and where
+            nobody has a face box of any shape.
     Returns:
         The scores of every picture.
     Raises:
@@ -109,8 +110,9 @@ def score_cast(
         raise InvalidInputError(
             f"{len(portraits)} people in {len(pictures)} pictures cannot be scored; give at least one each"
         )
+    has_boxes = any(portrait.face_box is not None for portrait in portraits)
     for number, picture in enumerate(pictures, 1):
-        if not picture.extent.has_aspect_of(canvas):
+        if has_boxes and not picture.extent.has_aspect_of(canvas):
             raise ShapeMismatchError(
                 f"picture {number} is {picture.extent} and the cast was made for {canvas}, which is another aspect "
                 "ratio; score an uncropped picture, or make the cast for this size"

@@ -1,0 +1,213 @@
+"""What `dev.py demo` shows: shipped workflows with the small world's models, people and poses in the place of the public
+files and photographs that they name. docs/stand-ins.md lists what is replaced.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..tests.small_world.gallery import SIZE_PX
+from ..tests.small_world.painter import paint
+from ..tests.small_world.recogniser import NUM_PEOPLE, person_number
+from ..tests.small_world.scenes import Scene, Shot, random_scene
+from .client import Prompt
+
+NAMES = {
+    "v1-5-pruned-emaonly-fp16.safetensors": "small_world.safetensors",
+    "fpga_repcontrolnet_sd15.safetensors": "small_world_repcontrolnet.safetensors",
+    "ip-adapter-faceid_sd15.bin": "small_world_identity.safetensors",
+    "buffalo_l": "small_world_faces",
+}
+"""Public file -> the small world's."""
+
+CANVAS = {"width": SIZE_PX, "height": SIZE_PX}
+CFG = 2.5
+WIDGETS: dict[str, dict[str, Any]] = {
+    "EmptyLatentImage": CANVAS,
+    "FPGA_MakeCast": CANVAS,
+    "FPGA_DrawLandmarks": {**CANVAS, "style": "openpose"},
+    "KSampler": {"cfg": CFG},
+    "FPGA_RestoreFaces": {"cfg": CFG, "crop_size_px": SIZE_PX},
+}
+"""What the world's size asks for: pictures of 128 pixels, weak guidance, and landmarks as its branch was trained on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one workflow.
+
+    Attributes:
+        workflow: its file in workflows/api.
+        inputs: title of a node -> inputs that are set.
+        shown: title of a node whose pictures go on the sheet -> their caption; the FaceSim is added to "How alike".
+        kept_as: the saved picture becomes an input file of this name.
+    """
+
+    workflow: str
+    inputs: Mapping[str, Mapping[str, Any]]
+    shown: Mapping[str, str]
+    kept_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the sheet.
+
+    Attributes:
+        title: what it shows.
+        photos: input file -> caption: who and what goes in.
+        runs: what is done.
+    """
+
+    title: str
+    photos: Mapping[str, str]
+    runs: tuple[Run, ...] = field(default=())
+
+
+ANNA, BEA, CARL, MODEL = (person_number(NUM_PEOPLE + number) for number in (3, 7, 11, 20))
+"""Held-out people; the last one stands for the poses."""
+
+
+def pose(number: int, shot: Shot) -> Scene:
+    rng = np.random.default_rng((11, number))
+    return random_scene(rng, shot, (MODEL,) * shot.num_people)
+
+
+POSES = {f"pose_{number}.png": pose(number, Shot.HALF) for number in range(1, 5)}
+GROUP, WALK = pose(5, Shot.TRIO), pose(6, Shot.FULL)
+SCENES = {**POSES, "group.png": GROUP, "full_body_pose.png": WALK}
+PHOTOS = {"anna.png": ANNA, "bea.png": BEA, "carl.png": CARL}
+PAINTED_PX = 512
+
+
+def write_pictures(folder: Path) -> None:
+    """Paints the photos and poses that the workflows load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (name, person) in enumerate(PHOTOS.items()):
+        scene = random_scene(np.random.default_rng((12, number)), Shot.CLOSE, (person,))
+        Image.fromarray(paint(scene, PAINTED_PX)).save(folder / name)
+    for name, scene in SCENES.items():
+        Image.fromarray(paint(scene, PAINTED_PX)).save(folder / name)
+    swap = random_scene(np.random.default_rng(13), Shot.HALF, (CARL,))
+    Image.fromarray(paint(swap, PAINTED_PX // 2)).save(folder / "carl_half_body.png")
+
+
+def prompts(scene: Scene) -> dict[str, Mapping[str, Any]]:
+    return {"Positive": {"text": scene.caption}, "Negative": {"text": ""}}
+
+
+ROWS = (
+    Row(
+        "One person in four poses",
+        {"anna.png": "photo of Anna"},
+        tuple(
+            Run(
+                "posed_identity",
+                {
+                    **prompts(scene),
+                    "Photo of the person": {"image": "anna.png"},
+                    "Encode Identity": {"name": "Anna"},
+                    "Pose picture": {"image": name},
+                },
+                {"How alike": ""},
+            )
+            for name, scene in POSES.items()
+        ),
+    ),
+    Row(
+        "A cast of three, each in their place",
+        {"anna.png": "Anna", "bea.png": "Bea", "carl.png": "Carl"},
+        (
+            Run(
+                "multi_identity_cast",
+                {
+                    **prompts(GROUP),
+                    "Photo of Anna": {"image": "anna.png"},
+                    "Photo of Bea": {"image": "bea.png"},
+                    "Photo of Carl": {"image": "carl.png"},
+                    "Pose photo: whose places are taken": {"image": "group.png"},
+                },
+                {"How alike": ""},
+            ),
+        ),
+    ),
+    Row(
+        "A full-body picture, before and after DIIR",
+        {"bea.png": "photo of Bea"},
+        (
+            Run(
+                "posed_identity",
+                {
+                    **prompts(WALK),
+                    "Photo of the person": {"image": "bea.png"},
+                    "Pose picture": {"image": "full_body_pose.png"},
+                },
+                {"How alike": "before: "},
+                kept_as="full_body.png",
+            ),
+            Run(
+                "restore_faces",
+                {
+                    **prompts(WALK),
+                    "Picture with small faces": {"image": "full_body.png"},
+                    "Photo of Anna": {"image": "bea.png"},
+                    "Encode Identity (Anna)": {"name": "Bea"},
+                    "Photo of Bea": {"image": "anna.png"},
+                    "Encode Identity (Bea)": {"name": "Anna"},
+                    "Photo of Carl": {"image": "carl.png"},
+                },
+                {"Faces before": "the face before", "Faces after": "the face after", "How alike": "after: "},
+            ),
+        ),
+    ),
+    Row(
+        "A face swap",
+        {"carl_half_body.png": "picture of Carl", "bea.png": "photo of Bea"},
+        (
+            Run(
+                "face_swap",
+                {
+                    "Positive": {"text": pose(7, Shot.CLOSE).caption},
+                    "Negative": {"text": ""},
+                    "Picture whose face is replaced": {"image": "carl_half_body.png"},
+                    "Photo of Bea": {"image": "bea.png"},
+                },
+                {"Faces before": "the face before", "Faces after": "the face after", "How alike": "as Bea: "},
+            ),
+        ),
+    ),
+)
+
+
+def adapted(prompt: Prompt, run: Run) -> Prompt:
+    """A shipped workflow with the small world's files, sizes and pictures.
+
+    Raises:
+        ValueError: the workflow has no node of a title that `run` sets.
+    """
+    prompt = copy.deepcopy(prompt)
+    titles = {node["_meta"]["title"]: node for node in prompt.values()}
+    if unknown := run.inputs.keys() - titles.keys():
+        raise ValueError(f"'{run.workflow}' has no node called {sorted(unknown)}; it has {sorted(titles)}")
+    for node in prompt.values():
+        node["inputs"] |= WIDGETS.get(node["class_type"], {})
+        node["inputs"] |= {
+            name: NAMES[value] for name, value in node["inputs"].items() if isinstance(value, str) and value in NAMES
+        }
+        if node["class_type"] == "FPGA_RestoreFaces" and "control_net" in node["inputs"]:
+            # The world has no ControlNet of its own: its RepControlNet keeps the pose, as the node allows.
+            loader = node["inputs"].pop("control_net")[0]
+            prompt[loader] |= {
+                "class_type": "FPGA_LoadRepControlNet", "inputs": {"name": "small_world_repcontrolnet.safetensors"}
+            }  # fmt: skip
+            node["inputs"]["repcontrolnet"] = [loader, 0]
+    for title, inputs in run.inputs.items():
+        titles[title]["inputs"] |= inputs
+    return prompt
