@@ -1,5 +1,5 @@
-"""What `dev.py demo` shows: shipped workflows with the small world's models, people and poses in the place of the public
-files and photographs that they name. docs/stand-ins.md lists what is replaced.
+"""What `dev.py demo` shows: shipped workflows with the small world's models, people and poses in the place of the files
+and photographs that they name. docs/stand-ins.md lists what is replaced.
 """
 
 from __future__ import annotations
