@@ -62,7 +62,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--accumulation", type=int, default=settings["accumulation"], help="micro-batches per iteration"
     )
     engine.add_argument("--learning-rate", type=float, default=settings["learning_rate"])
+    engine.add_argument(
+        "--new-layers-factor", type=float, default=settings["new_layers_factor"],
+        help="of the learning rate, for what starts from random weights",
+    )  # fmt: skip
     engine.add_argument("--warmup", type=int, default=settings["warmup"])
+    engine.add_argument("--cooldown", type=int, default=settings["cooldown"], help="falling to 0, at the end")
     engine.add_argument("--ema-decay", type=float, default=settings["ema_decay"])
     engine.add_argument("--max-grad-norm", type=float, default=settings["max_grad_norm"])
     engine.add_argument("--seed", type=int, default=settings["seed"])

@@ -21,7 +21,7 @@ from .comfy_unet import FrozenUNet, checkpoint_blocks
 from .curriculum import Curriculum
 from .denoising import DenoisingModel
 from .folded_branch import untrained_adapter
-from .identity_network import IdentityNetwork, IdentityRecipe
+from .identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe
 from .output_files import CONTROLNET_FILE, IDENTITY_FILE
 
 ZERO_LAYERS = ("zero_convs.", "middle_block_out.")
@@ -39,6 +39,8 @@ class ControlNetTraining(DenoisingModel):
         save_dtype: of the tensors in the exported files.
     Source: FPGA section 3.1, the paper's first form.
     """
+
+    new_layers = (*(f"control_net.{part}" for part in (HINT, *ZERO_LAYERS)), *NEW_IN_IDENTITY)
 
     def __init__(
         self,

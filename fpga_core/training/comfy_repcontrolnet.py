@@ -18,7 +18,7 @@ from .comfy_unet import FrozenUNet
 from .curriculum import Curriculum
 from .denoising import DenoisingModel
 from .folded_branch import FoldedBranch, TrainedPart
-from .identity_network import IdentityNetwork, IdentityRecipe
+from .identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe
 from .output_files import IDENTITY_FILE, REPCONTROLNET_FILE
 
 
@@ -35,6 +35,8 @@ class RepControlNetTraining(DenoisingModel):
         InvalidInputError: nothing would be trained.
     Source: FPGA sections 3.1 and 3.3.
     """
+
+    new_layers = ("branch.adapter.", *NEW_IN_IDENTITY)
 
     def __init__(
         self,

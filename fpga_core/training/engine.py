@@ -155,7 +155,7 @@ class _Run:
         self.given.to(accelerator.device)
         self.parameters = {name: value for name, value in self.given.named_parameters() if value.requires_grad}
         optimizer = torch.optim.AdamW(
-            self.parameters.values(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
+            self._groups(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
         )
         self.average = ParameterAverage(self.parameters, settings.ema_decay)
         state = self._read_state()
@@ -170,6 +170,14 @@ class _Run:
                 partial.unlink()
             self.log = LossLog(self.folder, self.iteration)
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameters by their multiple of the learning rate."""
+        groups: dict[float, list[Tensor]] = {}
+        for name, parameter in self.parameters.items():
+            is_new = name.startswith(self.given.new_layers)
+            groups.setdefault(self.settings.new_layers_factor if is_new else 1.0, []).append(parameter)
+        return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+
     def step(self, is_stop_wanted: bool) -> dict[str, float]:
         """One iteration of all processes; saves the state where it is due. Returns the line of the log."""
         parts = self._backward_all()
@@ -181,7 +189,7 @@ class _Run:
             raise self._diverged(losses, norm)
         learning_rate = self.settings.learning_rate_at(self.iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(self.iteration)

@@ -17,6 +17,9 @@ from ..identity.resampler import HEAD_DIM, PROJECTION_DIM, FacePlusProjection, F
 from ..identity.resampler_loading import load_face_projection
 from .batch import EMBEDDING_DIM, TrainingBatch
 
+NEW_IN_IDENTITY = ("identity.resampler.", "identity.null_tokens")
+"""Parameters of the part called `identity` that start from random weights."""
+
 
 class Projections(str, Enum):
     """Through which key and value projections a network reads identity tokens."""

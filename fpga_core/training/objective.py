@@ -16,7 +16,12 @@ class TrainingModel(nn.Module, ABC):
 
     The frozen base is no submodule: it is in no state dict, no optimiser and no exchange of gradients, and follows the
     batch to its device. Every trained parameter takes part in every iteration's loss.
+
+    Attributes:
+        new_layers: beginnings of the names of parameters that start from random weights; others start as copies.
     """
+
+    new_layers: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, batch: TrainingBatch, iteration: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -30,14 +30,9 @@ from .shipped import load_checkpoint
 from .train import IDENTITY_DIM
 
 SETTINGS = TrainingSettings(
-    iterations=500,
-    batch_size=16,
-    learning_rate=4e-4,
-    ema_decay=0.99,
-    checkpoint_every=100,
-    num_checkpoints=1,
-    precision=Precision.BFLOAT16,
-)
+    iterations=500, batch_size=16, learning_rate=2e-4, new_layers_factor=5.0, warmup=20, cooldown=150, ema_decay=0.98,
+    checkpoint_every=100, num_checkpoints=1, precision=Precision.BFLOAT16,
+)  # fmt: skip
 MULTIPLE_PX = 32
 """Sides of pictures are multiples of this, so that the UNet can halve their latents twice."""
 CURRICULUM = Curriculum(MultiModeFusion(num_landmarks=0, num_skeleton=0, num_both=500, clone_every=0))
@@ -104,6 +99,8 @@ def train_trials(folder: Path, names: list[str] | None = None, report: Callable[
             model = trial.start(load_checkpoint()[0], data.recogniser or "")
             settings = replace(SETTINGS, seed=trial.seed)
             outcome = train(model, batches, settings, trial_folder(folder, name), accelerator)
+            if outcome.was_stopped:
+                return
             report(f"{name}: loss {sum(line['loss'] for line in outcome.losses[-50:]) / 50:.4f} at the end")
 
 

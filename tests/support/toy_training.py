@@ -23,6 +23,8 @@ from fpga.fpga_core.training.settings import Precision, TrainingSettings
 class ToyModel(TrainingModel):
     """Predicts the noise in a latent from the latent, its mask and its text, by two small layers."""
 
+    new_layers = ("out",)
+
     def __init__(self, nan_at: int | None = None, dropout: float = 0.1):
         super().__init__()
         generator = torch.Generator().manual_seed(1)

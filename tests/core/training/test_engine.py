@@ -238,6 +238,23 @@ def test_bf16_trains_float32_parameters(tmp_path):
     assert (tmp_path / FILE).read_bytes() != (tmp_path / "b" / FILE).read_bytes()
 
 
+def test_the_learning_rate_falls_to_near_0_at_the_end(tmp_path):
+    outcome = run_toy(tmp_path, iterations=10, learning_rate=0.02, warmup=1, cooldown=3)
+    rates = [line["learning_rate"] for line in outcome.losses]
+    assert rates == pytest.approx([0.01, *[0.02] * 6, 0.015, 0.01, 0.005])
+
+
+def test_new_layers_learn_faster_and_the_others_as_before(tmp_path):
+    start = dict(ToyModel().named_parameters())
+    learnt = {}
+    for factor in (1.0, 10.0):
+        run_toy(tmp_path / str(factor), iterations=1, learning_rate=0.001, ema_decay=0, new_layers_factor=factor)
+        learnt[factor] = read_state(newest_state(tmp_path / str(factor))).parameters
+    assert torch.equal(learnt[1.0]["mix"], learnt[10.0]["mix"])
+    moved = [float((learnt[factor]["out"] - start["out"]).abs().max()) for factor in learnt]
+    assert moved[1] == pytest.approx(10 * moved[0], rel=1e-3)
+
+
 def test_without_accelerate_the_command_to_install_it_is_given(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(MissingPackageError, match=r"-m pip install accelerate"):
@@ -246,7 +263,15 @@ def test_without_accelerate_the_command_to_install_it_is_given(tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("iterations", 0), ("learning_rate", 0.0), ("ema_decay", 1.0), ("warmup", -1), ("betas", (1, 0))],
+    [
+        ("iterations", 0),
+        ("learning_rate", 0.0),
+        ("ema_decay", 1.0),
+        ("warmup", -1),
+        ("cooldown", -1),
+        ("new_layers_factor", 0.0),
+        ("betas", (1, 0)),
+    ],
 )
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(InvalidInputError, match=f"{name} is"):
