@@ -8,11 +8,12 @@ from fpga.fpga_core.shapes import Extent
 from fpga.tests.small_world.gallery import HELD_OUT_SEED, scene_number
 from fpga.tests.small_world.lessons import WorldRecogniser
 from fpga.tests.small_world.painter import paint
+from fpga.tests.small_world.reader import PictureReader, answers
 from fpga.tests.small_world.recogniser import NUM_PEOPLE, person_number, portrait
 from fpga.tests.small_world.scenes import Shot
-from fpga.tests.small_world.shipped import CHECKPOINT, FACE_PACK, RECOGNISER, WEIGHTS, load_checkpoint
+from fpga.tests.small_world.shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, WEIGHTS, load_checkpoint
 
-MAX_SHIPPED_MIB = 40
+MAX_SHIPPED_BYTES = 40e6
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,7 @@ def scenes():
 
 
 def test_the_shipped_files_stay_small():
-    size = sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file())
-    assert size < MAX_SHIPPED_MIB * 2**20
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < MAX_SHIPPED_BYTES
 
 
 def test_the_autoencoder_keeps_close_ups(checkpoint, scenes):
@@ -77,3 +77,10 @@ def test_the_recogniser_tells_people_apart_that_it_never_saw():
     likeness = first @ second.T
     assert (likeness.argmax(axis=1) == np.arange(len(people))).mean() >= 0.95
     assert likeness.diagonal().mean() > 0.7 and abs(likeness[~np.eye(len(people), dtype=bool)].mean()) < 0.1
+
+
+def test_the_reader_sees_what_a_caption_says(scenes):
+    singles = [scene for scene in scenes if len(scene.actors) == 1]
+    _, told = PictureReader(READER).read(np.stack([paint(scene, 128) for scene in singles]))
+    right = np.array(told) == np.array([answers(scene) for scene in singles])
+    assert right.mean(axis=0).min() >= 0.9

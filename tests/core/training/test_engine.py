@@ -245,7 +245,7 @@ def test_the_learning_rate_falls_to_near_0_at_the_end(tmp_path):
 
 
 def test_new_layers_learn_faster_and_the_others_as_before(tmp_path):
-    start = dict(ToyModel().named_parameters())
+    start = {name: value.detach() for name, value in ToyModel().named_parameters()}
     learnt = {}
     for factor in (1.0, 10.0):
         run_toy(tmp_path / str(factor), iterations=1, learning_rate=0.001, ema_decay=0, new_layers_factor=factor)
