@@ -1,13 +1,14 @@
 """Everything a developer runs, from one file that needs nothing but Python.
 
     python dev.py test [pytest arguments]      all tests, or the chosen ones
-    python dev.py demo                         pictures from a real photograph, through a real ComfyUI server
+    python dev.py demo                         shipped workflows on the small world's models, and a sheet of pictures
+    python dev.py demo photographs             all shipped workflows on real photographs and random weights
     python dev.py serve [ComfyUI arguments]    the editor with the pack loaded
     python dev.py bench [NAME] [--json FILE]   one measurement as a table; without a name, the list of them
     python dev.py train TASK ...               a RepControlNet, an identity or a ControlNet, from a folder of data
     python dev.py lint                         ruff and pyright
     python dev.py world train [STAGE ...]      the small world's models, by recipe; resumable
-    python dev.py world evaluate restoration   DIIR on the small world, as a table
+    python dev.py world evaluate [TABLE ...]   the paper's tables, measured on the small world
     python dev.py workflows                    the editor's form of workflows/api/*.json, written by the editor
 
 The first run builds a virtual environment and gets a ComfyUI, both kept in a cache; COMFYUI_PATH names another ComfyUI.

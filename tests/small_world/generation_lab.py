@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.controlnet
@@ -17,9 +18,9 @@ from .laboratory import Laboratory, Rows, Spread, Way, as_bytes, markdown
 from .scenes import Shot
 from .shipped import BRANCH, IDENTITY_ADAPTER
 from .training_lab import read_way
+from .trials import trial_folder
 
 NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 96, 48, 32
-WITHOUT_CLONES = ", trained without Clone Face Tuning"
 NUM_RESAMPLES = 20
 """Of the pictures, with replacement: the spread of their FID."""
 WEIGHTS = ((1.0, 0.0), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0), (1.0, 1.25), (0.8, 1.0), (0.9, 1.0), (1.1, 1.0), (0.5, 0.5))
@@ -47,7 +48,9 @@ def evaluate_portraits(folder: Path) -> str:
     ways = {
         "FPGA, ControlNet form": controlnet_way(folder / "controlnet"),
         "FPGA, RepControlNet folded": shipped,
-        "identity without control": read_way(folder / "identity"),
+        "identity without control": replace(
+            read_way(trial_folder(folder, "tokens and the branch's keys and values")), strength=0.0
+        ),
         "RepControlNet, no identity": Way(branch=shipped.branch),
         "base, text alone": Way(),
     }
@@ -74,21 +77,23 @@ def fid(features: np.ndarray, true: np.ndarray) -> str:
 
 def evaluate_groups(folder: Path) -> str:
     """Table 3: groups of two and three."""
-    lab, shipped = Laboratory(), shipped_way()
-    branches = {"": shipped, WITHOUT_CLONES: read_way(folder / "branch_without_clones")}
+    lab = Laboratory()
+    branches = {name: read_way(folder / name) for name in ("with_clones", "without_clones")}
     rows: dict[str, list[Mapping[str, float]]] = {}
     differences: list[float] = []
     for shot in (Shot.DUO, Shot.TRIO):
         cases = lab.cases(shot, NUM_GROUPS)
         for more, way in branches.items():
             for has_masks in (True, False):
-                name = f"{shot.num_people} people, {'masks' if has_masks else 'no masks'}{more}"
+                name = f"{shot.num_people} people, {'masks' if has_masks else 'no masks'}, {more.replace('_', ' ')}"
                 chosen = Way(branch=way.branch, adapter=way.adapter, has_masks=has_masks)
                 rows[name] = [
                     lab.measure(case, picture) for case, picture in zip(cases, lab.generate(chosen, cases), strict=True)
                 ]
                 print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
-        with_clones, without = (rows[f"{shot.num_people} people, masks{more}"] for more in branches)
+        with_clones, without = (
+            rows[f"{shot.num_people} people, masks, {more}"] for more in ("with clones", "without clones")
+        )
         differences += [one["bleed"] - other["bleed"] for one, other in zip(with_clones, without, strict=True)]
     return f"{markdown(rows)}\n\nBleed with Clone Face Tuning less without, pair by pair: {Spread.of(differences)}"
 

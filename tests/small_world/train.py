@@ -22,20 +22,23 @@ NUM_PICTURES = 16000
 IDENTITY_DIM = 384
 NUM_BEFORE_CLONES = 800
 NETWORK_OPTIONS = (
-    "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400), "--both", "1600",
-    "--batch-size", "32", "--learning-rate", "4e-4", "--warmup", "50", "--ema-decay", "0.995", "--precision", "bf16",
-    "--checkpoint-every", "400", "--num-checkpoints", "6", "--sample-every", "400", "--save-dtype", "float16",
-    "--identity-dim", str(IDENTITY_DIM),
+    "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400), "--both", "2200",
+    "--batch-size", "32", "--learning-rate", "4e-4", "--warmup", "50", "--cooldown", "600", "--ema-decay", "0.995",
+    "--precision", "bf16", "--checkpoint-every", "400", "--num-checkpoints", "9", "--sample-every", "400",
+    "--save-dtype", "float16", "--identity-dim", str(IDENTITY_DIM),
 )  # fmt: skip
 """Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
+PAIR_ITERATIONS = 2400
 NETWORKS = {
-    "branch": ("repcontrolnet",),
-    "branch_without_clones": ("repcontrolnet", "--clone-every", "0"),
-    "controlnet": ("controlnet",),
-    "identity": ("identity",),
-}
-"""What the pack's own trainer trains on the world, and what it is told: the first is shipped, the laboratory compares
-it with the others."""
+    "branch": ("repcontrolnet", ()),
+    "with_clones": ("repcontrolnet", ("--iterations", str(PAIR_ITERATIONS), "--cooldown", "0")),
+    "without_clones": (
+        "repcontrolnet", ("--iterations", str(PAIR_ITERATIONS), "--cooldown", "0", "--clone-every", "0")
+    ),
+    "controlnet": ("controlnet", ("--landmarks", "200", "--skeleton", "200", "--both", "1200", "--cooldown", "400")),
+}  # fmt: skip
+"""What the pack's own trainer trains on the world, and what it is told beside NETWORK_OPTIONS: the first is shipped, and
+the laboratory compares the others."""
 MIN_VERIFICATION = 0.99
 """The recogniser's gate: how often held-out people must be told apart."""
 
@@ -119,14 +122,17 @@ def train_network(name: str) -> None:
         "--output": folder / name,
         "--cache": folder / "encodings",
     }
-    train([*NETWORKS[name], *NETWORK_OPTIONS, *(str(word) for pair in files.items() for word in pair)])
+    task, options = NETWORKS[name]
+    train([task, *NETWORK_OPTIONS, *options, *(str(word) for pair in files.items() for word in pair)])
 
 
-def train_without_clones() -> None:
-    """The branch again, but without Clone Face Tuning: until the last stage both trainings are the same."""
-    name = "branch_without_clones"
-    fork_training(work_folder() / "branch", work_folder() / name, NUM_BEFORE_CLONES, clone_every=0)
-    train_network(name)
+def train_pair() -> None:
+    """The branch before its learning rate falls, and again without Clone Face Tuning: the same until the last stage."""
+    folder = work_folder()
+    fork_training(folder / "branch", folder / "with_clones", PAIR_ITERATIONS)
+    fork_training(folder / "branch", folder / "without_clones", NUM_BEFORE_CLONES, clone_every=0)
+    for name in ("with_clones", "without_clones"):
+        train_network(name)
 
 
 def fork_training(source: Path, target: Path, iteration: int, **changed: int) -> None:
@@ -196,9 +202,8 @@ STAGES: dict[str, Callable[[], None]] = {
     "lessons": write_lessons,
     "branch": lambda: train_network("branch"),
     "ship_branch": ship_branch,
-    "branch_without_clones": train_without_clones,
+    "clones": train_pair,
     "controlnet": lambda: train_network("controlnet"),
-    "identity": lambda: train_network("identity"),
     "trials": train_trials,
 }
 RECIPE_STAGES = tuple(STAGES)[: tuple(STAGES).index("ship_branch") + 1]
