@@ -37,8 +37,8 @@ NETWORKS = {
     ),
     "controlnet": ("controlnet", ("--landmarks", "200", "--skeleton", "200", "--both", "1200", "--cooldown", "400")),
 }  # fmt: skip
-"""What the pack's own trainer trains on the world, and what it is told beside NETWORK_OPTIONS: the first is shipped, and
-the laboratory compares the others."""
+"""What the pack's own trainer trains on the world, and what it is told beside NETWORK_OPTIONS: the first is shipped,
+and the laboratory compares the others."""
 MIN_VERIFICATION = 0.99
 """The recogniser's gate: how often held-out people must be told apart."""
 
