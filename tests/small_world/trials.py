@@ -6,7 +6,6 @@ landmarks together, without Clone Face Tuning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,26 +81,24 @@ def world_set(folder: Path, recogniser: str, cache: Path) -> EncodedSet:
     return EncodedSet(data, ComfyEncoder(model, clip, vae, FaceEncoder(None, None, recogniser)), EncodingStore(cache))
 
 
-def train_trials(folder: Path, names: list[str] | None = None, report: Callable[[str], None] = print) -> None:
+def train_trials(folder: Path) -> None:
     """Trains those that are not trained yet.
 
     Args:
         folder: of the world's work: `lessons`, `encodings` and `trials`.
-        names: which; all of them when omitted.
-        report: told what is done.
     """
     accelerator = start_processes(SETTINGS.precision, use_cpu=not torch.cuda.is_available())
     with torch.inference_mode(False), torch.enable_grad():
         data = TrainingSet(folder / "lessons", MULTIPLE_PX)
         batches = world_set(folder / "lessons", data.recogniser or "", folder / "encodings")
-        for name in names or TRIALS:
-            trial = TRIALS[name]
+        for name, trial in TRIALS.items():
             model = trial.start(load_checkpoint()[0], data.recogniser or "")
             settings = replace(SETTINGS, seed=trial.seed)
             outcome = train(model, batches, settings, trial_folder(folder, name), accelerator)
             if outcome.was_stopped:
                 return
-            report(f"{name}: loss {sum(line['loss'] for line in outcome.losses[-50:]) / 50:.4f} at the end")
+            last = [line["loss"] for line in outcome.losses[-50:]]
+            print(f"{name}: loss {sum(last) / len(last):.4f} at the end", flush=True)
 
 
 def trial_folder(folder: Path, name: str) -> Path:
