@@ -22,8 +22,8 @@ NUM_PICTURES = 16000
 IDENTITY_DIM = 384
 NUM_BEFORE_CLONES = 800
 NETWORK_OPTIONS = (
-    "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400), "--both", "2200",
-    "--batch-size", "32", "--learning-rate", "4e-4", "--warmup", "50", "--cooldown", "600", "--ema-decay", "0.995",
+    "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400), "--both", "2800",
+    "--batch-size", "32", "--learning-rate", "4e-4", "--warmup", "50", "--cooldown", "800", "--ema-decay", "0.995",
     "--precision", "bf16", "--checkpoint-every", "400", "--num-checkpoints", "9", "--sample-every", "400",
     "--save-dtype", "float16", "--identity-dim", str(IDENTITY_DIM),
 )  # fmt: skip
