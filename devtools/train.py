@@ -56,6 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     stages.add_argument("--both", type=int, default=1_000_000)
     stages.add_argument("--iterations", type=int, help="ends earlier or later than the stages do")
     stages.add_argument("--clone-every", type=int, default=10, help="Clone Face Tuning in the last stage; 0: never")
+    stages.add_argument(
+        "--single-share", type=float, default=0.0, help="of the last stage's pictures: landmarks or skeleton alone, each"
+    )
     engine = parser.add_argument_group("engine")
     engine.add_argument("--batch-size", type=int, default=settings["batch_size"], help="per process and micro-batch")
     engine.add_argument(
@@ -171,7 +174,7 @@ def run(given: argparse.Namespace) -> int:
     from ..fpga_core.training.engine import Hooks
     from ..fpga_core.training.fusion import MultiModeFusion
 
-    fusion = MultiModeFusion(given.landmarks, given.skeleton, given.both, given.clone_every)
+    fusion = MultiModeFusion(given.landmarks, given.skeleton, given.both, given.clone_every, given.single_share)
     plan = TrainingPlan(
         Task(given.task),
         settings,

@@ -98,6 +98,7 @@ class TrainingPlan:
             "landmarks iterations": fusion.num_landmarks,
             "skeleton iterations": fusion.num_skeleton,
             "clone_every": fusion.clone_every,
+            "single_share": fusion.single_share,
             "clone weight": clone_face.weight,
             "text dropped": self.curriculum.drops.text,
             "identity dropped": self.curriculum.drops.identity,

@@ -89,7 +89,8 @@ class DenoisingModel(TrainingModel):
             tokens = self.identity.tokens(batch, identity_drops)
             identity = ReadIdentity(self.identity, tokens, batch.face_masks)
         record = RecordedFeature() if is_cloned else None
-        hint = condition_image(batch, fusion.shown_at(iteration))
+        left_out = fusion.left_out_at(iteration, len(batch), generator)
+        hint = condition_image(batch, fusion.shown_at(iteration), left_out)
         predicted = self.predict(x, timesteps, text, hint, identity, record)
         target = self.base.schedule.target(batch.latents, noise, timesteps)
         loss = functional.mse_loss(predicted, target)

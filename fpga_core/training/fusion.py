@@ -29,6 +29,8 @@ class MultiModeFusion:
         num_skeleton: iterations that show the skeleton.
         num_both: iterations that show both in one picture.
         clone_every: Clone Face Tuning happens in every so manieth iteration of the last stage; 0 = never.
+        single_share: share of the last stage's pictures that show the landmarks alone, and as large a one that shows
+            the skeleton alone, so that neither is forgotten; 0 = every picture shows both, as in the paper.
     Raises:
         InvalidInputError: a number is negative, or there is no iteration.
     Source: FPGA section 4.1.
@@ -38,12 +40,18 @@ class MultiModeFusion:
     num_skeleton: int = 100_000
     num_both: int = 1_000_000
     clone_every: int = 10
+    single_share: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.num_landmarks, self.num_skeleton, self.num_both, self.clone_every) < 0 or not self.num_iterations:
             raise InvalidInputError(
                 f"the stages of training are {self.num_landmarks}, {self.num_skeleton} and {self.num_both} iterations "
                 f"long, with Clone Face Tuning every {self.clone_every}; give numbers from 0, and one stage a length"
+            )
+        if not 0 <= self.single_share <= 0.5:
+            raise InvalidInputError(
+                f"landmarks alone and skeletons alone are to be shown in {self.single_share:g} of the last stage's "
+                "pictures each; give a share between 0 and 0.5"
             )
 
     @property
@@ -65,13 +73,21 @@ class MultiModeFusion:
             return Shown.LANDMARKS
         return Shown.SKELETON if iteration < self.num_landmarks + self.num_skeleton else Shown.BOTH
 
+    def left_out_at(self, iteration: int, num: int, generator: torch.Generator) -> Tensor | None:
+        """Whose skeleton and whose landmarks are left out of the condition image: (num, 2) bool, or None: nobody's."""
+        if self.single_share == 0 or self.shown_at(iteration) is not Shown.BOTH:
+            return None
+        chance = torch.rand(num, generator=generator, device=generator.device)
+        without_skeleton = chance < self.single_share
+        return torch.stack([without_skeleton, ~without_skeleton & (chance < 2 * self.single_share)], dim=1)
+
     def clones_at(self, iteration: int) -> bool:
         """Whether an iteration, counted from 0, does Clone Face Tuning: the 10th of the last stage is the first."""
         number = iteration - self.num_landmarks - self.num_skeleton + 1
         return self.shown_at(iteration) is Shown.BOTH and self.clone_every > 0 and number % self.clone_every == 0
 
 
-def condition_image(batch: TrainingBatch, shown: Shown) -> Tensor:
+def condition_image(batch: TrainingBatch, shown: Shown, left_out: Tensor | None = None) -> Tensor:
     """The condition image of each picture of a batch.
 
     Both in one picture is as Draw Landmarks draws it: the face over the body. How much a drawn point covers is read off
@@ -80,6 +96,7 @@ def condition_image(batch: TrainingBatch, shown: Shown) -> Tensor:
     Args:
         batch: its drawings are used.
         shown: what the images show.
+        left_out: of which pictures skeleton and landmarks are left out, where both are shown; (batch, 2) bool.
     Returns:
         (batch, 3, 8 height, 8 width) in [0, 1].
     Source: FPGA section 4.1.
@@ -88,7 +105,11 @@ def condition_image(batch: TrainingBatch, shown: Shown) -> Tensor:
         return batch.landmarks
     if shown is Shown.SKELETON:
         return batch.skeleton
-    return batch.skeleton * (1 - batch.landmarks.amax(dim=1, keepdim=True)) + batch.landmarks
+    skeleton, landmarks = batch.skeleton, batch.landmarks
+    if left_out is not None:
+        kept = (~left_out.to(batch.device))[..., None, None, None].to(skeleton)  # (batch, 2, 1, 1, 1)
+        skeleton, landmarks = skeleton * kept[:, 0], landmarks * kept[:, 1]
+    return skeleton * (1 - landmarks.amax(dim=1, keepdim=True)) + landmarks
 
 
 @dataclass(frozen=True)

@@ -20,25 +20,22 @@ from ...fpga_core.training.loss_log import FILE as LOG_FILE
 
 NUM_PICTURES = 16000
 IDENTITY_DIM = 384
-NUM_BEFORE_CLONES = 800
+NUM_BEFORE_CLONES, NUM_BEFORE_END = 800, 2400
+SINGLE_SHARE = 0.2
 NETWORK_OPTIONS = (
-    "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400), "--both", "2800",
-    "--batch-size", "32", "--learning-rate", "4e-4", "--warmup", "50", "--cooldown", "800", "--ema-decay", "0.995",
-    "--precision", "bf16", "--checkpoint-every", "400", "--num-checkpoints", "9", "--sample-every", "400",
-    "--save-dtype", "float16", "--identity-dim", str(IDENTITY_DIM),
+    "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400),
+    "--both", str(NUM_BEFORE_END - NUM_BEFORE_CLONES), "--batch-size", "32", "--learning-rate", "4e-4",
+    "--warmup", "50", "--ema-decay", "0.995", "--precision", "bf16", "--checkpoint-every", "400",
+    "--num-checkpoints", "6", "--sample-every", "400", "--save-dtype", "float16", "--identity-dim", str(IDENTITY_DIM),
 )  # fmt: skip
 """Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
-PAIR_ITERATIONS = 2400
 NETWORKS = {
-    "branch": ("repcontrolnet", ()),
-    "with_clones": ("repcontrolnet", ("--iterations", str(PAIR_ITERATIONS), "--cooldown", "0")),
-    "without_clones": (
-        "repcontrolnet", ("--iterations", str(PAIR_ITERATIONS), "--cooldown", "0", "--clone-every", "0")
-    ),
+    "stages": ("repcontrolnet", ()),
+    "branch": ("repcontrolnet", ("--both", "2800", "--cooldown", "800", "--single-share", str(SINGLE_SHARE))),
+    "without_clones": ("repcontrolnet", ("--clone-every", "0")),
     "controlnet": ("controlnet", ("--landmarks", "200", "--skeleton", "200", "--both", "1200", "--cooldown", "400")),
-}  # fmt: skip
-"""What the pack's own trainer trains on the world, and what it is told beside NETWORK_OPTIONS: the first is shipped,
-and the laboratory compares the others."""
+}
+"""What the pack's own trainer trains on the world, and what it is told beside NETWORK_OPTIONS."""
 MIN_VERIFICATION = 0.99
 """The recogniser's gate: how often held-out people must be told apart."""
 
@@ -126,19 +123,24 @@ def train_network(name: str) -> None:
     train([task, *NETWORK_OPTIONS, *options, *(str(word) for pair in files.items() for word in pair)])
 
 
-def train_pair() -> None:
-    """The branch before its learning rate falls, and again without Clone Face Tuning: the same until the last stage."""
-    folder = work_folder()
-    fork_training(folder / "branch", folder / "with_clones", PAIR_ITERATIONS)
-    fork_training(folder / "branch", folder / "without_clones", NUM_BEFORE_CLONES, clone_every=0)
-    for name in ("with_clones", "without_clones"):
-        train_network(name)
+def train_branch() -> None:
+    """Goes on where the stages end: what ships. Landmarks alone and skeletons alone are shown again, and the learning
+    rate falls."""
+    fork_training("branch", NUM_BEFORE_END, single_share=SINGLE_SHARE)
+    train_network("branch")
 
 
-def fork_training(source: Path, target: Path, iteration: int, **changed: int) -> None:
-    """Lets a training begin where another one was, with other settings from there on."""
+def train_without_clones() -> None:
+    """The stages again, without Clone Face Tuning: the same until the last one."""
+    fork_training("without_clones", NUM_BEFORE_CLONES, clone_every=0)
+    train_network("without_clones")
+
+
+def fork_training(name: str, iteration: int, **changed: float) -> None:
+    """Lets a training begin where the stages were, with other settings from there on."""
     from ...fpga_core.training.checkpoint import newest_state, read_state, write_state
 
+    source, target = work_folder() / "stages", work_folder() / name
     if target.exists() and newest_state(target) is not None:
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -200,9 +202,10 @@ STAGES: dict[str, Callable[[], None]] = {
     "reader": train_reader,
     "ship_base": ship_base,
     "lessons": write_lessons,
-    "branch": lambda: train_network("branch"),
+    "stages": lambda: train_network("stages"),
+    "branch": train_branch,
     "ship_branch": ship_branch,
-    "clones": train_pair,
+    "without_clones": train_without_clones,
     "controlnet": lambda: train_network("controlnet"),
     "trials": train_trials,
 }

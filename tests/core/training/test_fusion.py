@@ -83,3 +83,29 @@ def test_drops_happen_as_often_as_they_should():
 def test_impossible_shares_are_refused(shares):
     with pytest.raises(InvalidInputError, match="between 0 and 0.5"):
         Drops(*shares)
+
+
+def test_single_drawings_are_shown_as_often_as_asked_for_and_in_the_last_stage_only():
+    fusion = MultiModeFusion(2, 2, 4, single_share=0.25)
+    left_out = fusion.left_out_at(4, 4000, torch.Generator().manual_seed(0))
+    assert left_out.float().mean(dim=0).tolist() == pytest.approx([0.25, 0.25], abs=0.03)
+    assert not left_out.all(dim=1).any()
+    generator = torch.Generator().manual_seed(0)
+    assert fusion.left_out_at(3, 4, generator) is None
+    assert MultiModeFusion(2, 2, 4).left_out_at(4, 4, generator) is None
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())  # nothing was drawn
+
+
+def test_what_is_left_out_is_not_in_the_condition_image():
+    batch = tiny_batch(3)
+    left_out = torch.tensor([[False, False], [True, False], [False, True]])
+    shown = condition_image(batch, Shown.BOTH, left_out)
+    assert torch.equal(shown[0], condition_image(batch, Shown.BOTH)[0])
+    assert torch.equal(shown[1], batch.landmarks[1])
+    assert torch.equal(shown[2], batch.skeleton[2])
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.6])
+def test_an_impossible_share_of_single_drawings_is_refused(share):
+    with pytest.raises(InvalidInputError, match="alone are to be shown"):
+        MultiModeFusion(1, 1, 1, single_share=share)
