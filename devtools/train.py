@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     stages.add_argument("--iterations", type=int, help="ends earlier or later than the stages do")
     stages.add_argument("--clone-every", type=int, default=10, help="Clone Face Tuning in the last stage; 0: never")
     stages.add_argument(
-        "--single-share", type=float, default=0.0, help="of the last stage's pictures: landmarks or skeleton alone, each"
+        "--single-share", type=float, default=0.0, help="landmarks alone, and skeletons alone, in the last stage"
     )
     engine = parser.add_argument_group("engine")
     engine.add_argument("--batch-size", type=int, default=settings["batch_size"], help="per process and micro-batch")
