@@ -56,7 +56,8 @@ def test_the_exported_files_give_what_was_trained(tmp_path, mode, is_v):
     """The whole way: train, write, read, apply by the nodes' own functions, one call of the model by ComfyUI."""
     batch = tiny_batch()
     model = tiny_model(v_prediction=is_v, use_linear_in_transformer=is_v)
-    training = RepControlNetTraining.of(model, BOTH, RECIPE)
+    recipe = replace(RECIPE, inner_dim=96) if is_v else RECIPE
+    training = RepControlNetTraining.of(model, BOTH, recipe)
     train(training, batch, 3)
     files = training.export(tmp_path, "random numbers")
     assert [file.name for file in files] == ["repcontrolnet.safetensors", "identity_adapter.safetensors"]
