@@ -59,7 +59,7 @@ def test_folded_is_live_on_the_trained_branch(lab, cases, shipped):
     latents = {}
     for mode in (BranchMode.FOLDED, BranchMode.LIVE):
         texts = lab.encode(cases[0].scene.caption), lab.encode(NEGATIVE)
-        applied = apply_repcontrolnet(lab.model, *texts, shipped.branch, cases[0].condition, mode)
+        applied = apply_repcontrolnet(lab.model, *texts, shipped.branch, cases[0].condition(), mode)
         conditioned = apply_cast(applied.model, applied.positive, applied.negative, shipped.adapter, cases[0].cast)
         latents[mode] = sample(*conditioned)
     folded, live = latents.values()

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...fpga_core.checkpoints import read_safetensors
 from ...fpga_core.evaluation.frechet import frechet_distance
+from ...fpga_core.faces.drawing import DrawnParts
 from ...fpga_core.identity.adapter_layouts import read_identity_adapter
 from ...fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from ...fpga_core.training.output_files import CONTROLNET_FILE, IDENTITY_FILE
@@ -111,6 +112,20 @@ def differences(rows: Rows, measure: str) -> list[float]:
             strict=True,
         )
     ]
+
+
+def evaluate_conditions(folder: Path) -> str:
+    """What Multi-Mode Fusion is for: both drawings, and each alone; the paper's stages, and what ships."""
+    lab = Laboratory()
+    cases = lab.cases(Shot.HALF, NUM_SWEPT)
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    for training, way in {"the paper's stages": read_way(folder / "stages"), "shipped": shipped_way()}.items():
+        for parts in DrawnParts:
+            pictures = lab.generate(replace(way, parts=parts), cases)
+            rows[f"{training}, {parts.value.replace('_', ' ')}"] = [
+                lab.measure(case, picture) for case, picture in zip(cases, pictures, strict=True)
+            ]
+    return markdown(rows)
 
 
 def evaluate_weights(folder: Path) -> str:  # noqa: ARG001

@@ -57,13 +57,15 @@ class Case:
         number: of the case; seeds its noise.
         scene: what shall be shown; `faces` of it are exact.
         cast: its people in their places, from other pictures of theirs.
-        condition: skeleton and landmarks in one picture, (1, SIZE_PX, SIZE_PX, 3).
     """
 
     number: int
     scene: Scene
     cast: Cast
-    condition: Tensor
+
+    def condition(self, parts: DrawnParts = DrawnParts.FACE_AND_BODY) -> Tensor:
+        """The condition image, (1, SIZE_PX, SIZE_PX, 3)."""
+        return draw_conditions([self.scene.faces(SMALL)], parts, FaceStyle.OPENPOSE)
 
     @property
     def faces(self) -> PictureFaces:
@@ -91,6 +93,7 @@ class Way:
         has_masks: whether each person acts in their own region alone.
         alpha, beta: of Eq. 6.
         strength: of the condition image; 0 leaves it out.
+        parts: what the condition image shows.
     """
 
     branch: RepControlNet | None = None
@@ -100,6 +103,7 @@ class Way:
     alpha: float = 1.0
     beta: float = 1.0
     strength: float = 1.0
+    parts: DrawnParts = DrawnParts.FACE_AND_BODY
 
 
 class Laboratory:
@@ -126,8 +130,7 @@ class Laboratory:
             identity = Identity(f"person {place + 1}", {self.recogniser.hash: embedding}, {}, {}, "mean")
             region = Region.from_mask(torch.from_numpy(paint_mask(actor, SIZE_PX, HEAD)) / 255)
             members.append(CastMember(identity, region, face.box.normalised(SMALL)))
-        condition = draw_conditions([exact], DrawnParts.FACE_AND_BODY, FaceStyle.OPENPOSE)
-        return Case(number, scene, Cast(tuple(members), SMALL), condition)
+        return Case(number, scene, Cast(tuple(members), SMALL))
 
     def encode(self, text: str) -> list:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
@@ -144,11 +147,17 @@ class Laboratory:
         if way.control_net is not None:
             assert way.adapter is not None
             return model, *apply_cast_controlnet(
-                positive, negative, way.control_net, way.adapter, cast, case.condition, way.strength
+                positive, negative, way.control_net, way.adapter, cast, case.condition(way.parts), way.strength
             )
         if way.branch is not None:
             applied = apply_repcontrolnet(
-                model, positive, negative, way.branch, case.condition, BranchMode.ADAPTER_ONLY, strength=way.strength
+                model,
+                positive,
+                negative,
+                way.branch,
+                case.condition(way.parts),
+                BranchMode.ADAPTER_ONLY,
+                strength=way.strength,
             )
             model, positive, negative = applied.model, applied.positive, applied.negative
         if way.adapter is not None:

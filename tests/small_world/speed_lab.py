@@ -30,7 +30,7 @@ def evaluate_speed(folder: Path) -> str:
 
     def live() -> None:
         texts = lab.encode(case.scene.caption), lab.encode(NEGATIVE)
-        applied = apply_repcontrolnet(lab.model, *texts, shipped.branch, case.condition, BranchMode.LIVE)
+        applied = apply_repcontrolnet(lab.model, *texts, shipped.branch, case.condition(), BranchMode.LIVE)
         lab.sample(applied.model, applied.positive, applied.negative, 0)
 
     def generated(way: Way) -> Callable[[], None]:

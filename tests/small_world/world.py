@@ -13,6 +13,7 @@ TABLES = {
     "training": ("training_lab", "evaluate_training"),
     "portraits": ("generation_lab", "evaluate_portraits"),
     "groups": ("generation_lab", "evaluate_groups"),
+    "conditions": ("generation_lab", "evaluate_conditions"),
     "weights": ("generation_lab", "evaluate_weights"),
     "full-body": ("restoration_lab", "evaluate_full_body"),
     "restoration": ("restoration_lab", "evaluate_restoration"),
