@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--vae", type=Path, help="another VAE than the checkpoint's")
     files.add_argument("--face-analysis", type=Path, help="insightface pack, where the data has no embeddings")
     files.add_argument("--clip-vision", type=Path, help="what the identity reads beside the embedding")
+    files.add_argument("--start-from", type=Path, help="another training's checkpoint-*.pt, to go on from otherwise")
     files.add_argument("--repcontrolnet", type=Path, help="the branch to start from")
     files.add_argument(
         "--save-dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the trained files"
@@ -195,6 +196,7 @@ def run(given: argparse.Namespace) -> int:
         given.cache or given.output / "encodings",
         Hooks(report=lambda line: show(int(line["iteration"]) + 1, iterations)),
         progress_bar("encoding", is_main),
+        start=given.start_from,
     )
     accelerator.end_training()
     if is_main and outcome.was_stopped:

@@ -139,6 +139,7 @@ def run_training(
     hooks: Hooks | None = None,
     preparing: Callable[[int, int], None] | None = None,
     draw: Callable[[DenoisingModel, int], Image.Image] | None = None,
+    start: Path | None = None,
 ) -> Outcome:
     """Encodes a training set, trains on it, and exports what was trained.
 
@@ -151,6 +152,7 @@ def run_training(
         cache_folder: keeps encodings from one training to the next; None: memory.
         hooks: what the caller is told and asked between iterations; `draw` takes the place of its `sample`.
         preparing: told how many of how many samples have been encoded; may raise, to end.
+        start: a saved state of another training to begin with, see `engine.train`.
         draw: makes the sample pictures of a network and an iteration; None: the set's first samples, generated anew.
     Returns:
         What became of it.
@@ -188,7 +190,7 @@ def run_training(
             return sample_grid(model, shown, iteration, plan.settings.seed, encoder.decode_latents)
 
         hooks = replace(hooks or Hooks(), sample=sample)
-        return train(model, batches, plan.settings, folder, accelerator, described, trained_on, hooks)
+        return train(model, batches, plan.settings, folder, accelerator, described, trained_on, hooks, start)
 
 
 def picture_multiple(model: ModelPatcher) -> int:

@@ -19,7 +19,7 @@ from .averaging import ParameterAverage
 from .batch import TrainingBatch
 from .checkpoint import TrainingState, check_parameters, check_settings, newest_state, read_state, write_state
 from .curves import draw_curves
-from .loss_log import LossLog
+from .loss_log import LossLog, copy_losses
 from .objective import TrainingModel
 from .order import SampleOrder, slot_generator
 from .processes import stop_signals
@@ -90,6 +90,7 @@ def train(
     model_settings: Mapping[str, Any] | None = None,
     trained_on: str = "",
     hooks: Hooks | None = None,
+    start: Path | None = None,
 ) -> Outcome:
     """Trains a model, from the newest state in the folder if there is one, and exports it at the end.
 
@@ -105,6 +106,8 @@ def train(
         model_settings: what else the loss curve depends on, name -> number or text (the base model, lengths of stages).
         trained_on: what the exported files say that they were trained on.
         hooks: what the caller is told and asked.
+        start: a state of another training, to begin with where the folder has none: parameters, optimizer and iteration
+            are its, settings and data may be others. The log begins with the other one's.
     Returns:
         What became of it.
     Raises:
@@ -116,7 +119,7 @@ def train(
     _make_folder(folder)
     hooks = hooks or Hooks()
     with stop_signals() as stop, torch.inference_mode(False), torch.enable_grad():
-        run = _Run(model, batches, settings, folder, accelerator, dict(model_settings or {}))
+        run = _Run(model, batches, settings, folder, accelerator, dict(model_settings or {}), start)
         with run.prefetching():
             while run.iteration < settings.iterations and not run.is_stopped:
                 line = run.step(stop.is_set() or hooks.should_stop())
@@ -140,6 +143,7 @@ class _Run:
     folder: Path
     accelerator: Accelerator
     model_settings: dict[str, Any]
+    start: Path | None = None
     iteration: int = 0
     is_stopped: bool = False
     _saved: int = 0
@@ -168,6 +172,8 @@ class _Run:
         if accelerator.is_main_process:
             for partial in self.folder.glob("*.part"):  # of a run that was killed
                 partial.unlink()
+            if self.start is not None and newest_state(self.folder) is None:
+                copy_losses(self.start.parent, self.folder)
             self.log = LossLog(self.folder, self.iteration)
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -295,11 +301,13 @@ class _Run:
         _save_picture(draw_curves(self.log.lines()), self.folder / CURVES_FILE)
 
     def _read_state(self) -> TrainingState | None:
-        path = newest_state(self.folder)
+        own = newest_state(self.folder)
+        path = own or self.start
         if path is None:
             return None
         state = read_state(path)
-        check_settings(path, state.settings, self.decisive)
+        if own is not None:
+            check_settings(path, state.settings, self.decisive)
         check_parameters(path, state.parameters, self.parameters)
         return state
 

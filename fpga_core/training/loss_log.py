@@ -56,6 +56,24 @@ class LossLog:
         return read_losses(self._path)
 
 
+def copy_losses(source: Path, target: Path) -> None:
+    """Copies the log of a training's folder to another's, as the beginning of what that one goes on from.
+
+    Raises:
+        TrainingCheckpointError: it is not there, or cannot be written.
+    """
+    try:
+        lines = (source / FILE).read_bytes()
+    except OSError as error:
+        raise TrainingCheckpointError(
+            f"'{source / FILE}' cannot be read: {error}; a saved state is started from with its log beside it"
+        ) from error
+    try:
+        (target / FILE).write_bytes(lines)
+    except OSError as error:
+        raise _unwritable(target / FILE, error) from error
+
+
 def read_losses(path: Path) -> list[dict[str, float]]:
     """The lines of a log, without one that was cut short."""
     with path.open(encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,15 +37,19 @@ class WorldRecogniser:
 
 
 def lessons(
-    pictures_folder: Path, num_scenes: int, recogniser: WorldRecogniser, first: int = 0
+    pictures_folder: Path, num_scenes: int, recogniser: WorldRecogniser, first: int = 0, *, are_groups: bool = False
 ) -> Iterator[TrainingSample]:
-    """Every scene of one person, with the face from *another* picture of that person: pose cannot leak through it."""
+    """Every scene of one person, with the face from *another* picture of that person: pose cannot leak through it.
+
+    Args:
+        are_groups: every scene of several people in their place; one of them, drawn at random, is told about.
+    """
     pictures = gallery(pictures_folder, num_scenes, first)
     for index, scene in enumerate(pictures.scenes):
         number = first + index
-        if len(scene.actors) > 1:
+        if (len(scene.actors) > 1) is not are_groups:
             continue
-        (actor,) = scene.actors
+        actor = scene.actors[np.random.default_rng((14, number)).integers(len(scene.actors))]
         other = portrait(actor.person, np.random.default_rng((9, number)))
         yield TrainingSample(
             key=f"{number:06}",
@@ -67,4 +72,29 @@ def write_lessons(folder: Path, pictures_folder: Path, num_scenes: int, recognis
     with ShardWriter(folder) as writer:
         for sample in lessons(pictures_folder, num_scenes, recogniser, first):
             writer.write(sample)
+    write_header(folder, recogniser.hash, "the small world of tests/small_world")
+
+
+def write_all_lessons(
+    folder: Path, singles: Path, pictures_folder: Path, num_scenes: int, recogniser_file: Path
+) -> None:
+    """The lessons of one person, and those of groups after them, once.
+
+    Args:
+        folder: gets the shards.
+        singles: what `write_lessons` wrote.
+    """
+    recogniser = WorldRecogniser(recogniser_file)
+    if (folder / "dataset.json").exists():
+        return
+    groups = folder / "groups"
+    groups.mkdir(parents=True, exist_ok=True)
+    with ShardWriter(groups) as writer:
+        for sample in lessons(pictures_folder, num_scenes, recogniser, are_groups=True):
+            writer.write(sample)
+    for shard in singles.glob("*.tar"):
+        shutil.copy(shard, folder / shard.name)
+    for shard in groups.glob("*.tar"):
+        shard.rename(folder / f"groups-{shard.name}")
+    groups.rmdir()
     write_header(folder, recogniser.hash, "the small world of tests/small_world")

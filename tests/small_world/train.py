@@ -11,7 +11,6 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from ...devtools.environment import cache_folder
@@ -21,7 +20,7 @@ from ...fpga_core.training.loss_log import FILE as LOG_FILE
 NUM_PICTURES = 16000
 IDENTITY_DIM = 384
 NUM_BEFORE_CLONES, NUM_BEFORE_END = 800, 2400
-SINGLE_SHARE = 0.2
+LESSONS, ALL_LESSONS = "lessons", "all_lessons"
 NETWORK_OPTIONS = (
     "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400),
     "--both", str(NUM_BEFORE_END - NUM_BEFORE_CLONES), "--batch-size", "32", "--learning-rate", "4e-4",
@@ -30,12 +29,15 @@ NETWORK_OPTIONS = (
 )  # fmt: skip
 """Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
 NETWORKS = {
-    "stages": ("repcontrolnet", ()),
-    "branch": ("repcontrolnet", ("--both", "2800", "--cooldown", "800", "--single-share", str(SINGLE_SHARE))),
-    "without_clones": ("repcontrolnet", ("--clone-every", "0")),
-    "controlnet": ("controlnet", ("--landmarks", "200", "--skeleton", "200", "--both", "1200", "--cooldown", "400")),
-}
-"""What the pack's own trainer trains on the world, and what it is told beside NETWORK_OPTIONS."""
+    "stages": ("repcontrolnet", LESSONS, None, ()),
+    "branch": (
+        "repcontrolnet", ALL_LESSONS, NUM_BEFORE_END, ("--both", "4000", "--cooldown", "1200", "--single-share", "0.2")
+    ),
+    "without_clones": ("repcontrolnet", LESSONS, NUM_BEFORE_CLONES, ("--clone-every", "0")),
+    "controlnet": ("controlnet", LESSONS, None, ()),
+}  # fmt: skip
+"""What the pack's own trainer trains on the world: task, lessons, the iteration of the stages after which it begins, and
+what it is told beside NETWORK_OPTIONS."""
 MIN_VERIFICATION = 0.99
 """The recogniser's gate: how often held-out people must be told apart."""
 
@@ -99,11 +101,12 @@ def train_reader() -> None:
 
 
 def write_lessons() -> None:
-    from .lessons import write_lessons
+    from .lessons import write_all_lessons, write_lessons
     from .shipped import RECOGNISER
 
     folder = work_folder()
-    write_lessons(folder / "lessons", folder / "pictures", NUM_PICTURES, RECOGNISER)
+    write_lessons(folder / LESSONS, folder / "pictures", NUM_PICTURES, RECOGNISER)
+    write_all_lessons(folder / ALL_LESSONS, folder / LESSONS, folder / "pictures", NUM_PICTURES, RECOGNISER)
 
 
 def train_network(name: str) -> None:
@@ -112,42 +115,17 @@ def train_network(name: str) -> None:
     from .shipped import CHECKPOINT, COMFYUI_NODE
 
     folder = work_folder()
+    task, lessons, begins_at, options = NETWORKS[name]
     files = {
         "--checkpoint": CHECKPOINT,
         "--custom-node": COMFYUI_NODE,
-        "--data": folder / "lessons",
+        "--data": folder / lessons,
         "--output": folder / name,
         "--cache": folder / "encodings",
     }
-    task, options = NETWORKS[name]
+    if begins_at is not None:
+        files["--start-from"] = folder / "stages" / f"checkpoint-{begins_at:08}.pt"
     train([task, *NETWORK_OPTIONS, *options, *(str(word) for pair in files.items() for word in pair)])
-
-
-def train_branch() -> None:
-    """Goes on where the stages end: what ships. Landmarks alone and skeletons alone are shown again, and the learning
-    rate falls."""
-    fork_training("branch", NUM_BEFORE_END, single_share=SINGLE_SHARE)
-    train_network("branch")
-
-
-def train_without_clones() -> None:
-    """The stages again, without Clone Face Tuning: the same until the last one."""
-    fork_training("without_clones", NUM_BEFORE_CLONES, clone_every=0)
-    train_network("without_clones")
-
-
-def fork_training(name: str, iteration: int, **changed: float) -> None:
-    """Lets a training begin where the stages were, with other settings from there on."""
-    from ...fpga_core.training.checkpoint import newest_state, read_state, write_state
-
-    source, target = work_folder() / "stages", work_folder() / name
-    if target.exists() and newest_state(target) is not None:
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    state = read_state(source / f"checkpoint-{iteration:08}.pt")
-    lines = (source / LOG_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
-    (target / LOG_FILE).write_text("".join(lines[:iteration]), encoding="utf-8")
-    write_state(target, replace(state, settings={**state.settings, **changed}), 1)
 
 
 def train_trials() -> None:
@@ -203,9 +181,9 @@ STAGES: dict[str, Callable[[], None]] = {
     "ship_base": ship_base,
     "lessons": write_lessons,
     "stages": lambda: train_network("stages"),
-    "branch": train_branch,
+    "branch": lambda: train_network("branch"),
     "ship_branch": ship_branch,
-    "without_clones": train_without_clones,
+    "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),
     "trials": train_trials,
 }

@@ -67,7 +67,9 @@ class ToyBatches:
         )  # fmt: skip
 
 
-def run_toy(folder, hooks=None, nan_at=None, precision=Precision.FLOAT32, use_cpu=True, dropout=0.1, **settings):
+def run_toy(
+    folder, hooks=None, nan_at=None, precision=Precision.FLOAT32, use_cpu=True, dropout=0.1, start=None, **settings
+):
     settings = TrainingSettings(**{"iterations": 12, "batch_size": 2, "precision": precision, **settings})
     accelerator = start_processes(precision, use_cpu)
     return train(
@@ -79,6 +81,7 @@ def run_toy(folder, hooks=None, nan_at=None, precision=Precision.FLOAT32, use_cp
         {"model": "toy"},
         "toy data",
         hooks,
+        start,
     )
 
 

@@ -255,6 +255,24 @@ def test_new_layers_learn_faster_and_the_others_as_before(tmp_path):
     assert moved[1] == pytest.approx(10 * moved[0], rel=1e-3)
 
 
+def test_a_training_goes_on_from_another_ones_state_with_other_settings(tmp_path):
+    whole = run_toy(tmp_path / "whole", iterations=12, checkpoint_every=6, num_checkpoints=9)
+    begun = tmp_path / "whole" / "checkpoint-00000006.pt"
+    same = run_toy(tmp_path / "same", iterations=12, start=begun)
+    assert same.losses == whole.losses
+    other = run_toy(tmp_path / "other", iterations=12, learning_rate=0.05, checkpoint_every=2, start=begun)
+    assert other.losses[:6] == whole.losses[:6] and other.losses[7:] != whole.losses[7:]
+    longer = run_toy(tmp_path / "other", iterations=14, learning_rate=0.05, start=begun)  # its own state comes first
+    assert longer.losses[:12] == other.losses
+
+
+def test_a_start_without_its_log_is_named(tmp_path):
+    run_toy(tmp_path / "whole", iterations=6, checkpoint_every=6)
+    (tmp_path / "whole" / FILE).unlink()
+    with pytest.raises(TrainingCheckpointError, match="losses.jsonl"):
+        run_toy(tmp_path / "new", iterations=12, start=tmp_path / "whole" / "checkpoint-00000006.pt")
+
+
 def test_without_accelerate_the_command_to_install_it_is_given(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(MissingPackageError, match=r"-m pip install accelerate"):
