@@ -36,8 +36,8 @@ NETWORKS = {
     "without_clones": ("repcontrolnet", LESSONS, NUM_BEFORE_CLONES, ("--clone-every", "0")),
     "controlnet": ("controlnet", LESSONS, None, ()),
 }  # fmt: skip
-"""What the pack's own trainer trains on the world: task, lessons, the iteration of the stages after which it begins, and
-what it is told beside NETWORK_OPTIONS."""
+"""What the pack's own trainer trains on the world: task, lessons, the iteration of the stages that it begins after,
+and what it is told beside NETWORK_OPTIONS."""
 MIN_VERIFICATION = 0.99
 """The recogniser's gate: how often held-out people must be told apart."""
 
