@@ -26,12 +26,12 @@ from ...fpga_core.restoration.face_crops import CropSettings, crop_faces, paste_
 from ...fpga_core.restoration.fusion import FusionSettings, StyleSource
 from ...fpga_core.restoration.matching import MatchBy
 from .gallery import SIZE_PX
-from .generation_lab import controlnet_way, shipped_way
+from .generation_lab import controlnet_way, shipped_way, ways_of
 from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_bytes, enlarge, markdown
 from .painter import paint
 from .scenes import Shot
 
-NUM_CASES = 24
+NUM_CASES = 16
 CROP = CropSettings(size_px=SIZE_PX, size_limit_px=0)
 
 
@@ -191,12 +191,12 @@ def evaluate_full_body(folder: Path) -> str:
     """Table 2: full-body pictures by several generators, without and with DIIR on the faces that are found in them."""
     lab = RestorationLab()
     cases = lab.lab.cases(Shot.FULL, NUM_CASES)
-    ways = {
-        "FPGA, ControlNet form": controlnet_way(folder / "controlnet"),
-        "FPGA, RepControlNet folded": Way(branch=lab.branch, adapter=lab.adapter),
-        "RepControlNet, no identity": Way(branch=lab.branch),
-        "base, text alone": Way(),
-    }
+    ways = ways_of({
+        "FPGA, ControlNet form": lambda: controlnet_way(folder / "controlnet"),
+        "FPGA, RepControlNet folded": lambda: Way(branch=lab.branch, adapter=lab.adapter),
+        "RepControlNet, no identity": lambda: Way(branch=lab.branch),
+        "base, text alone": Way,
+    })  # fmt: skip
     rows: dict[str, list[Mapping[str, float]]] = {}
     for name, way in ways.items():
         for suffix in ("", " + DIIR"):

@@ -10,8 +10,9 @@ from statistics import median
 import torch
 
 from ...fpga_core.patching.fold import unet_of
+from ...fpga_core.patching.identity_controlnet import control_model_of
 from ...fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
-from .generation_lab import controlnet_way, shipped_way
+from .generation_lab import controlnet_way, shipped_way, ways_of
 from .laboratory import NEGATIVE, STEPS, Laboratory, Way
 from .scenes import Shot
 
@@ -20,13 +21,13 @@ NUM_ROUNDS = 7
 
 def evaluate_speed(folder: Path) -> str:
     """Time of a step over the plain base's, each form in turn in every round; parameters beside it."""
-    lab, shipped, control = Laboratory(), shipped_way(), controlnet_way(folder / "controlnet")
+    lab, shipped = Laboratory(), shipped_way()
+    control = ways_of({"ControlNet form": lambda: controlnet_way(folder / "controlnet")})
     (case,) = lab.cases(Shot.HALF, 1)
-    assert shipped.branch is not None and control.control_net is not None
+    assert shipped.branch is not None
     base = sum(parameter.numel() for parameter in unet_of(lab.model).parameters())
     adapter = sum(tensor.numel() for tensor in shipped.branch.adapter.values())
     copies = sum(tensor.numel() for tensor in shipped.branch.weights.values())
-    controlnet = sum(parameter.numel() for parameter in control.control_net.control_model.parameters())
 
     def live() -> None:
         texts = lab.encode(case.scene.caption), lab.encode(NEGATIVE)
@@ -41,8 +42,11 @@ def evaluate_speed(folder: Path) -> str:
         "RepControlNet folded": (generated(Way(branch=shipped.branch)), base + adapter),
         "RepControlNet folded, with an identity": (generated(shipped), base + adapter),
         "RepControlNet live": (live, base + copies + adapter),
-        "ControlNet form, with an identity": (generated(control), base + controlnet),
     }
+    for name, way in control.items():
+        assert way.control_net is not None
+        added = sum(parameter.numel() for parameter in control_model_of(way.control_net).parameters())
+        forms[f"{name}, with an identity"] = generated(way), base + added
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(NUM_ROUNDS + 1):
         for name, (run, _) in forms.items():
