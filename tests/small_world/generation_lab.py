@@ -8,6 +8,7 @@ from pathlib import Path
 
 import comfy.controlnet
 import numpy as np
+from torch import Tensor
 
 from ...fpga_core.checkpoints import read_safetensors
 from ...fpga_core.evaluation.frechet import frechet_distance
@@ -15,7 +16,7 @@ from ...fpga_core.faces.drawing import DrawnParts
 from ...fpga_core.identity.adapter_layouts import read_identity_adapter
 from ...fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from ...fpga_core.training.output_files import CONTROLNET_FILE, IDENTITY_FILE
-from .laboratory import Laboratory, Rows, Spread, Way, as_bytes, markdown
+from .laboratory import Laboratory, Rows, Spread, Way, as_bytes, markdown, save_pictures
 from .scenes import Shot
 from .shipped import BRANCH, IDENTITY_ADAPTER
 from .training_lab import present, read_way
@@ -23,6 +24,7 @@ from .trials import trial_folder
 
 NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 96, 32, 24
 WITH_CLONES, WITHOUT_CLONES = "with clones", "without clones"
+PAINTED = "true pictures"
 NUM_RESAMPLES = 20
 """Of the pictures, with replacement: the spread of their FID."""
 WEIGHTS = ((1.0, 0.0), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0), (1.0, 1.25), (0.8, 1.0), (0.9, 1.0), (1.1, 1.0), (0.5, 0.5))
@@ -66,15 +68,15 @@ def evaluate_portraits(folder: Path) -> str:
         "base, text alone": Way,
     })  # fmt: skip
     cases = lab.cases(Shot.HALF, NUM_PORTRAITS)
-    true, _ = lab.reader.read(np.stack([case.painted() for case in cases]))
-    features = {}
-    rows: dict[str, list[Mapping[str, float]]] = {}
-    for name, way in ways.items():
-        pictures = list(lab.generate(way, cases))
-        features[name], _ = lab.reader.read(np.stack([as_bytes(picture) for picture in pictures]))
-        rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, pictures, strict=True)]
-        print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
-    return markdown(rows, lambda name: {"FID": fid(features[name], true)})
+    pictures = {PAINTED: [case.painted() for case in cases]}
+    pictures |= {name: list(lab.generate(way, cases)) for name, way in ways.items()}
+    save_pictures(folder / "tables" / "portraits.jpg", pictures)
+    rows = {
+        name: [lab.measure(case, picture) for case, picture in zip(cases, row, strict=True)]
+        for name, row in pictures.items()
+    }
+    features = {name: lab.reader.read(np.stack([as_bytes(one) for one in row]))[0] for name, row in pictures.items()}
+    return markdown(rows, lambda name: {"FID": fid(features[name], features[PAINTED])})
 
 
 def fid(features: np.ndarray, true: np.ndarray) -> str:
@@ -95,14 +97,16 @@ def evaluate_groups(folder: Path) -> str:
         WITHOUT_CLONES: lambda: read_way(folder / "without_clones"),
     })  # fmt: skip
     rows: dict[str, list[Mapping[str, float]]] = {}
+    shown: dict[str, list[Tensor]] = {}
     for shot in (Shot.DUO, Shot.TRIO):
         cases = lab.cases(shot, NUM_GROUPS)
         for training, way in ways.items():
             for has_masks, masks in ((True, "masks"), (False, "no masks")):
                 name = f"{shot.num_people} people, {masks}, {training}"
-                pictures = lab.generate(replace(way, has_masks=has_masks), cases)
-                rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, pictures, strict=True)]
+                shown[name] = list(lab.generate(replace(way, has_masks=has_masks), cases))
+                rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, shown[name], strict=True)]
                 print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
+    save_pictures(folder / "tables" / "groups.jpg", shown)
     if not {WITH_CLONES, WITHOUT_CLONES} <= ways.keys():
         return markdown(rows)
     lines = [
@@ -131,13 +135,14 @@ def evaluate_conditions(folder: Path) -> str:
     lab = Laboratory()
     cases = lab.cases(Shot.HALF, NUM_SWEPT)
     rows: dict[str, list[Mapping[str, float]]] = {}
+    shown: dict[str, list[Tensor]] = {}
     ways = ways_of({"the paper's stages": lambda: read_way(folder / "stages"), "shipped": shipped_way})
     for training, way in ways.items():
         for parts in DrawnParts:
-            pictures = lab.generate(replace(way, parts=parts), cases)
-            rows[f"{training}, {parts.value.replace('_', ' ')}"] = [
-                lab.measure(case, picture) for case, picture in zip(cases, pictures, strict=True)
-            ]
+            name = f"{training}, {parts.value.replace('_', ' ')}"
+            shown[name] = list(lab.generate(replace(way, parts=parts), cases))
+            rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, shown[name], strict=True)]
+    save_pictures(folder / "tables" / "conditions.jpg", shown)
     return markdown(rows)
 
 

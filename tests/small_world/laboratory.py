@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import comfy.sample
 import comfy.sd
@@ -16,9 +17,11 @@ import numpy as np
 import torch
 from comfy.controlnet import ControlBase
 from comfy.model_patcher import ModelPatcher
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ...devtools.sheet import Cell, sheet
 from ...fpga_core.evaluation.facesim import score_cast
 from ...fpga_core.faces.drawing import DrawnParts, FaceStyle, draw_conditions
 from ...fpga_core.faces.face import PictureFaces
@@ -47,6 +50,7 @@ ENLARGED = 4
 SMALL, FULL = Extent(SIZE_PX, SIZE_PX), Extent(SIZE_PX * ENLARGED, SIZE_PX * ENLARGED)
 STEPS, CFG = 25, 2.5
 NEGATIVE = ""
+NUM_SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +82,9 @@ class Case:
         members = (CastMember(member.identity, None, member.face_box) for member in self.cast.members)
         return Cast(tuple(members), self.cast.extent)
 
-    def painted(self) -> np.ndarray:
-        return paint(self.scene, SIZE_PX)
+    def painted(self) -> Tensor:
+        """The true picture, (1, SIZE_PX, SIZE_PX, 3)."""
+        return torch.from_numpy(paint(self.scene, SIZE_PX)).float()[None] / 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,6 +245,17 @@ def enlarge(picture: Tensor) -> Tensor:
         return picture
     size = (FULL.height, FULL.width)
     return interpolate(picture.movedim(-1, 1), size=size, mode="bicubic").movedim(1, -1).clamp(0, 1)
+
+
+def save_pictures(file: Path, rows: Mapping[str, Sequence[Tensor]]) -> None:
+    """A sheet of the first pictures of each row of a table, to look at."""
+    cells = {
+        name: [Cell("", Image.fromarray(as_bytes(picture))) for picture in pictures[:NUM_SHOWN]]
+        for name, pictures in rows.items()
+    }
+    file.parent.mkdir(exist_ok=True)
+    sheet(cells).reduce(2).save(file, quality=88)
+    print(f"pictures: {file}", flush=True)
 
 
 @dataclass(frozen=True)

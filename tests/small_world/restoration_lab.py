@@ -27,7 +27,7 @@ from ...fpga_core.restoration.fusion import FusionSettings, StyleSource
 from ...fpga_core.restoration.matching import MatchBy
 from .gallery import SIZE_PX
 from .generation_lab import controlnet_way, shipped_way, ways_of
-from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_bytes, enlarge, markdown
+from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_bytes, enlarge, markdown, save_pictures
 from .painter import paint
 from .scenes import Shot
 
@@ -61,8 +61,7 @@ class RestorationLab:
         self.branch, self.adapter = way.branch, way.adapter
 
     def broken(self, case: Case) -> Broken:
-        small = torch.from_numpy(case.painted()).float()[None] / 255
-        decoded = self.lab.vae.decode(self.lab.vae.encode(small)).float().cpu().clamp(0, 1)
+        decoded = self.lab.vae.decode(self.lab.vae.encode(case.painted())).float().cpu().clamp(0, 1)
         true = torch.from_numpy(paint(case.scene, FULL.width)).float()[None] / 255
         return Broken(case, true, enlarge(decoded), case.faces.faces[0])
 
@@ -130,6 +129,14 @@ class RestorationLab:
         }
 
 
+def face_of(one: Broken, picture: Tensor) -> Tensor:
+    """The surroundings of the face in a picture, (1, side, side, 3)."""
+    x, y = one.face.box.center
+    side = int(1.8 * one.face.size_px)
+    left, top = (min(max(int(middle - side / 2), 0), FULL.width - side) for middle in (x, y))
+    return picture[:, top : top + side, left : left + side]
+
+
 def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Colours at points, nearest pixel, (num_points, 3) float."""
     places = np.clip(points.round().astype(int), 0, np.array(image.shape[1::-1]) - 1)
@@ -165,7 +172,7 @@ ROWS: dict[str, Callable[[RestorationLab, Broken], RestoredPictures]] = {
 }
 
 
-def evaluate_restoration(folder: Path) -> str:  # noqa: ARG001 - all laboratories are called alike
+def evaluate_restoration(folder: Path) -> str:
     """Table 4 and Fig. 8: one row for each way."""
     lab = RestorationLab()
     cases = [lab.broken(case) for case in lab.lab.cases(Shot.FULL, NUM_CASES)]
@@ -174,13 +181,16 @@ def evaluate_restoration(folder: Path) -> str:  # noqa: ARG001 - all laboratorie
         name: [{**lab.measure(one, picture(one)), BACKGROUND: 0.0} for one in cases]
         for name, picture in untouched.items()
     }
+    shown = {name: [face_of(one, picture(one)) for one in cases] for name, picture in untouched.items()}
     for name, way in ROWS.items():
-        rows[name] = []
+        rows[name], shown[name] = [], []
         for one in cases:
             result = way(lab, one)
             background = border_difference((result.after - result.before).abs()[0])
             rows[name].append({**lab.measure(one, result.images), BACKGROUND: background})
+            shown[name].append(face_of(one, result.images))
         print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
+    save_pictures(folder / "tables" / "restoration.jpg", shown)
     return markdown(rows)
 
 
@@ -198,19 +208,23 @@ def evaluate_full_body(folder: Path) -> str:
         "base, text alone": Way,
     })  # fmt: skip
     rows: dict[str, list[Mapping[str, float]]] = {}
+    shown: dict[str, list[Tensor]] = {}
     for name, way in ways.items():
         for suffix in ("", " + DIIR"):
-            rows[name + suffix] = []
+            rows[name + suffix], shown[name + suffix] = [], []
         for case, generated in zip(cases, lab.lab.generate(way, cases), strict=True):
             picture = enlarge(generated)
             found = lab.lab.find_faces(picture)
             rows[name].append(lab.lab.measure(case, picture))
+            shown[name].append(picture)
             largest = max(found.faces, key=lambda face: face.box.area, default=None)
             if largest is not None:
                 one = Broken(case, picture, picture, largest)
                 picture = lab.restore(one, settings()).images
             rows[name + " + DIIR"].append(lab.lab.measure(case, picture))
+            shown[name + " + DIIR"].append(picture)
         print(markdown({key: rows[key] for key in (name, name + " + DIIR")}), flush=True)
+    save_pictures(folder / "tables" / "full-body.jpg", shown)
     return markdown(rows)
 
 
