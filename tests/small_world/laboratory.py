@@ -270,7 +270,7 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         known = np.array([value for value in values if not np.isnan(value)])
         error = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else float("nan")
-        return cls(float(known.mean()), float(error))
+        return cls(float(known.mean()) if len(known) else float("nan"), float(error))
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} ± {self.error:.3f}"
