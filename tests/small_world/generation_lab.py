@@ -22,7 +22,7 @@ from .shipped import BRANCH, IDENTITY_ADAPTER
 from .training_lab import present, read_way
 from .trials import trial_folder
 
-NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 96, 32, 24
+NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 64, 24, 16
 WITH_CLONES, WITHOUT_CLONES = "with clones", "without clones"
 PAINTED = "true pictures"
 NUM_RESAMPLES = 20

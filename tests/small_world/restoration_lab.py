@@ -31,7 +31,7 @@ from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_by
 from .painter import paint
 from .scenes import Shot
 
-NUM_CASES = 16
+NUM_CASES = 12
 CROP = CropSettings(size_px=SIZE_PX, size_limit_px=0)
 
 

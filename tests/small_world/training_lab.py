@@ -28,7 +28,7 @@ from .scenes import Shot
 from .shipped import RECOGNISER, load_checkpoint
 from .trials import SETTINGS, TRIALS, Trial, trial_folder, world_set
 
-NUM_CASES = 32
+NUM_CASES = 24
 NUM_HELD_OUT = 400
 BATCH = 32
 SEEDS = ("w 0.1", "w 0.1, seed 1", "w 0.1, seed 2")
