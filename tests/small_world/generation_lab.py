@@ -61,8 +61,9 @@ def evaluate_portraits(folder: Path) -> str:
     lab, shipped = Laboratory(), shipped_way()
     keys_values = trial_folder(folder, "tokens and the branch's keys and values")
     ways = ways_of({
-        "FPGA, ControlNet form": lambda: controlnet_way(folder / "controlnet"),
         "FPGA, RepControlNet folded": lambda: shipped,
+        "FPGA, ControlNet form, 1,200 iterations": lambda: controlnet_way(folder / "controlnet"),
+        "FPGA, RepControlNet folded, 1,200 iterations": lambda: read_way(folder / "as_long_as_controlnet"),
         "identity without control (a trial of 500 iterations)": lambda: replace(read_way(keys_values), strength=0.0),
         "RepControlNet, no identity": lambda: Way(branch=shipped.branch),
         "base, text alone": Way,

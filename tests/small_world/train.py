@@ -19,7 +19,7 @@ from ...fpga_core.training.loss_log import FILE as LOG_FILE
 
 NUM_PICTURES = 16000
 IDENTITY_DIM = 384
-NUM_BEFORE_CLONES, NUM_BEFORE_END = 800, 2400
+NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END = 800, 1200, 2400
 LESSONS, ALL_LESSONS = "lessons", "all_lessons"
 NETWORK_OPTIONS = (
     "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400),
@@ -34,7 +34,8 @@ NETWORKS = {
         "repcontrolnet", ALL_LESSONS, NUM_BEFORE_END, ("--both", "4000", "--cooldown", "1200", "--single-share", "0.2")
     ),
     "without_clones": ("repcontrolnet", LESSONS, NUM_BEFORE_CLONES, ("--clone-every", "0")),
-    "controlnet": ("controlnet", LESSONS, None, ()),
+    "controlnet": ("controlnet", LESSONS, None, ("--iterations", str(NUM_OF_CONTROLNET))),
+    "as_long_as_controlnet": ("repcontrolnet", LESSONS, NUM_OF_CONTROLNET, ("--iterations", str(NUM_OF_CONTROLNET))),
 }  # fmt: skip
 """What the pack's own trainer trains on the world: task, lessons, the iteration of the stages that it begins after,
 and what it is told beside NETWORK_OPTIONS."""
@@ -185,6 +186,7 @@ STAGES: dict[str, Callable[[], None]] = {
     "ship_branch": ship_branch,
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),
+    "as_long_as_controlnet": lambda: train_network("as_long_as_controlnet"),
     "trials": train_trials,
 }
 RECIPE_STAGES = tuple(STAGES)[: tuple(STAGES).index("ship_branch") + 1]
