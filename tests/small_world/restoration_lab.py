@@ -205,7 +205,7 @@ def evaluate_full_body(folder: Path) -> str:
     lab = RestorationLab()
     cases = lab.lab.cases(Shot.FULL, NUM_CASES)
     ways = ways_of({
-        "FPGA, ControlNet form": lambda: controlnet_way(folder / "controlnet"),
+        "FPGA, ControlNet form, 1,200 iterations": lambda: controlnet_way(folder / "controlnet"),
         "FPGA, RepControlNet folded": lambda: Way(branch=lab.branch, adapter=lab.adapter),
         "RepControlNet, no identity": lambda: Way(branch=lab.branch),
         "base, text alone": Way,
