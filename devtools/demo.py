@@ -83,6 +83,8 @@ def cells(demonstration: Demonstration, row: Row, inputs: Path) -> list[Cell]:
 
 
 def prompt_of(run: Run) -> Prompt:
+    if not isinstance(run.workflow, str):
+        return run.workflow
     return adapted(json.loads((API / f"{run.workflow}.json").read_text(encoding="utf-8")), run)
 
 
