@@ -176,7 +176,7 @@ class Laboratory:
         samples = comfy.sample.sample(
             model, noise, STEPS, CFG, "ddim", "normal", positive, negative, latent, disable_pbar=True, seed=seed
         )
-        return self.vae.decode(samples).float().cpu().clamp(0, 1)
+        return self.vae.decode(samples).detach().float().cpu().clamp(0, 1)
 
     def find_faces(self, picture: Tensor) -> PictureFaces:
         """Faces of an enlarged picture, (1, height, width, 3), with embeddings."""

@@ -159,7 +159,9 @@ def ship_branch() -> None:
     folder = work_folder() / "branch"
     shutil.copy(folder / "repcontrolnet.safetensors", BRANCH)
     shutil.copy(folder / "identity_adapter.safetensors", IDENTITY_ADAPTER)
-    write_figures(WEIGHTS / "training_branch.json", {"options": NETWORK_OPTIONS, "losses": excerpt(folder / LOG_FILE)})
+    _, _, begins_at, options = NETWORKS["branch"]
+    figures = {"stages": NETWORK_OPTIONS, f"branch, after iteration {begins_at}": options}
+    write_figures(WEIGHTS / "training_branch.json", {**figures, "losses": excerpt(folder / LOG_FILE)})
 
 
 def excerpt(log: Path) -> list[dict[str, float]]:
