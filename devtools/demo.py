@@ -75,7 +75,7 @@ def cells(demonstration: Demonstration, row: Row, inputs: Path) -> list[Cell]:
         if run.kept_as is not None:
             enlarged(pictures["Save Image"][0]).save(inputs / run.kept_as)
         found += [
-            Cell(f"{shown}{score(texts)}" if title == "How alike" else shown, Image.open(path))
+            Cell(f"{shown}{figure(title, texts)}", Image.open(path))
             for title, shown in run.shown.items()
             for path in pictures[title]
         ]
@@ -94,8 +94,22 @@ def enlarged(path: Path) -> Image.Image:
     return picture.resize((picture.width * 4, picture.height * 4), Image.Resampling.BICUBIC)
 
 
+def figure(title: str, texts: dict[str, str]) -> str:
+    """The FaceSim of what a node shows, for its caption; empty where it shows no face that is measured.
+
+    Args:
+        title: of the node.
+        texts: what the nodes of its run reported.
+    """
+    if title == "How alike":
+        return score(texts)
+    found = re.search(r"FaceSim (\S+) -> ([^\s,]+)", texts.get("Restore Faces", ""))
+    sides = {"Faces before": 1, "Faces after": 2}
+    return f"FaceSim {found[sides[title]]}" if found and title in sides else ""
+
+
 def score(texts: dict[str, str]) -> str:
-    """FaceSim as Score Cast says it, for the caption of a picture; the likeness where nobody has a place."""
+    """FaceSim as Score Cast says it; the likeness where nobody has a place."""
     headline = texts["Score Cast"].splitlines()[0]
     found = re.search(r"FaceSim: (-?[\d.]+)", headline) or re.search(r"mean likeness (-?[\d.]+)", headline)
     return f"FaceSim {found[1]}" if found else "nobody was scored"

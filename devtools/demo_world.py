@@ -46,7 +46,7 @@ class Run:
     Attributes:
         workflow: its file in workflows/api, or a graph of stock nodes that makes what the next run reads.
         inputs: title of a node -> inputs that are set.
-        shown: title of a node whose pictures go on the sheet -> their caption; the FaceSim is added to "How alike".
+        shown: title of a node whose pictures go on the sheet -> how their caption begins; a FaceSim follows.
         kept_as: the saved picture becomes an input file of this name.
     """
 
@@ -82,7 +82,8 @@ def pose(number: int, shot: Shot) -> Scene:
 
 POSES = {f"pose_{number}.png": pose(number, Shot.HALF) for number in range(1, 5)}
 GROUP = pose(5, Shot.TRIO)
-WALK = random_scene(np.random.default_rng((11, 8)), Shot.FULL, (BEA,))
+WALK = random_scene(np.random.default_rng((11, 13)), Shot.FULL, (ANNA,))
+SWAP = random_scene(np.random.default_rng(13), Shot.HALF, (CARL,))
 SCENES = {**POSES, "group.png": GROUP}
 PHOTOS = {"anna.png": ANNA, "bea.png": BEA, "carl.png": CARL}
 PAINTED_PX = 512
@@ -96,9 +97,8 @@ def write_pictures(folder: Path) -> None:
         Image.fromarray(paint(scene, PAINTED_PX)).save(folder / name)
     for name, scene in SCENES.items():
         Image.fromarray(paint(scene, PAINTED_PX)).save(folder / name)
-    Image.fromarray(paint(WALK, SIZE_PX)).save(folder / "bea_full_body.png")
-    swap = random_scene(np.random.default_rng(13), Shot.HALF, (CARL,))
-    Image.fromarray(paint(swap, PAINTED_PX // 2)).save(folder / "carl_half_body.png")
+    Image.fromarray(paint(WALK, SIZE_PX)).save(folder / "anna_full_body.png")
+    Image.fromarray(paint(SWAP, PAINTED_PX // 2)).save(folder / "carl_half_body.png")
 
 
 THROUGH_AUTOENCODER: Prompt = {
@@ -106,7 +106,7 @@ THROUGH_AUTOENCODER: Prompt = {
         "class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "small_world.safetensors"},
         "_meta": {"title": "Load Checkpoint"},
     },
-    "2": {"class_type": "LoadImage", "inputs": {"image": "bea_full_body.png"}, "_meta": {"title": "Load Image"}},
+    "2": {"class_type": "LoadImage", "inputs": {"image": "anna_full_body.png"}, "_meta": {"title": "Load Image"}},
     "3": {
         "class_type": "VAEEncode", "inputs": {"pixels": ["2", 0], "vae": ["1", 2]}, "_meta": {"title": "VAE Encode"}
     },
@@ -162,21 +162,20 @@ ROWS = (
     ),
     Row(
         "A full-body picture whose face the autoencoder broke, before and after DIIR",
-        {"bea.png": "photo of Bea"},
+        {"anna.png": "photo of Anna"},
         (
             Run(THROUGH_AUTOENCODER, {}, {"Save Image": "broken"}, kept_as="full_body.png"),
             Run(
                 "restore_faces",
                 {
-                    **prompts(WALK),
+                    "Positive": {"text": WALK.caption.replace(Shot.FULL.value, Shot.CLOSE.value)},
+                    "Negative": {"text": ""},
                     "Picture with small faces": {"image": "full_body.png"},
-                    "Photo of Anna": {"image": "bea.png"},
-                    "Encode Identity (Anna)": {"name": "Bea"},
-                    "Photo of Bea": {"image": "anna.png"},
-                    "Encode Identity (Bea)": {"name": "Anna"},
+                    "Photo of Anna": {"image": "anna.png"},
+                    "Photo of Bea": {"image": "bea.png"},
                     "Photo of Carl": {"image": "carl.png"},
                 },
-                {"Faces before": "the face before", "Faces after": "the face after", "How alike": "after: "},
+                {"Faces before": "before: ", "Faces after": "after: ", "How alike": "pasted: "},
             ),
         ),
     ),
@@ -187,12 +186,12 @@ ROWS = (
             Run(
                 "face_swap",
                 {
-                    "Positive": {"text": pose(7, Shot.CLOSE).caption},
+                    "Positive": {"text": SWAP.caption.replace(Shot.HALF.value, Shot.CLOSE.value)},
                     "Negative": {"text": ""},
                     "Picture whose face is replaced": {"image": "carl_half_body.png"},
                     "Photo of Bea": {"image": "bea.png"},
                 },
-                {"Faces before": "the face before", "Faces after": "the face after", "How alike": "as Bea: "},
+                {"Faces before": "before: ", "Faces after": "after: ", "How alike": "as Bea: "},
             ),
         ),
     ),

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from fpga.devtools.demo import prompt_of, score
+from fpga.devtools.demo import figure, prompt_of, score
 from fpga.devtools.demo_world import NAMES, ROWS, SCENES, write_pictures
 from fpga.devtools.sheet import CELL_PX, Cell, sheet
 from PIL import Image
@@ -55,6 +55,14 @@ def test_a_workflow_without_the_node_that_is_set_is_named():
 )
 def test_the_figure_under_a_picture_is_score_casts(headline, caption):
     assert score({"Score Cast": f"{headline}\n\nmore"}) == caption
+
+
+def test_the_figures_of_a_restored_face_are_those_of_the_report():
+    texts = {
+        "Restore Faces": "1 of 1 faces restored\npicture 1, face 1, 88 px: Bea (place), FaceSim 0.213 -> 0.284, more"
+    }
+    assert figure("Faces before", texts) == "FaceSim 0.213" and figure("Faces after", texts) == "FaceSim 0.284"
+    assert figure("Save Image", texts) == figure("Faces before", {}) == ""
 
 
 def test_a_sheet_has_a_row_for_each_title_and_keeps_proportions():
