@@ -74,7 +74,7 @@ COMMANDS = {
     "bench": lambda environment, arguments: launch(environment, "fpga.devtools.bench", arguments),
     "train": lambda environment, arguments: launch(environment, "fpga.devtools.train", arguments),
     "lint": lint,
-    "world": lambda environment, arguments: launch(environment, "fpga.tests.small_world.world", arguments),
+    "world": lambda environment, arguments: launch(environment, "fpga.laboratory.world", arguments),
     "workflows": lambda environment, arguments: launch(environment, "fpga.devtools.editor_workflows", arguments),
 }
 

@@ -12,7 +12,7 @@ import comfy.samplers
 import torch
 from _models import SD15_UNET, TINY_UNET, random_model
 from _report import arguments, interleaved, ratio_rows, report
-from fpga.fpga_core.patching.restoration import RestorationSampler, invert_latent, restore_latent
+from fpga.fpga_core.patching.restoration.samplers import RestorationSampler, invert_latent, restore_latent
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings
 

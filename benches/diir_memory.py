@@ -7,7 +7,7 @@ import comfy.samplers
 import torch
 from _models import SD15_UNET, TINY_UNET, random_model
 from _report import arguments, report, resident_mib
-from fpga.fpga_core.patching.restoration import invert_latent
+from fpga.fpga_core.patching.restoration.samplers import invert_latent
 from fpga.fpga_core.restoration.cache_plan import MIB, CacheMode
 
 BUDGETS_MIB = {CacheMode.STATISTICS: 16, CacheMode.FULL: 768}

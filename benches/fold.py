@@ -10,7 +10,7 @@ import comfy.model_management
 import torch
 from _models import SD15_UNET, TINY_UNET, random_model
 from _report import arguments, report, resident_mib
-from fpga.fpga_core.patching.fold import fold_branch
+from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from random_branches import random_branch
 
 MIB = 2**20

@@ -11,11 +11,11 @@ import comfy.sample
 import comfy.samplers
 import torch
 from _report import arguments, report
-from fpga.fpga_core.patching.restoration import invert_latent
+from fpga.fpga_core.patching.restoration.samplers import invert_latent
 from fpga.fpga_core.restoration.cache_plan import CacheMode
-from fpga.tests.small_world.gallery import HELD_OUT_SEED, scene_number
-from fpga.tests.small_world.painter import paint
-from fpga.tests.small_world.shipped import load_checkpoint
+from fpga.laboratory.gallery import HELD_OUT_SEED, scene_number
+from fpga.laboratory.painter import paint
+from fpga.laboratory.shipped import load_checkpoint
 
 REPETITIONS = (0, 1, 2, 4, 8)
 BUDGET_MIB = 1024

@@ -8,8 +8,8 @@ import comfy.sample
 import torch
 from _models import SD15_UNET, random_model
 from _report import arguments, report
-from fpga.fpga_core.patching.fold import fold_branch
-from fpga.fpga_core.patching.live import attach_branch
+from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
+from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
 from fpga.fpga_core.patching.schedule import StepRange
 from random_branches import random_branch
 

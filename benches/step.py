@@ -12,7 +12,7 @@ import comfy.sample
 import torch
 from _models import SD15_UNET, TINY_UNET, random_controlnet, random_model
 from _report import arguments, in_turn, ratio_rows, report
-from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
 from random_branches import random_branch
 
 import nodes

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..tests.small_world.gallery import SIZE_PX
-from ..tests.small_world.painter import paint
-from ..tests.small_world.recogniser import NUM_PEOPLE, person_number
-from ..tests.small_world.scenes import Scene, Shot, random_scene
+from ..laboratory.gallery import SIZE_PX
+from ..laboratory.painter import paint
+from ..laboratory.recogniser import NUM_PEOPLE, person_number
+from ..laboratory.scenes import Scene, Shot, random_scene
 from .client import Prompt
 
 NAMES = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from .launch import ROOT, import_comfyui, register_pack
 
 SUPPORT = ROOT / "tests" / "support"
-SMALL_WORLD = ROOT / "tests" / "small_world"
+SMALL_WORLD = ROOT / "laboratory"
 PACKS = {
     "fpga-stand-in-sd": SUPPORT / "stand_ins" / "small_sd",
     "fpga-small-world": SMALL_WORLD / "comfyui_node",

@@ -28,7 +28,7 @@ TASKS = ("repcontrolnet", "identity", "controlnet")
 
 def build_parser() -> argparse.ArgumentParser:
     from ..fpga_core.identity.resampler import PROJECTION_DIM
-    from ..fpga_core.training.settings import TrainingSettings
+    from ..fpga_core.training.engine.settings import TrainingSettings
 
     settings = {field.name: field.default for field in dataclasses.fields(TrainingSettings)}
     parser = argparse.ArgumentParser("dev.py train", formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,7 +134,7 @@ def progress_bar(title: str, is_shown: bool) -> Callable[[int, int], None]:
 
 def check(given: argparse.Namespace) -> int:
     """Reads the whole set, names every fault, and returns 1 where there is one."""
-    from ..fpga_core.training.dataset import TrainingSet, faults
+    from ..fpga_core.training.data.dataset import TrainingSet, faults
 
     data = TrainingSet(given.data, given.multiple)
     found = list(faults(data, progress_bar("checking", is_shown=True)))
@@ -161,8 +161,8 @@ def run(given: argparse.Namespace) -> int:
     """Trains in this process; 130 where it was stopped."""
     import torch
 
-    from ..fpga_core.training.processes import start_processes
-    from ..fpga_core.training.settings import Precision, TrainingSettings
+    from ..fpga_core.training.engine.processes import start_processes
+    from ..fpga_core.training.engine.settings import Precision, TrainingSettings
 
     iterations = given.iterations or given.landmarks + given.skeleton + given.both
     fields = {field.name for field in dataclasses.fields(TrainingSettings)} & vars(given).keys()
@@ -170,10 +170,10 @@ def run(given: argparse.Namespace) -> int:
     settings = TrainingSettings(**{**values, "precision": Precision(given.precision)})
     accelerator = start_processes(settings.precision, use_cpu=not torch.cuda.is_available())  # before ComfyUI
     import_comfyui()
-    from ..fpga_core.training.comfy_training import Task, TrainingPlan, run_training
-    from ..fpga_core.training.curriculum import Curriculum
-    from ..fpga_core.training.engine import Hooks
-    from ..fpga_core.training.fusion import MultiModeFusion
+    from ..fpga_core.training.comfy.training import Task, TrainingPlan, run_training
+    from ..fpga_core.training.engine.engine import Hooks
+    from ..fpga_core.training.method.curriculum import Curriculum
+    from ..fpga_core.training.method.fusion import MultiModeFusion
 
     fusion = MultiModeFusion(given.landmarks, given.skeleton, given.both, given.clone_every, given.single_share)
     plan = TrainingPlan(
@@ -216,7 +216,7 @@ def load_models(given: argparse.Namespace):
     from ..fpga_core.faces.insightface_pack import load_insightface_pack
     from ..fpga_core.patching.clip_vision import ClipVisionEncoder
     from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
-    from ..fpga_core.training.comfy_training import FrozenModels
+    from ..fpga_core.training.comfy.training import FrozenModels
 
     if given.custom_node is not None:
         runpy.run_path(str(given.custom_node / "__init__.py"))

@@ -4,9 +4,9 @@ from comfy_api.v0_0_2 import io
 
 from ..fpga_core.identity.attention_maps import draw_attention
 from ..fpga_core.identity.layer_emphasis import LayerEmphasis
-from ..fpga_core.patching.attention_record import record_attention
-from ..fpga_core.patching.identity import apply_cast
-from ..fpga_core.patching.identity_controlnet import apply_cast_controlnet
+from ..fpga_core.patching.cast.apply import apply_cast
+from ..fpga_core.patching.cast.controlnet import apply_cast_controlnet
+from ..fpga_core.patching.cast.record import record_attention
 from ..fpga_core.patching.schedule import StepRange
 from ..fpga_core.shapes import Extent
 from .sockets import AttentionRecordSocket, CastSocket, IdentityAdapterSocket

@@ -3,8 +3,8 @@
 import folder_paths
 from comfy_api.v0_0_2 import io, ui
 
-from ..fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
-from ..fpga_core.patching.saving import save_folded_model
+from ..fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from ..fpga_core.patching.repcontrolnet.saving import save_folded_model
 from ..fpga_core.patching.schedule import StepRange
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from .files import load_weights, modified_at

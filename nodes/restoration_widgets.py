@@ -3,7 +3,7 @@
 from comfy_api.v0_0_2 import io
 
 from ..fpga_core.faces.drawing import FaceStyle
-from ..fpga_core.patching.face_run import IdentityIn, RestoreSettings
+from ..fpga_core.patching.restoration.face_run import IdentityIn, RestoreSettings
 from ..fpga_core.restoration.cache_plan import CacheMode
 from ..fpga_core.restoration.face_crops import CropSettings
 from ..fpga_core.restoration.fusion import FusionSettings, StyleSource

@@ -24,10 +24,10 @@ PoseKeypointSocket = io.Custom("POSE_KEYPOINT")
 FaceLandmarksSocket = io.Custom("FACE_LANDMARKS")
 
 AttentionRecordSocket = io.Custom("FPGA_ATTENTION_RECORD")
-"""An `fpga_core.patching.attention_record.AttentionRecord`."""
+"""An `fpga_core.patching.cast.record.AttentionRecord`."""
 
 InversionSocket = io.Custom("FPGA_INVERSION")
-"""A `fpga_core.patching.restoration.Inversion`."""
+"""A `fpga_core.patching.restoration.samplers.Inversion`."""
 
 FaceCropsSocket = io.Custom("FPGA_FACE_CROPS")
 """A tuple of `fpga_core.restoration.face_crops.FaceCrop`."""

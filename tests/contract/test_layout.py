@@ -14,7 +14,7 @@ LEAVES = {"errors", "shapes", "geometry", "checkpoints", "faces"}
 HOST = {"comfy", "comfy_extras", "comfy_execution"}
 SOCKETS = {"comfy_api", "folder_paths", "server", "execution", "nodes"}
 # ComfyUI's model code may be imported where models are patched, and where the trainer adapts one.
-MAY_IMPORT_HOST = ("fpga_core/patching/", "fpga_core/training/comfy_", "nodes/")
+MAY_IMPORT_HOST = ("fpga_core/patching/", "fpga_core/training/comfy/", "nodes/")
 COMPOSING = ("fpga_core/patching/", "fpga_core/training/")
 MAX_LINES = {"tests": 600}
 MAX_LINES_ELSEWHERE = 400

@@ -3,9 +3,9 @@
 import comfy.model_management
 import pytest
 import torch
-from fpga.fpga_core.patching.fold import fold_branch
-from fpga.fpga_core.patching.live import attach_branch
-from fpga.fpga_core.patching.repcontrolnet import apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
+from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
 from fpga.fpga_core.patching.schedule import StepRange
 from random_branches import random_branch
 from tiny_models import conditioning, sample, tiny_model

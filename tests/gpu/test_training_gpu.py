@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from fpga.fpga_core.training.checkpoint import newest_state, read_state
-from fpga.fpga_core.training.settings import Precision
+from fpga.fpga_core.training.engine.checkpoint import newest_state, read_state
+from fpga.fpga_core.training.engine.settings import Precision
 from toy_training import run_toy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

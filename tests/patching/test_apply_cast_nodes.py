@@ -4,8 +4,8 @@ import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.identity.layer_emphasis import LayerEmphasis
-from fpga.fpga_core.patching.identity import apply_cast
-from fpga.fpga_core.patching.identity_controlnet import apply_cast_controlnet
+from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.cast.controlnet import apply_cast_controlnet
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.nodes.apply_cast import ApplyCast, ApplyCastControlNet
 from tiny_controlnets import tiny_controlnet

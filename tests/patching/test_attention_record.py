@@ -4,8 +4,8 @@ import pytest
 import torch
 from eq1_reference import NAME, cell_means, softmax_attention
 from fpga.fpga_core.errors import InvalidInputError
-from fpga.fpga_core.patching.attention_record import record_attention
-from fpga.fpga_core.patching.identity import apply_cast
+from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.cast.record import record_attention
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.shapes import Extent
 from fpga.nodes.apply_cast import ShowAttention

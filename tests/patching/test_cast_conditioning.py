@@ -2,7 +2,8 @@
 
 import comfy.samplers
 import torch
-from fpga.fpga_core.patching.cast_conditioning import (
+from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.cast.conditioning import (
     CastTokens,
     PendingCast,
     add_cond,
@@ -10,7 +11,6 @@ from fpga.fpga_core.patching.cast_conditioning import (
     rows_key,
     weights_key,
 )
-from fpga.fpga_core.patching.identity import apply_cast
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -8,7 +8,7 @@ import comfy.utils
 import pytest
 import torch
 from fpga.fpga_core.errors import BaseModelError, InvalidInputError
-from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.repcontrolnet.adapter import build_hint_encoder
 from random_branches import random_branch

@@ -11,7 +11,7 @@ from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.adapter_layouts import Variant
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.regions import Region
-from fpga.fpga_core.patching.identity import apply_cast
+from fpga.fpga_core.patching.cast.apply import apply_cast
 from fpga.fpga_core.shapes import Extent
 from random_adapters import BUFFALO_L, faceid, faceid_plus, plus_face, random_identity, read_adapter
 from tiny_models import conditioning, tiny_model

@@ -12,9 +12,9 @@ from fpga.fpga_core.identity.cast import Cast
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.layer_emphasis import WEAKEST, LayerEmphasis
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
-from fpga.fpga_core.patching.fold import fold_branch
-from fpga.fpga_core.patching.identity import apply_cast
-from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.shapes import Extent
 from random_branches import random_branch

@@ -12,9 +12,9 @@ from fpga.fpga_core.errors import (
     PatchConflictError,
     UnsupportedModeError,
 )
-from fpga.fpga_core.patching.fold import applied_branches, fold_branch
-from fpga.fpga_core.patching.live import attach_branch
-from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.fold import applied_branches, fold_branch
+from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet
 from random_branches import random_branch

@@ -8,8 +8,13 @@ import comfy.samplers
 import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMismatchError, UnsupportedModeError
-from fpga.fpga_core.patching.restoration import RestorationSampler, invert_latent, mask_on_latent, restore_latent
-from fpga.fpga_core.patching.self_attention import check_restoring_model, self_attention_layers
+from fpga.fpga_core.patching.restoration.checks import check_restoring_model, self_attention_layers
+from fpga.fpga_core.patching.restoration.samplers import (
+    RestorationSampler,
+    invert_latent,
+    mask_on_latent,
+    restore_latent,
+)
 from fpga.fpga_core.restoration.adain import masked_moments
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
@@ -264,7 +269,7 @@ def test_a_failure_at_any_step_leaves_nothing_on_the_model_and_the_next_run_is_r
 
 
 def test_a_failed_inversion_frees_its_cache(model, conds, monkeypatch):
-    from fpga.fpga_core.patching import restoration
+    from fpga.fpga_core.patching.restoration import samplers as restoration
 
     caches = []
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from fpga.fpga_core.patching.restoration import RestorationSampler, invert_latent, restore_latent
+from fpga.fpga_core.patching.restoration.samplers import RestorationSampler, invert_latent, restore_latent
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings
 from tiny_models import conditioning, tiny_model

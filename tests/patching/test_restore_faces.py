@@ -7,18 +7,19 @@ import torch
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMismatchError
 from fpga.fpga_core.faces.face import Face, PictureFaces
 from fpga.fpga_core.geometry import Box
-from fpga.fpga_core.patching import face_run, restoration
-from fpga.fpga_core.patching.face_conditioning import (
+from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
+from fpga.fpga_core.patching.restoration import face_run
+from fpga.fpga_core.patching.restoration import samplers as restoration
+from fpga.fpga_core.patching.restoration.face_conditioning import (
     ControlNetFaces,
     FaceTokens,
     RepControlNetFaces,
     check_model_is_plain,
     for_crops,
 )
-from fpga.fpga_core.patching.face_run import IdentityIn, RestoreSettings, ladder
-from fpga.fpga_core.patching.fold import fold_branch
-from fpga.fpga_core.patching.identity import apply_cast
-from fpga.fpga_core.patching.restore_faces import native_size_px, restore_faces
+from fpga.fpga_core.patching.restoration.face_run import IdentityIn, RestoreSettings, ladder
+from fpga.fpga_core.patching.restoration.faces import native_size_px, restore_faces
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.face_crops import CropSettings
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from fpga.fpga_core.faces.preview import face_masks
-from fpga.fpga_core.patching.face_run import RestoreSettings
-from fpga.fpga_core.patching.restore_faces import restore_faces
+from fpga.fpga_core.patching.restoration.face_run import RestoreSettings
+from fpga.fpga_core.patching.restoration.faces import restore_faces
 from fpga.fpga_core.restoration.face_crops import CropSettings, known_faces
 from tiny_faces import HEIGHT, WIDTH, face, found, pictures, tiny_vae
 from tiny_models import conditioning, tiny_model

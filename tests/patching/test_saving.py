@@ -7,10 +7,10 @@ import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, UnsupportedModeError
-from fpga.fpga_core.patching.fold import fold_branch
-from fpga.fpga_core.patching.live import attach_branch
-from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
-from fpga.fpga_core.patching.saving import save_folded_model
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
+from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
+from fpga.fpga_core.patching.repcontrolnet.saving import save_folded_model
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from random_branches import random_branch

@@ -5,13 +5,13 @@ import pytest
 import torch
 from fpga.fpga_core.faces.insightface_pack import load_insightface_pack
 from fpga.fpga_core.shapes import Extent
-from fpga.tests.small_world.gallery import HELD_OUT_SEED, scene_number
-from fpga.tests.small_world.lessons import WorldRecogniser
-from fpga.tests.small_world.painter import paint
-from fpga.tests.small_world.reader import PictureReader, answers
-from fpga.tests.small_world.recogniser import NUM_PEOPLE, person_number, portrait
-from fpga.tests.small_world.scenes import Shot
-from fpga.tests.small_world.shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, WEIGHTS, load_checkpoint
+from fpga.laboratory.gallery import HELD_OUT_SEED, scene_number
+from fpga.laboratory.lessons import WorldRecogniser
+from fpga.laboratory.painter import paint
+from fpga.laboratory.reader import PictureReader, answers
+from fpga.laboratory.recogniser import NUM_PEOPLE, person_number, portrait
+from fpga.laboratory.scenes import Shot
+from fpga.laboratory.shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, WEIGHTS, load_checkpoint
 
 MAX_SHIPPED_BYTES = 40e6
 

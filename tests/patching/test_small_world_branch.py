@@ -4,11 +4,11 @@ import comfy.sample
 import numpy as np
 import pytest
 import torch
-from fpga.fpga_core.patching.identity import apply_cast
-from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
-from fpga.tests.small_world.generation_lab import shipped_way
-from fpga.tests.small_world.laboratory import NEGATIVE, Laboratory, Way
-from fpga.tests.small_world.scenes import Shot
+from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.laboratory.generation_lab import shipped_way
+from fpga.laboratory.laboratory import NEGATIVE, Laboratory, Way
+from fpga.laboratory.scenes import Shot
 
 NUM_CASES = 6
 

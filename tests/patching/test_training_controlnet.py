@@ -11,13 +11,13 @@ from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.regions import Region
-from fpga.fpga_core.patching.identity_controlnet import apply_cast_controlnet
+from fpga.fpga_core.patching.cast.controlnet import apply_cast_controlnet
 from fpga.fpga_core.shapes import Extent
-from fpga.fpga_core.training.comfy_attention import attention_options
-from fpga.fpga_core.training.comfy_controlnet import ControlNetTraining
-from fpga.fpga_core.training.curriculum import Curriculum
-from fpga.fpga_core.training.fusion import MultiModeFusion
-from fpga.fpga_core.training.identity_network import IdentityRecipe, Projections
+from fpga.fpga_core.training.comfy.attention import attention_options
+from fpga.fpga_core.training.comfy.controlnet import ControlNetTraining
+from fpga.fpga_core.training.method.curriculum import Curriculum
+from fpga.fpga_core.training.method.fusion import MultiModeFusion
+from fpga.fpga_core.training.method.identity_network import IdentityRecipe, Projections
 from tiny_models import TINY_UNET, tiny_model
 from training_batches import tiny_batch
 from training_runs import RECOGNISER, predicted, sampled_once, seeded, train

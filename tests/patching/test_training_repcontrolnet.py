@@ -11,16 +11,16 @@ from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.regions import Region
-from fpga.fpga_core.patching.fold import fold_branch
-from fpga.fpga_core.patching.identity import apply_cast
-from fpga.fpga_core.patching.repcontrolnet import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from fpga.fpga_core.shapes import Extent
-from fpga.fpga_core.training.comfy_repcontrolnet import RepControlNetTraining
-from fpga.fpga_core.training.curriculum import Curriculum
-from fpga.fpga_core.training.folded_branch import TrainedPart
-from fpga.fpga_core.training.fusion import Drops, MultiModeFusion
-from fpga.fpga_core.training.identity_network import IdentityRecipe, Projections
+from fpga.fpga_core.training.comfy.repcontrolnet import RepControlNetTraining
+from fpga.fpga_core.training.method.curriculum import Curriculum
+from fpga.fpga_core.training.method.folded_branch import TrainedPart
+from fpga.fpga_core.training.method.fusion import Drops, MultiModeFusion
+from fpga.fpga_core.training.method.identity_network import IdentityRecipe, Projections
 from tiny_models import tiny_model, tiny_sdxl
 from training_batches import tiny_batch
 from training_runs import RECOGNISER, predicted, sampled_once, seeded, train

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from fpga.fpga_core.training.batch import TrainingBatch
-from fpga.fpga_core.training.curriculum import Curriculum
-from fpga.fpga_core.training.noising import NoiseSchedule, Prediction
-from fpga.fpga_core.training.sampling import generate, sample_grid
+from fpga.fpga_core.training.data.batch import TrainingBatch
+from fpga.fpga_core.training.method.curriculum import Curriculum
+from fpga.fpga_core.training.method.noising import NoiseSchedule, Prediction
+from fpga.fpga_core.training.method.sampling import generate, sample_grid
 
 
 def batch(num: int = 2) -> TrainingBatch:

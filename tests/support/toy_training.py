@@ -13,11 +13,11 @@ if __name__ == "__main__":
     runpy.run_path(str(launch))["register_pack"]()
 
 from fpga.fpga_core.checkpoints import write_safetensors
-from fpga.fpga_core.training.batch import TrainingBatch
-from fpga.fpga_core.training.engine import Hooks, train
-from fpga.fpga_core.training.objective import TrainingModel
-from fpga.fpga_core.training.processes import start_processes
-from fpga.fpga_core.training.settings import Precision, TrainingSettings
+from fpga.fpga_core.training.data.batch import TrainingBatch
+from fpga.fpga_core.training.engine.engine import Hooks, train
+from fpga.fpga_core.training.engine.processes import start_processes
+from fpga.fpga_core.training.engine.settings import Precision, TrainingSettings
+from fpga.fpga_core.training.method.objective import TrainingModel
 
 
 class ToyModel(TrainingModel):

@@ -1,7 +1,7 @@
 """Batches of the tiny models' sizes, with seeded random contents and a face in each picture."""
 
 import torch
-from fpga.fpga_core.training.batch import TrainingBatch
+from fpga.fpga_core.training.data.batch import TrainingBatch
 
 
 def tiny_batch(

@@ -2,7 +2,7 @@
 
 import comfy.samplers
 import torch
-from fpga.fpga_core.training.comfy_attention import ReadIdentity
+from fpga.fpga_core.training.comfy.attention import ReadIdentity
 
 RECOGNISER = "ab" * 32
 

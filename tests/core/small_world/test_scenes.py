@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 from fpga.fpga_core.shapes import Extent
-from fpga.tests.small_world.anatomy import landmarks, smile_of
-from fpga.tests.small_world.gallery import conditions_of, gallery, scene_number
-from fpga.tests.small_world.painter import paint, paint_face_masks
-from fpga.tests.small_world.people import random_person
-from fpga.tests.small_world.scenes import Shot, random_scene
+from fpga.laboratory.anatomy import landmarks, smile_of
+from fpga.laboratory.gallery import conditions_of, gallery, scene_number
+from fpga.laboratory.painter import paint, paint_face_masks
+from fpga.laboratory.people import random_person
+from fpga.laboratory.scenes import Shot, random_scene
 
 SIZE = Extent(128, 128)
 

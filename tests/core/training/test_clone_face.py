@@ -6,7 +6,7 @@ import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError, ShapeMismatchError
 from fpga.fpga_core.shapes import Extent
-from fpga.fpga_core.training.clone_face import CloneFaceTuning, clone_face_loss, face_boxes, splice
+from fpga.fpga_core.training.method.clone_face import CloneFaceTuning, clone_face_loss, face_boxes, splice
 from training_batches import tiny_batch
 
 

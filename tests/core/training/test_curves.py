@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fpga.fpga_core.training.curves import PANEL_HEIGHT, SMOOTH, draw_curves
+from fpga.fpga_core.training.engine.curves import PANEL_HEIGHT, SMOOTH, draw_curves
 
 
 def columns_of_dark(picture):

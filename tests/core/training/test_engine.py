@@ -18,10 +18,10 @@ from fpga.fpga_core.errors import (
     TrainingCheckpointError,
     TrainingDivergedError,
 )
-from fpga.fpga_core.training.checkpoint import newest_state, read_state
-from fpga.fpga_core.training.engine import Hooks
-from fpga.fpga_core.training.loss_log import FILE, as_loss_map, read_losses
-from fpga.fpga_core.training.settings import Precision, TrainingSettings
+from fpga.fpga_core.training.engine.checkpoint import newest_state, read_state
+from fpga.fpga_core.training.engine.engine import Hooks
+from fpga.fpga_core.training.engine.loss_log import FILE, as_loss_map, read_losses
+from fpga.fpga_core.training.engine.settings import Precision, TrainingSettings
 from PIL import Image
 from toy_training import ToyModel, run_toy
 
@@ -148,7 +148,7 @@ def test_what_breaks_an_iteration_finds_the_state_saved(tmp_path, monkeypatch):
 
 def test_accumulated_slots_are_one_batch(tmp_path):
     """Two micro-batches give the mean of the gradients that each gives alone."""
-    from fpga.fpga_core.training.order import SampleOrder, slot_generator
+    from fpga.fpga_core.training.data.order import SampleOrder, slot_generator
     from toy_training import ToyBatches
 
     run_toy(tmp_path, iterations=1, accumulation=2, max_grad_norm=1e9)
@@ -163,7 +163,7 @@ def test_accumulated_slots_are_one_batch(tmp_path):
 
 
 def test_every_epoch_has_every_sample_once_in_its_own_order():
-    from fpga.fpga_core.training.order import SampleOrder
+    from fpga.fpga_core.training.data.order import SampleOrder
 
     order = SampleOrder(7, seed=3, batch_size=2, num_slots=2)
     positions = [index for iteration in range(7) for slot in range(2) for index in order.indices(iteration, slot)]

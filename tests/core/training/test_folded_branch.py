@@ -6,7 +6,7 @@ import pytest
 import torch
 from fpga.fpga_core.repcontrolnet.adapter import HintEncoder
 from fpga.fpga_core.repcontrolnet.folding import foldable_parameters
-from fpga.fpga_core.training.folded_branch import FoldedBranch, TrainedPart
+from fpga.fpga_core.training.method.folded_branch import FoldedBranch, TrainedPart
 from torch import nn
 
 

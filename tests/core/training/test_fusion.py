@@ -10,7 +10,7 @@ from fpga.fpga_core.faces.drawing import DrawnParts, FaceStyle, draw_conditions
 from fpga.fpga_core.faces.face import Body, Face, PictureFaces
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.shapes import Extent
-from fpga.fpga_core.training.fusion import Drops, MultiModeFusion, Shown, condition_image
+from fpga.fpga_core.training.method.fusion import Drops, MultiModeFusion, Shown, condition_image
 from training_batches import tiny_batch
 
 

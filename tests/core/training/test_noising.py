@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from fpga.fpga_core.training.noising import NoiseSchedule, Prediction, draw_normal
+from fpga.fpga_core.training.method.noising import NoiseSchedule, Prediction, draw_normal
 
 SIGMAS = torch.tensor([0.03, 0.5, 1.0, 14.6])
 SHAPE = (4, 2, 3, 3)

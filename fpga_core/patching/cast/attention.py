@@ -1,0 +1,174 @@
+"""The identities' share of one attention layer, and what a sampling run keeps for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ShapeMismatchError
+from ...identity.adapters import KeyValue
+from ...identity.attention_slots import BlockSlot
+from ...identity.layer_emphasis import LayerEmphasis
+from ...identity.masked_attention import QueryWeights, add_identities, identity_activity
+from ...shapes import Extent
+from .conditioning import CastTokens
+from .record import RECORDS_OPTION
+from .slots import AttentionCall
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """The identities in one call of the model.
+
+    Attributes:
+        rows: (batch, identities) row numbers in the run's table of tokens.
+        weights: strength times region on the latent, cropped as the call is, (batch, identities, height, width).
+    """
+
+    rows: Tensor
+    weights: Tensor
+    _rows: dict[torch.device, Tensor] = field(default_factory=dict)
+    _drawn: dict[tuple[Extent, torch.device, torch.dtype], QueryWeights] = field(default_factory=dict)
+
+    def rows_on(self, device: torch.device) -> Tensor:
+        if device not in self._rows:
+            self._rows[device] = self.rows.to(device)
+        return self._rows[device]
+
+    def on_grid(self, grid: Extent, q: Tensor) -> QueryWeights:
+        """The weights of a layer's queries, dtype and device of q, drawn once for each grid."""
+        key = (grid, q.device, q.dtype)
+        if key not in self._drawn:
+            self._drawn[key] = QueryWeights.on_grid(self.weights, grid).to(q.device, q.dtype)
+        return self._drawn[key]
+
+
+@dataclass(frozen=True, eq=False)
+class CastRun:
+    """What one sampling run keeps of a cast; it ends with the run.
+
+    Attributes:
+        projections: the adapter's own, or None: those of the layers themselves.
+        parts: what the run's conditionings carry; their tokens, one after the other, are the run's table.
+        emphasis: how strength varies over the layers.
+        is_constant: whether the layers' own projections stay the same throughout the run.
+    """
+
+    projections: Mapping[BlockSlot, KeyValue] | None
+    parts: tuple[CastTokens, ...]
+    emphasis: LayerEmphasis
+    is_constant: bool
+    _projected: dict[tuple[BlockSlot, torch.device, torch.dtype], KeyValue] = field(default_factory=dict)
+    _people: list[People] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> Tensor:
+        """(rows, num_tokens, token_dim)."""
+        return torch.cat([part.tokens for part in self.parts])
+
+    def person(self, row: int) -> tuple[int, str]:
+        """Number and name of the person whose tokens stand in a row of the table."""
+        named = (
+            (number, member.identity.name)
+            for part in self.parts
+            for number, member in zip(part.numbers, part.cast.members, strict=True)
+        )
+        return list(named)[row]
+
+    def people(self, rows: Tensor, weights: Tensor, x: Tensor) -> People:
+        """The identities of a call; equal calls share one object, and with it the weights drawn on each grid.
+
+        Args:
+            rows: (batch, identities).
+            weights: (batch, identities, height, width).
+            x: the call's latents, (batch, channels, height, width).
+
+        Raises:
+            ShapeMismatchError: the regions are not of the latent's size.
+        """
+        if (weights.shape[0], *weights.shape[2:]) != (x.shape[0], *x.shape[2:]):
+            raise ShapeMismatchError(
+                f"the cast's regions are {tuple(weights.shape)} where the latent is {tuple(x.shape)}; a pack that "
+                "samples in tiles is probably active: bypass it, or leave Apply Cast out of this pass"
+            )
+        rows, weights = rows.cpu(), weights.cpu()  # where the host keeps them, except with several GPUs
+        for people in self._people:
+            if torch.equal(people.rows, rows) and torch.equal(people.weights, weights):
+                return people
+        self._people.append(People(rows, weights))
+        return self._people[-1]
+
+    def key_value(self, slot: BlockSlot, layers: Mapping[BlockSlot, nn.Module], q: Tensor) -> KeyValue:
+        """Keys and values of the whole table in one layer, (rows, num_tokens, inner_dim), dtype and device of q."""
+        key = (slot, q.device, q.dtype)
+        if (projected := self._projected.get(key)) is None:
+            projected = self._project(slot, layers[slot], q)
+            scale = self.emphasis.scale(list(layers).index(slot), len(layers))
+            projected = projected._replace(value=projected.value * scale)  # the output is linear in the values
+            if self.projections is not None or self.is_constant:
+                self._projected[key] = projected
+        return projected
+
+    def _project(self, slot: BlockSlot, attention: nn.Module, q: Tensor) -> KeyValue:
+        if self.projections is None:
+            tokens = self.tokens.to(q.device, q.dtype)
+            return KeyValue(attention.to_k(tokens), attention.to_v(tokens))
+        tokens = self.tokens.to(q.device)
+        return KeyValue(
+            *(
+                nn.functional.linear(tokens, weight.to(q.device, tokens.dtype)).to(q.dtype)
+                for weight in self.projections[slot]
+            )
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityAttention:
+    """Eq. 1 in one attention slot: what stood there before, plus the identities of this call.
+
+    Attributes:
+        previous: what stood in the slot.
+        slot: the layer.
+        run: keeps what is the same in every call.
+        people: who acts where in this call.
+        layers: every cross attention of the network.
+        combine: how the identities join the text.
+    """
+
+    previous: AttentionCall
+    slot: BlockSlot
+    run: CastRun
+    people: People
+    layers: Mapping[BlockSlot, nn.Module]
+    combine: Callable[..., Tensor] = add_identities
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
+        text_output = self.previous(q, k, v, extra_options, **kwargs)
+        grid, rows = layer_grid(extra_options, q), self.people.rows_on(q.device)
+        keys, values = (table[rows] for table in self.run.key_value(self.slot, self.layers, q))
+        inputs = (text_output, q, keys, values, self.people.on_grid(grid, q), extra_options["n_heads"])
+        for record in extra_options.get(RECORDS_OPTION, ()):
+            if record.wants(list(self.layers).index(self.slot), extra_options):
+                people = [[self.run.person(row) for row in rows] for rows in self.people.rows.tolist()]
+                record.keep(identity_activity(*inputs), people, grid, extra_options)
+        return self.combine(*inputs)
+
+
+def layer_grid(extra_options: Mapping[str, Any], q: Tensor) -> Extent:
+    """Width and height of an attention layer's queries, as the host reports them.
+
+    Raises:
+        ShapeMismatchError: the queries are not one for each cell of the layer.
+    """
+    height, width = extra_options["activations_shape"][-2:]
+    grid = Extent(width, height)
+    if grid.num_cells != q.shape[1]:
+        raise ShapeMismatchError(
+            f"an attention layer on a {grid} grid gets {q.shape[1]} queries instead of {grid.num_cells}; a patch that "
+            "merges or drops tokens is probably active on this model: bypass it"
+        )
+    return grid

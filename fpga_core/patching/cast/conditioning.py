@@ -1,0 +1,102 @@
+"""A cast inside ComfyUI's conditioning: tokens and regions that the host batches, crops and pairs like its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.conds import CONDNoiseShape, CONDRegular
+from torch import Tensor
+
+from ...errors import InvalidInputError
+from ...identity.cast import Cast
+from ...shapes import Extent
+
+Conditioning = list[list]
+
+
+@dataclass(frozen=True, eq=False)
+class CastTokens:
+    """What one conditioning carries of a cast.
+
+    Attributes:
+        tokens: one set per member of the cast, (identities, num_tokens, token_dim).
+        cast: says where and how strongly each of them acts.
+        numbers: the members' places in the list that the user made, from 1.
+        strength: factor on the members' own strengths.
+    """
+
+    tokens: Tensor
+    cast: Cast
+    numbers: tuple[int, ...]
+    strength: float
+
+    def weights(self, extent: Extent) -> Tensor:
+        """Strength times region on a grid, (1, identities, height, width) float32."""
+        strengths = torch.tensor([self.strength * member.strength for member in self.cast.members])
+        return (self.cast.rasterise(extent) * strengths[:, None, None])[None]
+
+
+class PendingCast(CONDRegular):
+    """A cast that awaits the size of the run's latent; `resolve_casts` replaces it before anything is cropped."""
+
+    def process_cond(self, batch_size: int, **kwargs: Any) -> CONDRegular:  # noqa: ANN401
+        raise InvalidInputError(
+            "this conditioning carries a cast, but the connected model does not: wire the model output of the same "
+            "Apply Cast node to the sampler, or use conditioning from before that node"
+        )
+
+    def size(self) -> list[int]:
+        return list(self.cond.tokens.shape)
+
+
+def add_cond(conditioning: Conditioning, key: str, cond: CONDRegular) -> Conditioning:
+    """The conditioning with `cond` added to each of its entries; the entries passed in are not changed."""
+
+    def with_cond(options: Mapping[str, Any]) -> dict[str, Any]:
+        return {**options, "model_conds": {**options.get("model_conds", {}), key: cond}}
+
+    return [[text, with_cond(options)] for text, options in conditioning]
+
+
+def rows_key(key: str) -> str:
+    return f"{key}_rows"
+
+
+def weights_key(key: str) -> str:
+    return f"{key}_weights"
+
+
+def resolve_casts(
+    conds: Mapping[str, list[dict[str, Any]]], key: str, latent: Extent
+) -> tuple[dict[str, list[dict[str, Any]]], tuple[CastTokens, ...]]:
+    """Makes a run's pending casts into tensors that the host batches and crops.
+
+    Each entry gets the rows of its identities in one table of tokens, and their regions on the latent. What is batched
+    are the row numbers, so that keys and values need to be projected only once for each row of the table.
+
+    Args:
+        conds: the guider's conditioning, entries by name; not changed.
+        key: names the cast in `model_conds`.
+        latent: size of the run's latent.
+    Returns:
+        The conditioning without pending casts of that key, and the parts of the table in the order of their rows.
+    """
+    first_rows: dict[CastTokens, int] = {}
+
+    def resolved(entry: dict[str, Any]) -> dict[str, Any]:
+        pending = entry["model_conds"].get(key)
+        if pending is None:
+            return entry
+        tokens: CastTokens = pending.cond
+        first = first_rows.setdefault(tokens, sum(len(earlier.tokens) for earlier in first_rows))
+        rows = torch.arange(first, first + len(tokens.tokens))[None]
+        model_conds = {name: value for name, value in entry["model_conds"].items() if name != key}
+        model_conds[rows_key(key)] = CONDRegular(rows)
+        model_conds[weights_key(key)] = CONDNoiseShape(tokens.weights(latent))
+        return {**entry, "model_conds": model_conds}
+
+    conds = {name: [resolved(entry) for entry in entries] for name, entries in conds.items()}
+    return conds, tuple(first_rows)

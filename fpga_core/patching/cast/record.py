@@ -1,0 +1,122 @@
+"""Which identity was active where, recorded in one layer and one step of a sampling run (the paper's Fig. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from ...errors import InvalidInputError
+from ...identity.attention_maps import AttentionMap
+from ...shapes import Extent
+from ..repcontrolnet.fold import unet_of
+from .slots import cross_attention_layers
+
+RECORDS_OPTION = "fpga_attention_records"
+"""Where in `transformer_options` the records of a run stand; runs that are not recorded lack it."""
+
+
+class AttentionRecord:
+    """What a recorded model's last run showed. Filled while sampling; every run begins it anew.
+
+    Args:
+        layer: number of the cross-attention layer, from 0 in the order in which they run.
+        step: number of the sampling step, from 0.
+    """
+
+    def __init__(self, layer: int, step: int) -> None:
+        self.layer, self.step = layer, step
+        self._latent = Extent(0, 0)
+        self._sigmas = (0.0, 0.0)
+        self._maps: dict[tuple, AttentionMap] = {}
+
+    @property
+    def maps(self) -> tuple[AttentionMap, ...]:
+        """One map per picture and person, in that order.
+
+        Raises:
+            InvalidInputError: the run is not over, or no identity acted in that layer and step.
+        """
+        if not self._maps:
+            raise InvalidInputError(
+                f"no identity was recorded in layer {self.layer} at step {self.step}: wire Record Attention's model to "
+                "the sampler and the sampler's latent to Show Attention, and check that Apply Cast acts in that step "
+                "(conditioning confined to an area is not recorded)"
+            )
+        return tuple(sorted(self._maps.values(), key=lambda recorded: (recorded.picture, recorded.number)))
+
+    def begin(self, latent: Extent, sigmas: Tensor) -> None:
+        """Forgets the run before.
+
+        Raises:
+            InvalidInputError: the run is too short.
+        """
+        num_steps = len(sigmas) - 1
+        if self.step >= num_steps:
+            raise InvalidInputError(
+                f"Record Attention asks for step {self.step}, but this run has {num_steps}: 0 to {num_steps - 1}; "
+                "lower the step"
+            )
+        self._latent, self._maps = latent, {}
+        self._sigmas = (float(sigmas[self.step]), float(sigmas[self.step + 1]))
+
+    def wants(self, layer: int, extra_options: Mapping[str, Any]) -> bool:
+        """Whether this is the layer and the step, in a call for the whole latent."""
+        height, width = extra_options["original_shape"][-2:]
+        if layer != self.layer or Extent(width, height) != self._latent:
+            return False
+        first, following = self._sigmas
+        return following < float(extra_options["sigmas"][0]) <= first
+
+    def keep(
+        self,
+        activity: Tensor,
+        people: Sequence[Sequence[tuple[int, str]]],
+        grid: Extent,
+        extra_options: Mapping[str, Any],
+    ) -> None:
+        """Keeps what the positive conditionings' identities did.
+
+        Args:
+            activity: (batch, identities, num_queries).
+            people: number and name of each identity, for each entry of the batch.
+            grid: of the queries.
+            extra_options: the host's, which say what each part of the batch is.
+        """
+        parts = list(zip(extra_options["cond_or_uncond"], extra_options["uuids"], strict=True))
+        num_pictures = len(activity) // len(parts)
+        for entry, (maps, persons) in enumerate(zip(activity.float().cpu(), people, strict=True)):
+            is_negative, conditioning = parts[entry // num_pictures]
+            picture = entry % num_pictures
+            for column, (row, (number, name)) in enumerate(zip(maps, persons, strict=True)):
+                if not is_negative:
+                    drawn = AttentionMap(picture, number, name, row.reshape(grid.height, grid.width))
+                    self._maps[conditioning, picture, column] = drawn
+
+
+def record_attention(model: ModelPatcher, layer: int, step: int) -> tuple[ModelPatcher, AttentionRecord]:
+    """A clone of `model` whose runs record one cross-attention layer in one step; stands before or after Apply Cast.
+
+    Raises:
+        InvalidInputError: the model has no such layer.
+        UnsupportedModeError: the model is no UNet.
+    """
+    num_layers = len(cross_attention_layers(unet_of(model)))
+    if not 0 <= layer < num_layers:
+        raise InvalidInputError(f"layer {layer} does not exist; this model's are 0 to {num_layers - 1}")
+    record = AttentionRecord(layer, step)
+
+    def outer_sample(executor: WrapperExecutor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        _latent_image, _sampler, sigmas = args[:3]
+        record.begin(Extent(noise.shape[-1], noise.shape[-2]), sigmas)
+        options = executor.class_obj.model_options["transformer_options"]
+        options[RECORDS_OPTION] = (*options.get(RECORDS_OPTION, ()), record)
+        return executor(noise, *args, **kwargs)
+
+    recorded = model.clone()
+    recorded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, f"fpga_record_{uuid4().hex}", outer_sample)
+    return recorded, record

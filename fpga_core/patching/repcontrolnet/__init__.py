@@ -1,0 +1,1 @@
+"""RepControlNets on ComfyUI: folded into the weights or live beside them, and saved."""

@@ -1,0 +1,94 @@
+"""RepControlNet folded into the weights of a model (paper section 3.3, Eq. 6), by the host's own weight patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_patcher import ModelPatcher
+
+from ...errors import CheckpointKeyError, PatchConflictError, UnsupportedModeError
+from ...repcontrolnet.branch import RepControlNet
+from ...repcontrolnet.folding import foldable_parameters
+from ...repcontrolnet.matching import fit_branch
+
+UNET_PREFIX = "diffusion_model."
+BRANCHES_ATTACHMENT = "fpga_branches"
+
+
+@dataclass(frozen=True)
+class AppliedBranch:
+    """A model's memory of one RepControlNet applied to it."""
+
+    name: str
+    branch_hash: str
+    alpha: float
+    beta: float
+    form: Literal["folded", "live"]
+
+
+def applied_branches(model: ModelPatcher) -> tuple[AppliedBranch, ...]:
+    """The RepControlNets that `model` carries, in the order of their application."""
+    return model.get_attachment(BRANCHES_ATTACHMENT) or ()
+
+
+def unet_of(model: ModelPatcher) -> UNetModel:
+    """The UNet of a model of the Stable Diffusion 1.x/2.x/XL family.
+
+    Raises:
+        UnsupportedModeError: the model is a transformer (Flux, SD3, ...) or another architecture.
+    """
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, UNetModel):
+        raise UnsupportedModeError(
+            f"the connected model is of the family {type(model.model).__name__} ({type(unet).__name__}); "
+            "this node works with UNet models: SD1.5 and SDXL checkpoints and their fine-tunes"
+        )
+    return unet
+
+
+def remember_branch(model: ModelPatcher, record: AppliedBranch) -> None:
+    """Writes `record` on the model, refusing a branch that is already there.
+
+    Raises:
+        PatchConflictError: the same branch was applied before, folded or live.
+    """
+    records = applied_branches(model)
+    if any(earlier.branch_hash == record.branch_hash for earlier in records):
+        raise PatchConflictError(
+            f"this model already carries the RepControlNet '{record.name}'; applying it a second time would count its "
+            "weights twice. Connect the model from before the first Apply RepControlNet, or use mode 'adapter_only' "
+            "here"
+        )
+    model.set_attachments(BRANCHES_ATTACHMENT, (*records, record))
+
+
+def fold_branch(model: ModelPatcher, branch: RepControlNet, alpha: float = 1.0, beta: float = 1.0) -> ModelPatcher:
+    """A clone of `model` whose convolutions and linear layers are `alpha W + beta W_m`, weights and biases.
+
+    The patches join the model's list in the order of application: a LoRA applied before the fold is scaled by alpha,
+    `alpha (W + L) + beta W_m`; one applied after it is not, `alpha W + beta W_m + L`.
+
+    Raises:
+        UnsupportedModeError: the model is no UNet.
+        BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is
+        patched.
+        PatchConflictError: the model already carries this branch.
+    Source: FPGA Eq. 6.
+    """
+    branch = fit_branch(branch, foldable_parameters(unet_of(model)))
+    folded = model.clone()
+    remember_branch(folded, AppliedBranch(branch.name, branch.header.branch_hash, alpha, beta, "folded"))
+    patches: dict[str, tuple[str, tuple[torch.Tensor]]] = {
+        UNET_PREFIX + name: ("diff", (weight,)) for name, weight in branch.weights.items()
+    }
+    taken = folded.add_patches(patches, strength_patch=beta, strength_model=alpha)
+    if refused := patches.keys() - set(taken):
+        raise CheckpointKeyError(
+            f"the model took no patch for {len(refused)} layers of '{branch.name}', for instance {min(refused)}; "
+            "another node has probably replaced those layers: apply the RepControlNet directly behind the checkpoint "
+            "loader"
+        )
+    return folded

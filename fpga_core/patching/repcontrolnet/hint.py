@@ -1,0 +1,92 @@
+"""The RepControlNet's Adapter on ComfyUI: the encoded condition image, added after the UNet's first convolution."""
+
+from __future__ import annotations
+
+import copy
+
+import comfy.model_management
+import comfy.ops
+import comfy.utils
+import torch
+from comfy.controlnet import ControlBase, broadcast_image_to
+from comfy.model_base import SDXL, BaseModel
+from comfy.model_patcher import CoreModelPatcher
+
+from ...repcontrolnet.adapter import build_hint_encoder
+from ...repcontrolnet.branch import RepControlNet
+
+PIXELS_PER_LATENT = 8
+
+
+class HintControl(ControlBase):
+    """A control that adds one feature map to the first input block, and nothing else.
+
+    It chains with ControlNets and T2I-Adapters in any order, and obeys strength and start/end as they do. The condition
+    image is encoded once for each latent size of a sampling run; every step reuses the feature.
+    """
+
+    def __init__(self, encoder: CoreModelPatcher) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.features: dict[torch.Size, torch.Tensor] = {}
+        self.dtype = torch.float32
+        self.num_slots = 1
+
+    @classmethod
+    def from_branch(cls, branch: RepControlNet) -> HintControl:
+        encoder = build_hint_encoder(branch.adapter, operations=comfy.ops.manual_cast)
+        device, offload_device = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+        return cls(CoreModelPatcher(encoder, load_device=device, offload_device=offload_device))
+
+    def pre_run(self, model: BaseModel, percent_to_timestep_function) -> None:  # noqa: ANN001
+        super().pre_run(model, percent_to_timestep_function)
+        self.dtype = model.get_dtype_inference()
+        # As many as a T2I-Adapter of the base has: SDXL's has one more than there are input blocks.
+        self.num_slots = len(model.diffusion_model.input_blocks) + isinstance(model, SDXL)
+
+    def get_control(
+        self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict, batched_number: int, transformer_options: dict
+    ) -> dict[str, list[torch.Tensor | None]] | None:
+        previous = None
+        if self.previous_controlnet is not None:
+            previous = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
+        first, last = self.timestep_range or (float("inf"), 0.0)
+        if not last <= t[0] <= first:
+            return previous
+        feature = broadcast_image_to(self.feature_for(x_noisy), x_noisy.shape[0], batched_number)
+        # The host takes "input" features from the end of the list, one for each input block, but merges the lists of
+        # chained controls by index from the start: lists of different length would shift each other. Strength is
+        # applied in place, hence the clone.
+        control = {"input": [None] * (self.num_slots - 1) + [feature.clone()], "middle": [], "output": []}
+        return self.control_merge(control, previous, x_noisy.dtype)
+
+    def feature_for(self, x_noisy: torch.Tensor) -> torch.Tensor:
+        """The encoded condition image at the latent's size, (num_images, channels, height, width)."""
+        size = x_noisy.shape[-2:]
+        if size not in self.features:
+            width_px, height_px = size[1] * PIXELS_PER_LATENT, size[0] * PIXELS_PER_LATENT
+            image = comfy.utils.common_upscale(self.cond_hint_original, width_px, height_px, "bilinear", "center")
+            self.features[size] = self.encoder.model(image.to(x_noisy.device, self.dtype))
+        return self.features[size]
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        self.features = {}
+
+    def copy(self) -> HintControl:
+        copied = HintControl(self.encoder)
+        self.copy_to(copied)
+        return copied
+
+    def deepclone_multigpu(self, load_device: torch.device, autoregister: bool = False) -> HintControl:
+        encoder = CoreModelPatcher(
+            copy.deepcopy(self.encoder.model), load_device=load_device, offload_device=self.encoder.offload_device
+        )
+        cloned = HintControl(encoder)
+        self.copy_to(cloned)
+        if autoregister:
+            self.multigpu_clones[load_device] = cloned
+        return cloned
+
+    def get_models(self) -> list[CoreModelPatcher]:
+        return [*super().get_models(), self.encoder]

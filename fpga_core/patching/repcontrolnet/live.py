@@ -1,0 +1,117 @@
+"""RepControlNet as a live branch beside the base weights, for ranges of steps that a fold cannot express."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+
+import comfy.ops
+import torch
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from comfy.patcher_extension import PatcherInjection, WrapperExecutor, WrappersMP
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from ...repcontrolnet.branch import RepControlNet
+from ...repcontrolnet.folding import foldable_parameters
+from ...repcontrolnet.matching import fit_branch
+from ..schedule import StepRange
+from .fold import AppliedBranch, remember_branch, unet_of
+
+
+class BranchLayers(nn.Module):
+    """The copies of a UNet's convolutions and linear layers, as modules that the host can move and cast."""
+
+    def __init__(self, unet: nn.Module, branch: RepControlNet) -> None:
+        super().__init__()
+        self.paths = tuple(dict.fromkeys(name.rpartition(".")[0] for name in branch.weights))
+        self.layers = nn.ModuleList(branch_layer(unet.get_submodule(path), path, branch) for path in self.paths)
+
+
+def branch_layer(base: nn.Module, path: str, branch: RepControlNet) -> nn.Module:
+    """A layer of the geometry of `base`, a convolution or linear layer, that holds the branch's own tensors."""
+    weight, bias = branch.weights[f"{path}.weight"], branch.weights.get(f"{path}.bias")
+    if isinstance(base, nn.Linear):
+        layer = comfy.ops.manual_cast.Linear(base.in_features, base.out_features, bias=bias is not None, device="meta")
+    else:
+        layer = comfy.ops.manual_cast.Conv2d(
+            base.in_channels, base.out_channels, base.kernel_size, stride=base.stride, padding=base.padding,
+            dilation=base.dilation, groups=base.groups, bias=bias is not None, device="meta",
+        )  # fmt: skip
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+class LiveBranch:
+    """Adds the branch's output to each base layer's own: `alpha (W x + b) + beta (W_m x + b_m)`.
+
+    The sum stands at the output of every convolution and linear layer, never after a GEGLU, so live and folded agree to
+    rounding. Forward hooks carry it: the base modules keep their `forward`, and removing the hooks restores them
+    exactly.
+    """
+
+    def __init__(self, layers: BranchLayers, alpha: float, beta: float) -> None:
+        self.layers, self.alpha, self.beta = layers, alpha, beta
+        self.hooks: weakref.WeakKeyDictionary[nn.Module, list[RemovableHandle]] = weakref.WeakKeyDictionary()
+        self.thread = threading.local()  # samplers may run in threads, one for each GPU
+
+    def inject(self, patcher: ModelPatcher) -> None:
+        self.eject(patcher)  # a clone of an injected model believes that it is injected too
+        unet = patcher.model.diffusion_model
+        self.hooks[patcher.model] = [
+            unet.get_submodule(path).register_forward_hook(partial(self.add_branch, layer))
+            for path, layer in zip(self.layers.paths, self.layers.layers, strict=True)
+        ]
+
+    def eject(self, patcher: ModelPatcher) -> None:
+        for hook in self.hooks.pop(patcher.model, ()):
+            hook.remove()
+
+    def add_branch(self, layer: nn.Module, base: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        if not getattr(self.thread, "is_active", True):
+            return output
+        return torch.add(output if self.alpha == 1 else output * self.alpha, layer(inputs[0]), alpha=self.beta)
+
+    def within(self, steps: StepRange) -> Callable[..., torch.Tensor]:
+        """An APPLY_MODEL wrapper that lets the branch act only in a range of steps."""
+
+        def run(executor: WrapperExecutor, x: torch.Tensor, sigma: torch.Tensor, *args, **kwargs) -> torch.Tensor:  # noqa: ANN002, ANN003
+            self.thread.is_active = steps.contains(executor.class_obj.model_sampling, sigma)
+            try:
+                return executor(x, sigma, *args, **kwargs)
+            finally:
+                self.thread.is_active = True
+
+        return run
+
+
+def attach_branch(
+    model: ModelPatcher, branch: RepControlNet, alpha: float, beta: float, steps: StepRange
+) -> ModelPatcher:
+    """A clone of `model` with the branch running beside the base, inside `steps` only.
+
+    The branch's layers are a model of their own for the host, loaded and unloaded together with the base.
+
+    Raises:
+        UnsupportedModeError: the model is no UNet.
+        BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is
+        patched.
+        PatchConflictError: the model already carries this branch.
+    Source: FPGA section 3.3, "adding the two outputs together as the output feature".
+    """
+    unet = unet_of(model)
+    branch = fit_branch(branch, foldable_parameters(unet))
+    attached = model.clone()
+    remember_branch(attached, AppliedBranch(branch.name, branch.header.branch_hash, alpha, beta, "live"))
+    layers = BranchLayers(unet, branch)
+    live = LiveBranch(layers, alpha, beta)
+    key = f"fpga_live_{branch.header.branch_hash}"
+    attached.set_additional_models(key, [CoreModelPatcher(layers, model.load_device, model.offload_device)])
+    attached.set_injections(key, [PatcherInjection(inject=live.inject, eject=live.eject)])
+    if not steps.is_whole_run:
+        attached.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, live.within(steps))
+    return attached

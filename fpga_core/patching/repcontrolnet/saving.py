@@ -1,0 +1,87 @@
+"""Saving a model with a RepControlNet in its weights, as a plain file that any tool loads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import NamedTuple
+
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import V_PREDICTION, ModelSamplingContinuousEDM
+from torch import nn
+
+from ...errors import InvalidInputError, PatchConflictError
+from ...repcontrolnet.branch import RepControlNet
+from ...repcontrolnet.export import write_adapter
+from .fold import applied_branches
+
+
+class SavedModel(NamedTuple):
+    """The two files that `save_folded_model` wrote."""
+
+    model_path: str
+    adapter_path: str
+
+
+def save_folded_model(
+    model: ModelPatcher,
+    branch: RepControlNet,
+    stem: str,
+    clip: comfy.sd.CLIP | None = None,
+    vae: comfy.sd.VAE | None = None,
+) -> SavedModel:
+    """Writes `<stem>.safetensors`, every patch of `model` in its weights, and `<stem>adapter.safetensors`.
+
+    Args:
+        model: a model that carries the fold of `branch`; other patches on it, LoRAs for instance, are saved too.
+        stem: path of the files without an ending; the folder exists.
+        clip, vae: both, for a checkpoint; neither, for a diffusion model.
+    Raises:
+        InvalidInputError: only one of clip and vae is given.
+        PatchConflictError: the model does not carry the fold, or runs a branch live, which a file cannot express.
+    """
+    if (clip is None) != (vae is None):
+        raise InvalidInputError("connect both clip and vae to save a checkpoint, or neither to save a diffusion model")
+    records = applied_branches(model)
+    if live := [record.name for record in records if record.form == "live"]:
+        raise PatchConflictError(
+            f"the RepControlNet '{live[0]}' runs live beside this model, which a file cannot express; "
+            "set mode 'folded' on Apply RepControlNet (and start_percent 0, end_percent 1)"
+        )
+    if not any(record.branch_hash == branch.header.branch_hash for record in records):
+        raise PatchConflictError(
+            f"the connected model does not carry the fold of '{branch.name}'; connect the model output of an Apply "
+            "RepControlNet that uses this RepControlNet, in mode 'folded'"
+        )
+    sampling = model.get_model_object("model_sampling")
+    saved = SavedModel(f"{stem}.safetensors", f"{stem}adapter.safetensors")
+    comfy.sd.save_checkpoint(
+        saved.model_path,
+        model,
+        clip,
+        vae,
+        metadata={
+            "modelspec.predict_key": "v" if isinstance(sampling, V_PREDICTION) else "epsilon",
+            "fpga.branches": json.dumps([asdict(record) for record in records]),
+        },
+        extra_keys=prediction_keys(sampling),
+    )
+    write_adapter(branch, saved.adapter_path)
+    return saved
+
+
+def prediction_keys(sampling: nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors by which the host's loader sees what a checkpoint predicts, named as its own Save Checkpoint does.
+
+    Args:
+        sampling: the model's `model_sampling`, of the checkpoint itself or of a node behind it.
+    """
+    if not isinstance(sampling, V_PREDICTION):
+        return {}
+    if isinstance(sampling, ModelSamplingContinuousEDM):
+        limits = {"sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
+        return {f"edm_vpred.{name}": torch.tensor(float(limit)) for name, limit in limits.items()}
+    present = torch.tensor([])
+    return {"v_pred": present, "ztsnr": present} if getattr(sampling, "zsnr", False) else {"v_pred": present}

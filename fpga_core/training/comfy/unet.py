@@ -1,0 +1,150 @@
+"""A ComfyUI model as training sees it: a frozen UNet that autograd passes through, and its noise schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+from comfy.model_base import ModelType
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...errors import UnsupportedModeError
+from ...identity.attention_slots import BlockSlot
+from ...patching.cast.slots import cross_attention_layers
+from ...patching.repcontrolnet.fold import unet_of
+from ...repcontrolnet.bases import recognise_base
+from ..method.noising import NoiseSchedule, Prediction
+
+SAVED_PREFIX = "model.diffusion_model."
+PREDICTIONS: Mapping[ModelType, Prediction] = {
+    ModelType.EPS: Prediction.EPS,
+    ModelType.V_PREDICTION: Prediction.V,
+}
+LATENT_CHANNELS = 4
+
+
+@dataclass(eq=False)
+class FrozenUNet:
+    """A copy of a model's UNet with every patch in its weights, for training alone. It is no module, so that whatever
+    holds it does not take its parameters for its own.
+
+    Attributes:
+        unet: the network; its parameters are frozen.
+        config: what it was built from, as ComfyUI describes it.
+        base: name of its architecture.
+        layers: its cross attentions.
+        schedule: of the model's noise.
+    """
+
+    unet: UNetModel
+    config: dict[str, Any]
+    base: str
+    layers: dict[BlockSlot, nn.Module]
+    schedule: NoiseSchedule
+
+    @classmethod
+    def of(cls, model: ModelPatcher, dtype: torch.dtype = torch.float32, is_checkpointed: bool = False) -> FrozenUNet:
+        """Copies a model's UNet.
+
+        Args:
+            model: any checkpoint of the SD1.x/2.x family, which stays as it is. Patches of its weights (LoRAs, folds)
+                are copied; what packs attach to its calls is not.
+            dtype: of the frozen weights and of what runs through them; what is trained stays float32.
+            is_checkpointed: whether each block is computed a second time for the gradient, in the place of keeping
+                what it computed: slower by a third, in much less memory.
+        Raises:
+            UnsupportedModeError: the model is no UNet, reads more than latents and text, or predicts neither eps nor v.
+        """
+        _check_supported(model)
+        with torch.inference_mode(False):
+            config = {**model.model.model_config.unet_config, "dtype": dtype}
+            config.pop("device", None)
+            unet = UNetModel(**config, device="cpu", operations=comfy.ops.disable_weight_init)
+            unet.load_state_dict(_patched_weights(model, dtype))
+            unet.requires_grad_(False).eval()
+            sigmas = model.get_model_object("model_sampling").sigmas.clone()
+        if is_checkpointed:
+            checkpoint_blocks(unet)
+        shapes = {name: parameter.shape for name, parameter in unet.named_parameters()}
+        schedule = NoiseSchedule.from_sigmas(sigmas, PREDICTIONS[model.model.model_type])
+        return cls(unet, config, recognise_base(shapes), cross_attention_layers(unet), schedule)
+
+    @property
+    def stride(self) -> int:
+        """Latent pixels that become one in the lowest level."""
+        return 2 ** (len(self.config["channel_mult"]) - 1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.config["dtype"]
+
+    def __call__(
+        self, x: Tensor, timesteps: Tensor, text: Tensor, options: dict[str, Any], control: dict | None = None
+    ) -> Tensor:
+        """The network's prediction.
+
+        Args:
+            x: noised latents, (batch, channels, height, width).
+            timesteps: (batch,).
+            text: (batch, num_tokens, context_dim).
+            options: ComfyUI's `transformer_options`, see `comfy_attention.attention_options`.
+            control: what a ControlNet adds, in ComfyUI's form.
+        Returns:
+            float32, the shape of x.
+        """
+        self.to(x.device)
+        timesteps = timesteps.to(x.device).float()
+        output = self.unet(x.to(self.dtype), timesteps, text.to(self.dtype), None, control, options)
+        return output.float()
+
+    def to(self, device: torch.device) -> None:
+        """Moves the network to a device, once."""
+        if next(self.unet.parameters()).device != device:
+            self.unet.to(device)
+
+
+def checkpoint_blocks(network: nn.Module) -> None:
+    """Makes a UNet or ControlNet compute each of its blocks a second time for the gradient."""
+    for block in network.modules():
+        if isinstance(block, ResBlock | SpatialTransformer):
+            block.forward = partial(_checkpointed, block.forward)
+
+
+def _checkpointed(forward: Callable[..., Tensor], *inputs: Any) -> Tensor:  # noqa: ANN401
+    # The host notes in the options which block runs: the second run must find what the first one did.
+    kept = (dict(part) if isinstance(part, dict) else part for part in inputs)
+    return checkpoint(forward, *kept, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore[reportReturnType]
+
+
+def _check_supported(model: ModelPatcher) -> None:
+    unet, kind = unet_of(model), model.model.model_type
+    if unet.num_classes is not None or unet.in_channels != LATENT_CHANNELS:
+        raise UnsupportedModeError(
+            f"training works with models that read latents and a text: {type(model.model).__name__} reads "
+            f"{unet.in_channels} channels" + (" and the picture's size" if unet.num_classes is not None else "") + "; "
+            "connect a plain SD1.5 checkpoint or a fine-tune of one"
+        )
+    if kind not in PREDICTIONS:
+        raise UnsupportedModeError(
+            f"the model predicts {kind.name}; training works with models that predict eps or v: SD1.5 checkpoints and "
+            "their fine-tunes"
+        )
+
+
+def _patched_weights(model: ModelPatcher, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The UNet's weights with every patch in them, on the CPU."""
+    comfy.model_management.load_models_gpu([model])
+    return {
+        name.removeprefix(SAVED_PREFIX): tensor.to("cpu").detach().to(dtype, copy=True)
+        for name, tensor in model.state_dict_for_saving().items()
+        if name.startswith(SAVED_PREFIX)
+    }

@@ -1,0 +1,1 @@
+"""What training learns from: data sets, their samples and batches."""

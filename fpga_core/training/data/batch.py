@@ -1,0 +1,82 @@
+"""What one step of training sees: the six modalities of IDZoom, encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ...errors import ShapeMismatchError
+from ...shapes import Extent
+
+PIXELS_PER_LATENT = 8
+EMBEDDING_DIM = 512
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatch:
+    """Pictures of one person each, with everything that is known of them; all tensors are float32 and on one device.
+
+    Attributes:
+        latents: (batch, channels, height, width), in the model's own scale (ComfyUI's `process_latent_in` is applied).
+        text: embedded captions, (batch, num_tokens, context_dim).
+        null_text: the embedded empty caption, (1, num_tokens, context_dim).
+        skeleton: drawn bodies on black, (batch, 3, 8 height, 8 width) in [0, 1].
+        landmarks: drawn face landmarks on black, shape and range of `skeleton`.
+        embeddings: of each face, as the recogniser gave it, not normalised, (batch, 512).
+        face_masks: coverage of the face region in [0, 1], latent pixels, (batch, 1, height, width).
+        clip_features: penultimate hidden states of CLIP-Vision, (batch, num_features, clip_dim), or None.
+    Raises:
+        ShapeMismatchError: the tensors do not belong together.
+    """
+
+    latents: Tensor
+    text: Tensor
+    null_text: Tensor
+    skeleton: Tensor
+    landmarks: Tensor
+    embeddings: Tensor
+    face_masks: Tensor
+    clip_features: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.latents.ndim != 4:
+            raise ShapeMismatchError(
+                f"latents are {tuple(self.latents.shape)}; expected (batch, channels, height, width)"
+            )
+        batch, _, height, width = self.latents.shape
+        picture = (batch, 3, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
+        expected: dict[str, tuple[int, ...]] = {
+            "skeleton": picture,
+            "landmarks": picture,
+            "embeddings": (batch, EMBEDDING_DIM),
+            "face_masks": (batch, 1, height, width),
+            "text": (batch, *self.text.shape[1:]),
+            "null_text": (1, *self.text.shape[1:]),
+        }
+        if self.clip_features is not None:
+            expected["clip_features"] = (batch, *self.clip_features.shape[1:])
+        for name, shape in expected.items():
+            if (found := tuple(getattr(self, name).shape)) != shape:
+                raise ShapeMismatchError(
+                    f"{name} of the batch are {found}; latents of {tuple(self.latents.shape)} and text of "
+                    f"{tuple(self.text.shape)} need {shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @property
+    def extent(self) -> Extent:
+        """Width and height of the latents."""
+        return Extent(self.latents.shape[-1], self.latents.shape[-2])
+
+    @property
+    def device(self) -> torch.device:
+        return self.latents.device
+
+    def to(self, device: torch.device | str) -> TrainingBatch:
+        """The same batch on another device."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})

@@ -1,0 +1,194 @@
+"""Training sets: a folder of samples, or a folder of WebDataset shards, read in any order. docs/formats.md has both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import TrainingDataError
+from ...shapes import Extent
+from .samples import Modality, SampleFiles, TrainingSample, modality_of
+
+HEADER_FILE = "dataset.json"
+FORMAT = "fpga-training-data"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """Where one file of a sample lies: a file of its own, or a stretch of a shard.
+
+    Attributes:
+        path: the file, or the shard.
+        offset: of the first byte.
+        num_bytes: how many there are; None: all.
+    """
+
+    path: Path
+    offset: int = 0
+    num_bytes: int | None = None
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read() if self.num_bytes is None else file.read(self.num_bytes)
+
+
+class TrainingSet:
+    """The samples of a folder, by number; each is checked when it is read.
+
+    Samples are in the order of their keys, so that the same files are the same set on every machine.
+
+    Args:
+        folder: the folder of the samples' files, or of shards (`*.tar`).
+        multiple_px: what both sides of every picture must be multiples of (`TrainingSample.check`).
+    Raises:
+        TrainingDataError: the folder is missing, holds no samples, or a shard or the header cannot be read.
+    """
+
+    def __init__(self, folder: Path, multiple_px: int = 8) -> None:
+        if not folder.is_dir():
+            raise TrainingDataError(f"the data folder '{folder}' is not there; check its name")
+        self.folder = folder
+        self.multiple_px = multiple_px
+        self.header = _read_header(folder)
+        shards = sorted(folder.glob("*.tar"))
+        samples = _index_shards(shards) if shards else _index_files(folder)
+        if not samples:
+            raise TrainingDataError(
+                f"'{folder}' holds no training samples: neither shards (*.tar) nor files as 000001.image.png with "
+                "000001.caption.txt, .skeleton.png, .face.png, .landmarks.png and .mask.png; see docs/formats.md"
+            )
+        self._samples = [(key, samples[key]) for key in sorted(samples)]
+        self._extent: Extent | None = None
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for key, _ in self._samples]
+
+    @property
+    def recogniser(self) -> str | None:
+        """Hash of the recogniser that the stored embeddings come from, where the set says so."""
+        return self.header.get("recogniser")
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the set by the samples' keys: a training resumes only on the set that it began with."""
+        return hashlib.sha256("\n".join(self.keys).encode()).hexdigest()[:16]
+
+    @property
+    def extent(self) -> Extent:
+        """The size of all its pictures, which is that of the first sample."""
+        if self._extent is None:
+            height, width = self.files(0).picture(Modality.IMAGE).shape[:2]
+            self._extent = Extent(width, height)
+        return self._extent
+
+    def files(self, index: int) -> SampleFiles:
+        """A sample's files, unread but for their bytes.
+
+        Raises:
+            TrainingDataError: a modality is missing, or a file cannot be read; names the sample.
+        """
+        key, files = self._samples[index]
+        try:
+            contents = {name: file.read() for name, file in files.items()}
+        except OSError as error:
+            raise TrainingDataError(f"sample '{key}' cannot be read: {error}; check the disk") from error
+        return SampleFiles.from_contents(key, contents)
+
+    def read(self, index: int) -> TrainingSample:
+        """A sample, checked.
+
+        Raises:
+            TrainingDataError: it is incomplete, unreadable, or of another size than the first; names the sample.
+        """
+        sample = self.files(index).decode()
+        sample.check(self.multiple_px)
+        if sample.extent != self.extent:
+            raise TrainingDataError(
+                f"sample '{sample.key}' is {sample.extent}, the first one ('{self._samples[0][0]}') is {self.extent}; "
+                "all samples of a set have one size: crop or resize"
+            )
+        return sample
+
+
+def faults(data: TrainingSet, progress: Callable[[int, int], None] | None = None) -> Iterator[str]:
+    """Reads every sample and says what is wrong with each that cannot be used.
+
+    Args:
+        data: the set.
+        progress: told how many of how many samples have been read.
+    """
+    for index in range(len(data)):
+        try:
+            data.read(index)
+        except TrainingDataError as error:
+            yield str(error)
+        if progress is not None:
+            progress(index + 1, len(data))
+
+
+def _read_header(folder: Path) -> Mapping[str, Any]:
+    path = folder / HEADER_FILE
+    if not path.exists():
+        return {}
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingDataError(f"'{path}' cannot be read: {error}; write it anew or delete it") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("version"), int):
+        raise TrainingDataError(f"'{path}' is not the header of a training set; see docs/formats.md, or delete it")
+    if header["version"] > VERSION:
+        raise TrainingDataError(f"'{path}' is of version {header['version']}, newer than this pack reads; update it")
+    return header
+
+
+def _index_files(folder: Path) -> dict[str, dict[str, StoredFile]]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return _grouped((path.relative_to(folder).as_posix(), StoredFile(path)) for path in paths)
+
+
+def _index_shards(shards: list[Path]) -> dict[str, dict[str, StoredFile]]:
+    samples: dict[str, dict[str, StoredFile]] = {}
+    for shard in shards:
+        try:
+            with tarfile.open(shard, "r:") as tar:
+                members = [
+                    (member.name, StoredFile(shard, member.offset_data, member.size))
+                    for member in tar
+                    if member.isfile()
+                ]
+        except (tarfile.TarError, OSError) as error:
+            raise TrainingDataError(
+                f"the shard '{shard.name}' cannot be read: {error}; it must be an uncompressed tar file: write or "
+                "download it again"
+            ) from error
+        found = _grouped(members)
+        if repeated := sorted(found.keys() & samples.keys()):
+            raise TrainingDataError(
+                f"sample '{repeated[0]}' is in '{shard.name}' and in a shard before it; keys must be unique in a set"
+            )
+        samples |= found
+    return samples
+
+
+def _grouped(
+    files: Iterator[tuple[str, StoredFile]] | list[tuple[str, StoredFile]],
+) -> dict[str, dict[str, StoredFile]]:
+    """Files by their samples: WebDataset's rule, by which the key ends at the first dot after the last slash."""
+    samples: dict[str, dict[str, StoredFile]] = {}
+    for path, file in files:
+        parent, slash, name = path.removeprefix("./").rpartition("/")
+        stem, _, rest = name.partition(".")
+        if modality_of(rest) is not None:
+            samples.setdefault(f"{parent}{slash}{stem}", {})[rest] = file
+    return samples

@@ -1,0 +1,131 @@
+"""Writing training sets: a folder of files, or WebDataset shards."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from types import TracebackType
+
+from ...errors import InvalidInputError, TrainingDataError
+from .dataset import FORMAT, HEADER_FILE, VERSION
+from .samples import TrainingSample, encode_sample
+
+
+def write_header(folder: Path, recogniser: str | None = None, source: str = "") -> None:
+    """Writes what concerns the whole set.
+
+    Args:
+        folder: of the set; exists.
+        recogniser: hash of the recogniser of the samples' embeddings; None where no sample has one.
+        source: where the data comes from, for people to read.
+    """
+    header = {"format": FORMAT, "version": VERSION, "source": source}
+    header |= {} if recogniser is None else {"recogniser": recogniser}
+    _write(folder / HEADER_FILE, json.dumps(header, indent=1).encode())
+
+
+def write_sample(folder: Path, sample: TrainingSample) -> None:
+    """Writes a sample as files of its own, `<key>.<modality>.<extension>`.
+
+    Args:
+        folder: of the set; exists.
+        sample: its key may name a folder inside, as in `a/000001`.
+    Raises:
+        InvalidInputError: the key cannot be a file's name.
+        TrainingDataError: a file cannot be written.
+    """
+    check_key(sample.key)
+    for name, content in encode_sample(sample).items():
+        _write(folder / f"{sample.key}.{name}", content)
+
+
+class ShardWriter:
+    """Writes shards `00000.tar`, `00001.tar`, ...: a context manager; a shard has its name when it is complete.
+
+    Args:
+        folder: of the set; exists.
+        samples_per_shard: how many samples each shard holds.
+    """
+
+    def __init__(self, folder: Path, samples_per_shard: int = 1000) -> None:
+        self._folder = folder
+        self._samples_per_shard = samples_per_shard
+        self._num_samples = 0
+        self._tar: tarfile.TarFile | None = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish_shard()
+        elif self._tar is not None:
+            self._tar.close()
+            self._partial.unlink(missing_ok=True)
+
+    def write(self, sample: TrainingSample) -> None:
+        """Adds a sample.
+
+        Raises:
+            InvalidInputError: the key cannot be a file's name.
+            TrainingDataError: the shard cannot be written.
+        """
+        check_key(sample.key)
+        try:
+            if self._tar is None:
+                self._tar = tarfile.open(self._partial, "w:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+            for name, content in encode_sample(sample).items():
+                member = tarfile.TarInfo(f"{sample.key}.{name}")  # of the year 1970: equal samples make equal shards
+                member.size = len(content)
+                self._tar.addfile(member, io.BytesIO(content))
+        except OSError as error:
+            raise TrainingDataError(f"'{self._partial}' cannot be written: {error}; free some disk space") from error
+        self._num_samples += 1
+        if self._num_samples % self._samples_per_shard == 0:
+            self._finish_shard()
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"{max(self._num_samples - 1, 0) // self._samples_per_shard:05}.tar"
+
+    @property
+    def _partial(self) -> Path:
+        return self._folder / "shard.part"
+
+    def _finish_shard(self) -> None:
+        if self._tar is None:
+            return
+        self._tar.close()
+        self._tar = None
+        os.replace(self._partial, self._path)
+
+
+def check_key(key: str) -> None:
+    """Raises unless a key can be the beginning of a file's name: no dot but in folders, no way out of the set.
+
+    Raises:
+        InvalidInputError: names the key.
+    """
+    parts = key.split("/")
+    if not all(parts) or ".." in parts or "." in parts[-1] or "\\" in key or ":" in key:
+        raise InvalidInputError(
+            f"'{key}' cannot be the key of a sample: it becomes the beginning of file names, up to the first dot; use "
+            "letters, digits, '-' and '_', and '/' for folders"
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise TrainingDataError(f"'{path}' cannot be written: {error}; free some disk space") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,74 @@
+"""Encodings of training data, kept by what they are encodings of: after the first epoch they cost nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ...checkpoints import read_safetensors, write_safetensors
+from ...errors import CheckpointError, TrainingDataError
+
+Encoding = dict[str, Tensor]
+
+
+class EncodingStore:
+    """Named tensors by key, in a folder, or in memory where there is none.
+
+    Several processes may use one folder at once: a file is there whole or not at all.
+
+    Args:
+        folder: created where it is not there; None: memory.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._memory: dict[str, Encoding] = {}
+
+    def get(self, key: str, compute: Callable[[], Encoding]) -> Encoding:
+        """The encoding of this key, computed where it is not there yet.
+
+        Raises:
+            TrainingDataError: the folder cannot be written.
+        """
+        if self._folder is None:
+            if key not in self._memory:
+                self._memory[key] = compute()
+            return self._memory[key]
+        path = self._path(self._folder, key)
+        if path.exists():
+            return read_safetensors(path)[0]
+        encoding = compute()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_safetensors(path, encoding, {})
+        except (OSError, CheckpointError) as error:
+            raise TrainingDataError(f"encodings cannot be kept in '{self._folder}': {error}") from error
+        return encoding
+
+    def is_marked(self, key: str) -> bool:
+        """Whether everything that `key` stands for has been encoded; never of a store in memory."""
+        return self._folder is not None and (self._folder / f"{key}.done").exists()
+
+    def mark(self, key: str) -> None:
+        """Notes that everything that `key` stands for has been encoded."""
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / f"{key}.done").touch()
+
+    @staticmethod
+    def _path(folder: Path, key: str) -> Path:
+        return folder / key[:2] / f"{key}.safetensors"
+
+
+def content_key(*parts: str | np.ndarray) -> str:
+    """SHA-256 of texts and pictures: equal for equal contents."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
+        shape = "" if isinstance(part, str) else f"{part.shape}{part.dtype}"
+        digest.update(hashlib.sha256(shape.encode() + content).digest())
+    return digest.hexdigest()

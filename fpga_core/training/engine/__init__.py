@@ -1,0 +1,1 @@
+"""How training runs: processes, steps, saved states, logs."""

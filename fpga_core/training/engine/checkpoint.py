@@ -1,0 +1,126 @@
+"""The saved state of a training: everything that it takes to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import ResumeMismatchError, TrainingCheckpointError
+
+FORMAT = "fpga-training-state"
+VERSION = 1
+PATTERN = "checkpoint-*.pt"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """Where a training stands after an iteration.
+
+    Attributes:
+        iteration: how many have been done: the number of the next one.
+        settings: what the loss curve depends on, name -> a number or text.
+        parameters: name -> trained parameter.
+        average: name -> running mean; empty where none is kept.
+        optimizer: the optimizer's state dict.
+        scaler: the gradient scaler's state dict; None without one.
+    """
+
+    iteration: int
+    settings: Mapping[str, Any]
+    parameters: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    scaler: Mapping[str, Any] | None = None
+
+
+def write_state(folder: Path, state: TrainingState, num_kept: int) -> Path:
+    """Writes a state as `checkpoint-<iteration>.pt`, at once, and deletes the oldest beyond `num_kept`.
+
+    Raises:
+        TrainingCheckpointError: it cannot be written; the states that were there are unchanged.
+    """
+    path = folder / f"checkpoint-{state.iteration:08}.pt"
+    partial = path.with_suffix(".part")
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, **vars(state)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch's writer turns what the disk says into a RuntimeError
+        kept = newest_state(folder)
+        raise TrainingCheckpointError(
+            f"the state after iteration {state.iteration} cannot be written to '{folder}': {error}; free some disk "
+            f"space and run again: training goes on from {kept.name if kept else 'the beginning'}"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in sorted(folder.glob(PATTERN))[:-num_kept]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def newest_state(folder: Path) -> Path | None:
+    """The latest saved state of a training's folder."""
+    return max(folder.glob(PATTERN), default=None)
+
+
+def read_state(path: Path) -> TrainingState:
+    """Reads a saved state, its tensors on the CPU.
+
+    Raises:
+        TrainingCheckpointError: it is damaged or not a training's state.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise TrainingCheckpointError(
+            f"'{path}' cannot be read: {error}; delete it to go on from the state before it"
+        ) from error
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise TrainingCheckpointError(f"'{path}' is not the state of a training; move it out of the folder")
+    if (version := content.pop("version")) > VERSION:
+        raise TrainingCheckpointError(f"'{path}' is of version {version}, newer than this pack reads; update it")
+    return TrainingState(**content)
+
+
+def check_settings(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises unless a training goes on with the settings that it began with.
+
+    Raises:
+        ResumeMismatchError: lists every difference.
+    """
+    names = [name for name in {**saved, **given} if saved.get(name) != given.get(name)]
+    if names:
+        listed = "; ".join(
+            f"{name} was {saved.get(name, 'not set')}, is {given.get(name, 'not set')}" for name in names
+        )
+        raise ResumeMismatchError(
+            f"the training in '{path.parent}' was begun with other settings: {listed}; set them back to resume, or "
+            "choose another output folder to begin anew"
+        )
+
+
+def check_parameters(path: Path, saved: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Raises unless a state holds exactly the parameters that are trained.
+
+    Raises:
+        ResumeMismatchError: names the first difference and says how many there are.
+    """
+    shapes = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (saved, given))
+    before, now = shapes
+    names = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
+    if names:
+        first = names[0]
+        raise ResumeMismatchError(
+            f"'{path}' holds other parameters than are trained ({len(names)} differ): '{first}' was "
+            f"{before.get(first, 'not there')}, is {now.get(first, 'not there')}; choose the model that it was begun "
+            "with, or another output folder"
+        )

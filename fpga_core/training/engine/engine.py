@@ -1,0 +1,347 @@
+"""The training loop: the same for everything that is trained, on one process or many, resumable at any time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...errors import TrainingCheckpointError, TrainingDivergedError
+from ..data.batch import TrainingBatch
+from ..data.order import SampleOrder, slot_generator
+from ..method.objective import TrainingModel
+from .averaging import ParameterAverage
+from .checkpoint import TrainingState, check_parameters, check_settings, newest_state, read_state, write_state
+from .curves import draw_curves
+from .loss_log import LossLog, copy_losses
+from .processes import stop_signals
+from .settings import Precision, TrainingSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CURVES_FILE = "losses.png"
+SAMPLES_FOLDER = "samples"
+
+
+class BatchSource(Protocol):
+    """A training set, encoded. `encoded_set.EncodedSet` is one."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the set: a training resumes only on the one that it began with."""
+        ...
+
+    def batch(self, indices: Sequence[int]) -> TrainingBatch:
+        """The samples of these numbers, on any device. Called from another thread, one batch ahead."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller wants to be told and asked, between iterations.
+
+    Attributes:
+        report: gets each line of the loss log; only in the main process.
+        sample: draws a picture with the parameters as they would be exported; only in the main process.
+        should_stop: whether to save the state and end.
+    """
+
+    report: Callable[[Mapping[str, float]], None] = lambda line: None
+    sample: Callable[[int], Image.Image] | None = None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a training.
+
+    Attributes:
+        iterations: how many have been done, earlier runs included.
+        was_stopped: whether it was stopped before the end; running it again goes on.
+        losses: the whole log; empty in all but the main process.
+        files: what was exported; empty where it was stopped, and in all but the main process.
+    """
+
+    iterations: int
+    was_stopped: bool
+    losses: tuple[Mapping[str, float], ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+def train(
+    model: TrainingModel,
+    batches: BatchSource,
+    settings: TrainingSettings,
+    folder: Path,
+    accelerator: Accelerator,
+    model_settings: Mapping[str, Any] | None = None,
+    trained_on: str = "",
+    hooks: Hooks | None = None,
+    start: Path | None = None,
+) -> Outcome:
+    """Trains a model, from the newest state in the folder if there is one, and exports it at the end.
+
+    The folder gets `checkpoint-*.pt`, `losses.jsonl`, `losses.png`, `samples/*.png` and what the model exports. Several
+    machines need the same folder.
+
+    Args:
+        model: on any device; moved to the accelerator's.
+        batches: the training set.
+        settings: of the engine.
+        folder: created where it is not there.
+        accelerator: from `processes.start_processes`, of the same precision.
+        model_settings: what else the loss curve depends on, name -> number or text (the base model, lengths of stages).
+        trained_on: what the exported files say that they were trained on.
+        hooks: what the caller is told and asked.
+        start: a state of another training, to begin with where the folder has none: parameters, optimizer and iteration
+            are its, settings and data may be others. The log begins with the other one's.
+    Returns:
+        What became of it.
+    Raises:
+        ResumeMismatchError: the folder's state is of a training with other settings, data or parameters.
+        TrainingCheckpointError: a file cannot be read or written (disk full).
+        TrainingDivergedError: the loss or its gradient is not a number; the last saved state is kept.
+        TrainingDataError: a sample cannot be used. The state is saved then, as it is whatever breaks an iteration.
+    """
+    _make_folder(folder)
+    hooks = hooks or Hooks()
+    with stop_signals() as stop, torch.inference_mode(False), torch.enable_grad():
+        run = _Run(model, batches, settings, folder, accelerator, dict(model_settings or {}), start)
+        with run.prefetching():
+            while run.iteration < settings.iterations and not run.is_stopped:
+                line = run.step(stop.is_set() or hooks.should_stop())
+                if accelerator.is_main_process:
+                    hooks.report(line)
+                if settings.sample_every and run.iteration % settings.sample_every == 0:
+                    run.draw_sample(hooks)
+        if not accelerator.is_main_process:
+            return Outcome(run.iteration, run.is_stopped)
+        files = () if run.is_stopped else run.export(trained_on)
+        return Outcome(run.iteration, run.is_stopped, tuple(run.log.lines()), files)
+
+
+@dataclass
+class _Run:
+    """One run of a training, with everything that changes in it."""
+
+    given: TrainingModel
+    batches: BatchSource
+    settings: TrainingSettings
+    folder: Path
+    accelerator: Accelerator
+    model_settings: dict[str, Any]
+    start: Path | None = None
+    iteration: int = 0
+    is_stopped: bool = False
+    _saved: int = 0
+    _ahead: Future[TrainingBatch] | None = None
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "fpga-training-data"))
+
+    def __post_init__(self) -> None:
+        settings, accelerator = self.settings, self.accelerator
+        self.num_slots = settings.accumulation * accelerator.num_processes
+        self.order = SampleOrder(len(self.batches), settings.seed, settings.batch_size, self.num_slots)
+        self.decisive = {**settings.decisive(accelerator.num_processes), **self.model_settings}
+        self.decisive["data"] = self.batches.fingerprint
+        self.given.to(accelerator.device)
+        self.parameters = {name: value for name, value in self.given.named_parameters() if value.requires_grad}
+        optimizer = torch.optim.AdamW(
+            self._groups(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
+        )
+        self.average = ParameterAverage(self.parameters, settings.ema_decay)
+        state = self._read_state()
+        if state is not None:
+            self._take(state, optimizer)
+        self.model, self.optimizer = accelerator.prepare(self.given, optimizer)
+        if state is not None and state.scaler is not None and accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(dict(state.scaler))
+        accelerator.wait_for_everyone()  # before the main process writes where others read
+        if accelerator.is_main_process:
+            for partial in self.folder.glob("*.part"):  # of a run that was killed
+                partial.unlink()
+            if self.start is not None and newest_state(self.folder) is None:
+                copy_losses(self.start.parent, self.folder)
+            self.log = LossLog(self.folder, self.iteration)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameters by their multiple of the learning rate."""
+        groups: dict[float, list[Tensor]] = {}
+        for name, parameter in self.parameters.items():
+            is_new = name.startswith(self.given.new_layers)
+            groups.setdefault(self.settings.new_layers_factor if is_new else 1.0, []).append(parameter)
+        return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+
+    def step(self, is_stop_wanted: bool) -> dict[str, float]:
+        """One iteration of all processes; saves the state where it is due. Returns the line of the log."""
+        parts = self._backward_all()
+        losses, is_stop_wanted = self._mean_over_processes(parts, is_stop_wanted)
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
+        # under float16 an infinite gradient is what the scaler looks for: it leaves the step out and scales less
+        is_number = math.isfinite(norm) or self.settings.precision is Precision.FLOAT16
+        if not (is_number and all(map(math.isfinite, losses.values()))):
+            raise self._diverged(losses, norm)
+        learning_rate = self.settings.learning_rate_at(self.iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["factor"]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update(self.iteration)
+        line = {"iteration": self.iteration, **losses, "learning_rate": learning_rate, "gradient_norm": norm}
+        if self.accelerator.is_main_process:
+            self.log.add(line)
+        self.iteration += 1
+        is_last = self.iteration == self.settings.iterations
+        self.is_stopped = is_stop_wanted and not is_last
+        if is_last or self.is_stopped or self.iteration % self.settings.checkpoint_every == 0:
+            self._save()
+        return line
+
+    def draw_sample(self, hooks: Hooks) -> None:
+        """A picture by the averaged parameters, into the folder."""
+        if self.accelerator.is_main_process and hooks.sample is not None:
+            with self.average.applied(), torch.no_grad(), self.accelerator.autocast():
+                picture = hooks.sample(self.iteration)
+            path = self.folder / SAMPLES_FOLDER / f"{self.iteration:08}.png"
+            path.parent.mkdir(exist_ok=True)
+            _save_picture(picture, path)
+        self.accelerator.wait_for_everyone()
+
+    def export(self, trained_on: str) -> tuple[Path, ...]:
+        """The files that the pack's nodes load, with the averaged parameters."""
+        with self.average.applied(), torch.no_grad():
+            return tuple(self.given.export(self.folder, trained_on))
+
+    @contextmanager
+    def prefetching(self) -> Iterator[None]:
+        """Within the block, batches are read one ahead, in another thread."""
+        try:
+            yield
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _own_slots(self) -> range:
+        return range(self.accelerator.process_index, self.num_slots, self.accelerator.num_processes)
+
+    def _backward_all(self) -> list[dict[str, Tensor]]:
+        """The gradients of this process's slots. Whatever breaks in here (the host's Cancel, a bad sample, too little
+        memory) has changed no parameter yet: the state is saved before the error goes its way."""
+        try:
+            return [self._backward(slot) for slot in self._own_slots()]
+        except BaseException:
+            if self.iteration > self._saved:
+                self._save()
+            raise
+
+    def _backward(self, slot: int) -> dict[str, Tensor]:
+        """Adds the gradients of one slot; those of all processes are averaged with the last slot."""
+        batch = self._batch(slot).to(self.accelerator.device)
+        generator = slot_generator(self.settings.seed, self.iteration, slot)
+        is_last = slot == self._own_slots()[-1]
+        with (
+            nullcontext() if is_last else self.accelerator.no_sync(self.model),
+            torch.random.fork_rng(devices=_gpus(self.accelerator.device)),
+        ):
+            torch.manual_seed(generator.initial_seed())  # for whatever draws from the global generator, as dropout
+            parts = self.model(batch, self.iteration, generator)
+            self.accelerator.backward(parts["loss"] / self.settings.accumulation)
+        return {name: part.detach() for name, part in parts.items()}
+
+    def _batch(self, slot: int) -> TrainingBatch:
+        """The batch of a slot, read ahead where it was; starts reading the next one."""
+        batch = self._ahead.result() if self._ahead else self.batches.batch(self.order.indices(self.iteration, slot))
+        following = slot + self.accelerator.num_processes
+        iteration, slot = (
+            (self.iteration, following)
+            if following < self.num_slots
+            else (self.iteration + 1, self.accelerator.process_index)
+        )
+        self._ahead = self._pool.submit(self.batches.batch, self.order.indices(iteration, slot))
+        return batch
+
+    def _mean_over_processes(
+        self, parts: list[dict[str, Tensor]], is_stop_wanted: bool
+    ) -> tuple[dict[str, float], bool]:
+        """Each part's mean over all slots that have it, and whether any process wants to stop."""
+        own = [({name: float(part) for name, part in slot.items()}, is_stop_wanted) for slot in parts]
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            own = gather_object(own)
+        names = dict.fromkeys(name for slot, _ in own for name in slot)
+        values = {name: [slot[name] for slot, _ in own if name in slot] for name in names}
+        return {name: sum(found) / len(found) for name, found in values.items()}, any(wanted for _, wanted in own)
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        state = TrainingState(
+            iteration=self.iteration,
+            settings=self.decisive,
+            parameters={name: value.detach() for name, value in self.parameters.items()},
+            average=self.average.state_dict(),
+            optimizer=self.optimizer.optimizer.state_dict(),
+            scaler=None if scaler is None else scaler.state_dict(),
+        )
+        write_state(self.folder, state, self.settings.num_checkpoints)
+        self._saved = self.iteration
+        _save_picture(draw_curves(self.log.lines()), self.folder / CURVES_FILE)
+
+    def _read_state(self) -> TrainingState | None:
+        own = newest_state(self.folder)
+        path = own or self.start
+        if path is None:
+            return None
+        state = read_state(path)
+        if own is not None:
+            check_settings(path, state.settings, self.decisive)
+        check_parameters(path, state.parameters, self.parameters)
+        return state
+
+    @torch.no_grad()
+    def _take(self, state: TrainingState, optimizer: torch.optim.Optimizer) -> None:
+        self.iteration = self._saved = state.iteration
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state.parameters[name])
+        self.average.load_state_dict(state.average)
+        optimizer.load_state_dict(dict(state.optimizer))
+
+    def _diverged(self, losses: Mapping[str, float], norm: float) -> TrainingDivergedError:
+        kept = newest_state(self.folder)
+        values = ", ".join(f"{name} {value:g}" for name, value in {**losses, "gradient norm": norm}.items())
+        return TrainingDivergedError(
+            f"iteration {self.iteration} gives no number ({values}); the last saved state is "
+            f"{kept.name if kept else 'none'}: lower the learning rate, raise the warm-up, or train in float32 or "
+            "bf16, into another output folder"
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingCheckpointError(f"'{folder}' cannot be made: {error}; choose another output folder") from error
+
+
+def _save_picture(picture: Image.Image, path: Path) -> None:
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise TrainingCheckpointError(f"'{path}' cannot be written: {error}; free some disk space") from error
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    return [] if device.type == "cpu" else [device]

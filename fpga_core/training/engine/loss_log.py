@@ -1,0 +1,89 @@
+"""The log of the losses: a file of JSON lines, one per iteration, that resuming cuts back to the saved state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...errors import TrainingCheckpointError
+
+FILE = "losses.jsonl"
+
+Line = Mapping[str, float]
+"""`iteration` (from 0), `loss` and its parts, `learning_rate` and `gradient_norm` (before clipping)."""
+
+
+class LossLog:
+    """The log in a training's folder.
+
+    Args:
+        folder: of the training; exists.
+        num_lines: iterations that have been done: what the log holds beyond them, of a run that was killed, is cut off.
+    Raises:
+        TrainingCheckpointError: the log lacks some of those iterations, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, num_lines: int = 0) -> None:
+        self._path = folder / FILE
+        try:
+            with self._path.open("a+b") as file:
+                file.seek(0)
+                kept = [line for line in file.readlines()[:num_lines] if line.endswith(b"\n")]
+                file.truncate(sum(map(len, kept)))
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+        if len(kept) < num_lines:
+            raise TrainingCheckpointError(
+                f"'{self._path}' has {len(kept)} lines, the saved state is of iteration {num_lines}: the log was "
+                "changed; restore it, or choose another output folder to begin anew"
+            )
+
+    def add(self, line: Line) -> None:
+        """Appends an iteration.
+
+        Raises:
+            TrainingCheckpointError: the disk is full.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def lines(self) -> list[dict[str, float]]:
+        """Every iteration so far."""
+        return read_losses(self._path)
+
+
+def copy_losses(source: Path, target: Path) -> None:
+    """Copies the log of a training's folder to another's, as the beginning of what that one goes on from.
+
+    Raises:
+        TrainingCheckpointError: it is not there, or cannot be written.
+    """
+    try:
+        lines = (source / FILE).read_bytes()
+    except OSError as error:
+        raise TrainingCheckpointError(
+            f"'{source / FILE}' cannot be read: {error}; a saved state is started from with its log beside it"
+        ) from error
+    try:
+        (target / FILE).write_bytes(lines)
+    except OSError as error:
+        raise _unwritable(target / FILE, error) from error
+
+
+def read_losses(path: Path) -> list[dict[str, float]]:
+    """The lines of a log, without one that was cut short."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def as_loss_map(lines: Sequence[Line]) -> dict[str, list[float]]:
+    """ComfyUI's LOSS_MAP, as its own training node gives it and its Plot Loss Graph takes it."""
+    return {"loss": [line["loss"] for line in lines]}
+
+
+def _unwritable(path: Path, error: OSError) -> TrainingCheckpointError:
+    return TrainingCheckpointError(f"'{path}' cannot be written: {error}; free some disk space and run again to resume")

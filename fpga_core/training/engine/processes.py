@@ -1,0 +1,80 @@
+"""Hugging Face accelerate: the processes that train together, and what they compute in. Imported only when training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ...errors import MissingPackageError
+from .settings import Precision
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LAUNCHED = "LOCAL_RANK"
+"""Environment variable that launchers set for the processes that they start."""
+
+STOPPING_SIGNALS = ("SIGINT", "SIGTERM")
+
+logger = logging.getLogger(__name__)
+
+
+def start_processes(precision: Precision, use_cpu: bool) -> Accelerator:
+    """What `accelerate launch` has started, or this process alone: to be called before models are loaded.
+
+    Args:
+        precision: what networks compute in.
+        use_cpu: whether a GPU stays unused.
+    Returns:
+        The accelerator; its `device` is this process's own.
+    Raises:
+        MissingPackageError: accelerate is not installed.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState, is_initialized
+    except ImportError as error:
+        raise MissingPackageError(
+            f"training needs accelerate, which cannot be imported ({error}); run, and restart ComfyUI: "
+            f"{sys.executable} -m pip install accelerate"
+        ) from error
+    if is_initialized():  # by a training before, in the same program
+        state = AcceleratorState()
+        if (state.mixed_precision, state.device.type == "cpu") != (precision.value, use_cpu):
+            AcceleratorState._reset_state(reset_partial_state=True)  # which would be refused otherwise
+    accelerator = Accelerator(mixed_precision=precision.value, cpu=use_cpu)
+    accelerator.gradient_accumulation_steps = 1  # the engine accumulates, whatever the launcher was told
+    return accelerator
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Within the block, Ctrl-C and SIGTERM set the event instead of ending the program; a second Ctrl-C ends it.
+
+    Outside the main thread, where Python handles no signals, the event is never set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        # a launcher passes Ctrl-C on, to processes that the terminal has already told: there it is no second one
+        if stop.is_set() and number == signal.SIGINT and LAUNCHED not in os.environ:
+            raise KeyboardInterrupt
+        logger.warning("stopping after this iteration; the state is saved")
+        stop.set()
+
+    previous = {name: signal.signal(getattr(signal, name), handle) for name in STOPPING_SIGNALS}
+    try:
+        yield stop
+    finally:
+        for name, handler in previous.items():
+            signal.signal(getattr(signal, name), handler)

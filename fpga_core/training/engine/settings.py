@@ -1,0 +1,90 @@
+"""What a training is run with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ...errors import InvalidInputError
+
+
+class Precision(str, Enum):
+    """What the network computes in; trained parameters are float32 in any case."""
+
+    FLOAT32 = "no"
+    BFLOAT16 = "bf16"
+    FLOAT16 = "fp16"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of the engine; the paper's where it names them (section 4.1: Adam, 1e-4).
+
+    Attributes:
+        iterations: through all stages; may be raised when a training is resumed, and so may `cooldown`.
+        batch_size: samples per process and micro-batch; the batch of an iteration is this times the processes times
+            `accumulation`.
+        accumulation: micro-batches per iteration and process.
+        learning_rate: after the warm-up.
+        new_layers_factor: multiple of it for layers that start from random weights, not from a copy of the base's.
+        warmup: iterations over which the learning rate rises from near 0.
+        cooldown: iterations at the end over which it falls to near 0.
+        betas: Adam's.
+        weight_decay: AdamW's; 0 is Adam.
+        max_grad_norm: gradients are scaled down to this norm.
+        ema_decay: of the running mean of the parameters, which is what is exported; 0: none is kept.
+        seed: of the order of the samples and of every random draw.
+        precision: what the network computes in.
+        checkpoint_every: iterations between saved states; one is saved at the end and when stopped in any case.
+        num_checkpoints: how many of them are kept.
+        sample_every: iterations between sample pictures; 0: none.
+    Raises:
+        InvalidInputError: a value is out of its range; names it.
+    """
+
+    iterations: int
+    batch_size: int = 1
+    accumulation: int = 1
+    learning_rate: float = 1e-4
+    new_layers_factor: float = 1.0
+    warmup: int = 0
+    cooldown: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    seed: int = 0
+    precision: Precision = Precision.FLOAT32
+    checkpoint_every: int = 500
+    num_checkpoints: int = 2
+    sample_every: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "accumulation", "checkpoint_every", "num_checkpoints"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup", "cooldown", "sample_every", "weight_decay"):
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("learning_rate", "new_layers_factor", "max_grad_norm"):
+            self._check(name, getattr(self, name) > 0, "above 0")
+        self._check("ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
+        self._check("betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1")
+
+    def _check(self, name: str, is_right: bool, expected: str) -> None:
+        if not is_right:
+            raise InvalidInputError(f"{name} is {getattr(self, name)}; it must be {expected}")
+
+    def learning_rate_at(self, iteration: int) -> float:
+        """The learning rate of an iteration (from 0)."""
+        rising = (iteration + 1) / (self.warmup + 1)
+        falling = (self.iterations - iteration) / (self.cooldown + 1)
+        return self.learning_rate * min(1.0, rising, falling)
+
+    def decisive(self, num_processes: int) -> Mapping[str, Any]:
+        """What the loss curve depends on, by name: a training resumes only with the same values."""
+        free = ("iterations", "cooldown", "accumulation", "checkpoint_every", "num_checkpoints", "sample_every")
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in free}
+        values |= {"betas": list(self.betas), "precision": self.precision.value}
+        return {**values, "processes x accumulation": num_processes * self.accumulation}

@@ -1,0 +1,129 @@
+"""A RepControlNet's copies while they are trained: folded into the frozen layers at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InvalidInputError
+from ...repcontrolnet.adapter import SD15_WIDTHS, HintEncoder, build_hint_encoder
+from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet, initial_branch
+from ...repcontrolnet.folding import foldable_parameters
+from ...repcontrolnet.matching import FIRST_CONVOLUTION, check_branch_fits
+
+KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
+
+
+class TrainedPart(str, Enum):
+    """What is trained of a branch."""
+
+    ALL = "all"
+    """Every copied layer and the adapter."""
+    KEYS_VALUES = "keys_values"
+    """The copies of cross attention's key and value projections, through which identity tokens are read."""
+    NONE = "none"
+
+
+class FoldedBranch(nn.Module):
+    """Copies of a UNet's convolutions and linear layers, float32, and the encoder of the condition image.
+
+    A layer of the UNet that it is attached to computes `(W + W_m) x + (b + b_m)`, the paper's sum of two outputs, in
+    one product: with the base frozen that is three convolutions for forward and backward in the place of five.
+
+    Attributes:
+        layers: the copies; a dot in a parameter's name stands as a slash.
+        adapter: the hint encoder.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, Tensor], adapter: HintEncoder, part: TrainedPart = TrainedPart.ALL
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ParameterDict(
+            {_key(name): nn.Parameter(weight.detach().float().clone()) for name, weight in weights.items()}
+        )
+        self.adapter = adapter.float().requires_grad_(part is TrainedPart.ALL)
+        for name in weights:
+            is_trained = part is TrainedPart.ALL or (part is TrainedPart.KEYS_VALUES and name.endswith(KEYS_AND_VALUES))
+            self.layers[_key(name)].requires_grad_(is_trained)
+
+    @classmethod
+    def start(
+        cls, unet: nn.Module, ratio: float = INITIAL_RATIO, part: TrainedPart = TrainedPart.ALL, seed: int = 0
+    ) -> FoldedBranch:
+        """The untrained branch of a UNet.
+
+        Args:
+            unet: whose layers are copied.
+            ratio: multiple of the base weights that the copies start from, w.
+            part: what is trained.
+            seed: of the hint encoder's first weights. Its last convolution starts at zero, as a ControlNet's does, so
+                that the condition image changes nothing until something is learnt.
+        Raises:
+            InvalidInputError: the ratio is not a number from 0 to 1.
+        Source: FPGA Eq. 5.
+        """
+        if not 0 <= ratio <= 1:
+            raise InvalidInputError(f"the branch would start at {ratio:g} times the base; give a ratio from 0 to 1")
+        parameters = dict(unet.named_parameters())
+        base = {name: parameters[name] for name in foldable_parameters(unet)}
+        width = len(parameters[FIRST_CONVOLUTION])
+        inner = (min(inner, width) for inner in SD15_WIDTHS[1:-1])  # a small UNet gets a small encoder
+        return cls(initial_branch(base, ratio), untrained_adapter((SD15_WIDTHS[0], *inner, width), seed), part)
+
+    @classmethod
+    def resume(cls, unet: nn.Module, branch: RepControlNet, part: TrainedPart = TrainedPart.ALL) -> FoldedBranch:
+        """The branch of a file, to be trained further.
+
+        Args:
+            unet: the UNet that it belongs to.
+            branch: as read from the file.
+            part: what is trained.
+        Raises:
+            BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit the UNet.
+        """
+        check_branch_fits(branch, foldable_parameters(unet))
+        return cls(branch.weights, build_hint_encoder(branch.adapter, dtype=torch.float32), part)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The copies by their names in the UNet, detached."""
+        return {key.replace("/", "."): weight.detach() for key, weight in self.layers.items()}
+
+    def attach(self, unet: nn.Module) -> None:
+        """Makes each copied layer of a UNet compute with the sum of its own weights and this branch's, for good.
+
+        Args:
+            unet: a copy that serves training alone. Its layers are of the kinds of `torch.nn`.
+        """
+        for path in dict.fromkeys(name.rpartition(".")[0] for name in self.weights):
+            layer = unet.get_submodule(path)
+            layer.forward = partial(self._run, layer, path)
+
+    def _run(self, layer: nn.Module, path: str, x: Tensor) -> Tensor:
+        weight = self._folded(layer.weight, f"{path}.weight", x.dtype)
+        bias = None if layer.bias is None else self._folded(layer.bias, f"{path}.bias", x.dtype)
+        if isinstance(layer, nn.Linear):
+            return nn.functional.linear(x, weight, bias)
+        return nn.functional.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    def _folded(self, base: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+        return (base.float() + self.layers[_key(name)]).to(dtype)
+
+
+def untrained_adapter(widths: tuple[int, ...], seed: int) -> HintEncoder:
+    """A hint encoder of these widths with random weights, but for its last convolution, which is zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = HintEncoder(widths)
+    for parameter in encoder[-1].parameters():
+        nn.init.zeros_(parameter)
+    return encoder
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")

@@ -1,0 +1,171 @@
+"""The identity part of what is trained: the resampler, the tokens of no one, and where wanted own projections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import InvalidInputError
+from ...identity.adapters import AdapterKind, IdentityAdapter, KeyValue, Negative
+from ...identity.attention_slots import BlockSlot
+from ...identity.resampler import HEAD_DIM, PROJECTION_DIM, FacePlusProjection, FaceProjection
+from ...identity.resampler_loading import load_face_projection
+from ..data.batch import EMBEDDING_DIM, TrainingBatch
+
+NEW_IN_IDENTITY = ("identity.resampler.", "identity.null_tokens")
+"""Parameters of the part called `identity` that start from random weights."""
+
+
+class Projections(str, Enum):
+    """Through which key and value projections a network reads identity tokens."""
+
+    SHARED = "shared"
+    """Those of the text, in every layer: the paper's Eq. 1."""
+    OWN = "own"
+    """Projections of the adapter's own, which start as copies of the text's: IP-Adapter's way."""
+
+
+@dataclass(frozen=True)
+class IdentityRecipe:
+    """What an identity adapter reads, and how it is read.
+
+    Attributes:
+        recogniser: SHA-256 of the recogniser's ONNX file, whose embeddings the batches hold.
+        clip_model: key of the CLIP-Vision model whose features the batches hold; empty: none are read.
+        clip_dim: width of those features.
+        num_tokens: tokens per identity.
+        projections: through which projections the tokens are read.
+        inner_dim: width of the layer between embedding and tokens.
+    Raises:
+        InvalidInputError: there is no recogniser, or of CLIP-Vision only its name or its width is given.
+    """
+
+    recogniser: str
+    clip_model: str = ""
+    clip_dim: int = 0
+    num_tokens: int = 4
+    projections: Projections = Projections.SHARED
+    inner_dim: int = PROJECTION_DIM
+
+    def __post_init__(self) -> None:
+        if not self.recogniser:
+            raise InvalidInputError("an identity adapter names its recogniser; give the hash of its ONNX file")
+        if bool(self.clip_model) != (self.clip_dim > 0) or min(self.num_tokens, self.inner_dim) < 1:
+            raise InvalidInputError(
+                f"the CLIP-Vision model is '{self.clip_model}', {self.clip_dim} wide, for {self.num_tokens} tokens "
+                f"through a layer {self.inner_dim} wide; give both its key and its width, or neither, and at least one "
+                "token and a width of 1"
+            )
+
+
+class IdentityNetwork(nn.Module):
+    """Makes identity tokens and their keys and values, under training.
+
+    Args:
+        recipe: what it reads.
+        layers: cross attentions of the network that reads the tokens.
+        seed: of the first weights.
+    Source: FPGA section 3.1.
+    """
+
+    def __init__(self, recipe: IdentityRecipe, layers: Mapping[BlockSlot, nn.Module], seed: int = 0) -> None:
+        super().__init__()
+        self.recipe = recipe
+        token_dim = int(next(iter(layers.values())).to_k.in_features)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if recipe.clip_dim:
+                num_heads = max(token_dim // HEAD_DIM, 1)
+                self.resampler: FaceProjection = FacePlusProjection(
+                    EMBEDDING_DIM, recipe.clip_dim, token_dim, num_heads, recipe.num_tokens, inner_dim=recipe.inner_dim
+                )
+            else:
+                self.resampler = FaceProjection(EMBEDDING_DIM, token_dim, recipe.num_tokens, recipe.inner_dim)
+        # As values of a projection without bias they are zero: no one adds nothing, until something better is learnt.
+        self.null_tokens = nn.Parameter(torch.zeros(1, recipe.num_tokens, token_dim))
+        self.projections = nn.ParameterDict()
+        if recipe.projections is Projections.OWN:
+            for slot, attention in layers.items():
+                for kind, base in (("key", attention.to_k), ("value", attention.to_v)):
+                    self.projections[_name(slot, kind)] = nn.Parameter(base.weight.detach().float().clone())
+
+    def tokens(self, batch: TrainingBatch, is_dropped: Tensor) -> Tensor:
+        """Each picture's identity tokens, or the tokens of no one.
+
+        Args:
+            batch: its embeddings and CLIP features are read.
+            is_dropped: whose identity is left out, (batch,) bool.
+        Returns:
+            (batch, num_tokens, token_dim).
+        Raises:
+            InvalidInputError: the batch lacks CLIP features, or has some of another width.
+        """
+        inputs = [functional.normalize(batch.embeddings, dim=-1)]
+        if self.recipe.clip_dim:
+            found = "none" if batch.clip_features is None else str(batch.clip_features.shape[-1])
+            if batch.clip_features is None or batch.clip_features.shape[-1] != self.recipe.clip_dim:
+                raise InvalidInputError(
+                    f"the identity network reads CLIP-Vision features {self.recipe.clip_dim} wide, the data's are "
+                    f"{found}; prepare the data with the model {self.recipe.clip_model}"
+                )
+            inputs.append(batch.clip_features)
+        tokens = self.resampler(*inputs)
+        return torch.where(is_dropped.to(tokens.device)[:, None, None], self.null_tokens.to(tokens.dtype), tokens)
+
+    def key_value(self, slot: BlockSlot, attention: nn.Module, tokens: Tensor) -> KeyValue:
+        """Keys and values of tokens in one layer, (batch, num_tokens, inner_dim) each.
+
+        Args:
+            slot: the layer.
+            attention: its cross attention, whose projections are used unless there are own ones.
+            tokens: (batch, num_tokens, token_dim).
+        """
+        if self.recipe.projections is Projections.SHARED:
+            return KeyValue(attention.to_k(tokens), attention.to_v(tokens))
+        key, value = (
+            functional.linear(tokens, self.projections[_name(slot, kind)].to(tokens.dtype)) for kind in ("key", "value")
+        )
+        return KeyValue(key, value)
+
+    def as_adapter(
+        self, name: str, base: str, layers: Mapping[BlockSlot, nn.Module], branch_hash: str | None, dtype: torch.dtype
+    ) -> IdentityAdapter:
+        """The adapter that generates with what was trained; it shares nothing with this network.
+
+        Args:
+            name: how messages call it.
+            base: architecture that it was trained on.
+            layers: cross attentions of the network that reads the tokens.
+            branch_hash: hash of the RepControlNet branch that it was trained with, or None.
+            dtype: of its tensors.
+        """
+        state = {key: tensor.detach().to("cpu", dtype, copy=True) for key, tensor in self.state_dict().items()}
+        prefix = "resampler."
+        network = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+        own = None
+        if self.recipe.projections is Projections.OWN:
+            own = {
+                slot: KeyValue(*(state[f"projections.{_name(slot, kind)}"] for kind in ("key", "value")))
+                for slot in layers
+            }
+        return IdentityAdapter(
+            name=name,
+            kind=AdapterKind.FPGA,
+            base=base,
+            resampler=load_face_projection(network, name, prefix),
+            projections=own,
+            branch_hash=branch_hash,
+            recogniser=self.recipe.recogniser,
+            clip_model=self.recipe.clip_model or None,
+            negative=Negative.TRAINED_NULL,
+            null=state["null_tokens"],
+        )
+
+
+def _name(slot: BlockSlot, kind: str) -> str:
+    return f"{slot.block}_{slot.number}_{slot.index}_{kind}"

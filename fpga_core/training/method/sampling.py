@@ -1,0 +1,86 @@
+"""Pictures by a network in training, to look at: DDIM with guidance, by the very call that training makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..comfy.attention import ReadIdentity
+from ..data.batch import TrainingBatch
+from .denoising import DenoisingModel
+from .fusion import condition_image
+from .noising import NoiseSchedule, Prediction
+
+NUM_STEPS = 30
+GUIDANCE = 5.0
+"""Steps and guidance of the paper's section 4.1."""
+
+
+def generate(
+    model: DenoisingModel,
+    batch: TrainingBatch,
+    iteration: int,
+    seed: int,
+    num_steps: int = NUM_STEPS,
+    guidance: float = GUIDANCE,
+) -> Tensor:
+    """Latents by a network as it is now, with captions, conditions and identities of a batch.
+
+    Args:
+        model: the network.
+        batch: what the pictures shall show; on the device of the network's parameters.
+        iteration: whose condition is shown (`MultiModeFusion.shown_at`).
+        seed: of the first noise.
+        num_steps: steps of DDIM.
+        guidance: 1 = none.
+    Returns:
+        The shape of `batch.latents`, in the model's own scale.
+    Source: DDIM, Eq. 12 with eta 0.
+    """
+    schedule = model.base.schedule
+    hint = condition_image(batch, model.curriculum.fusion.shown_at(iteration)).repeat(2, 1, 1, 1)
+    text = torch.cat([batch.text, batch.null_text.expand_as(batch.text)])
+    identity = None
+    if model.identity is not None:
+        both = [model.identity.tokens(batch, torch.full((len(batch),), is_dropped)) for is_dropped in (False, True)]
+        identity = ReadIdentity(model.identity, torch.cat(both), batch.face_masks.repeat(2, 1, 1, 1))
+    times = torch.linspace(len(schedule.alphas_cumprod) - 1, 0, num_steps).round().long().tolist()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
+    for number, time in enumerate(times):
+        timesteps = torch.full((2 * len(batch),), time)
+        wanted, unwanted = model.predict(x.repeat(2, 1, 1, 1), timesteps, text, hint, identity).chunk(2)
+        x0, eps = _parts(schedule, time, x, unwanted + guidance * (wanted - unwanted))
+        following = times[number + 1] if number + 1 < num_steps else None
+        alpha = 1.0 if following is None else float(schedule.alphas_cumprod[following])
+        x = alpha**0.5 * x0 + (1 - alpha) ** 0.5 * eps
+    return x
+
+
+def sample_grid(
+    model: DenoisingModel, batch: TrainingBatch, iteration: int, seed: int, decode: Callable[[Tensor], Tensor]
+) -> Image.Image:
+    """A picture of conditions, of what the network makes of them, and of the data's own pictures, one row each.
+
+    Args:
+        model, batch, iteration, seed: as in `generate`.
+        decode: latents in the model's own scale to pictures, (batch, height, width, 3) in [0, 1].
+    """
+    generated = generate(model, batch, iteration, seed)
+    condition = condition_image(batch, model.curriculum.fusion.shown_at(iteration))
+    rows = [condition.movedim(1, -1), decode(generated), decode(batch.latents)]  # BCHW -> BHWC
+    pixels = torch.cat([torch.cat(list(row.float().cpu()), dim=1) for row in rows], dim=0)
+    return Image.fromarray((pixels.clamp(0, 1) * 255).round().numpy().astype(np.uint8))
+
+
+def _parts(schedule: NoiseSchedule, time: int, x: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+    """What a prediction says of the picture and of the noise in x."""
+    alpha = float(schedule.alphas_cumprod[time])
+    signal, spread = alpha**0.5, (1 - alpha) ** 0.5
+    if schedule.prediction is Prediction.V:
+        return signal * x - spread * predicted, spread * x + signal * predicted
+    return (x - spread * predicted) / signal, predicted

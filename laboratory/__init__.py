@@ -1,0 +1,1 @@
+"""The small world: painted people, the recipes of its models, their weights, and the tables measured on them."""

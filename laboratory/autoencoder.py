@@ -1,0 +1,102 @@
+"""The world's autoencoder, in TAESD's layout: 8 times smaller, 4 channels, loaded by ComfyUI's own VAE code.
+
+Close-ups come out well and small faces break, which is the problem that the paper's restoration is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import comfy.taesd.taesd
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss, mse_loss, relu
+
+from ..fpga_core.shapes import Extent
+from .gallery import SIZE_PX, Gallery
+from .loop import DEVICE, Recipe, autocast, train
+
+RECIPE = Recipe(num_steps=2600, learning_rate=1.5e-3, ema=0.995)
+BATCH, CROP_PX = 8, 64
+FACES_RECIPE = Recipe(num_steps=3000, learning_rate=1e-3, ema=0.995, seed=3)
+FACES_BATCH, FACES_CROP_PX = 12, 48
+"""The second part of the training looks at faces above all: anywhere else the first part has seen enough."""
+EDGES_FROM = 0.3
+"""Fraction of the run from which edges count too."""
+SD15_SCALE = 0.18215
+"""ComfyUI multiplies SD1.5 latents by this; the latents that the UNet sees have a deviation of 1."""
+
+
+def initial_autoencoder() -> comfy.taesd.taesd.TAESD:
+    """Residual branches start small, so that the network starts near a linear one."""
+    autoencoder = comfy.taesd.taesd.TAESD()
+    for module in autoencoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        for module in autoencoder.modules():
+            if isinstance(module, comfy.taesd.taesd.Block):
+                module.conv[-1].weight *= 0.2
+        autoencoder.taesd_encoder[-1].weight *= 0.3
+    for scale in (autoencoder.vae_scale, autoencoder.vae_shift):
+        scale.requires_grad_(False)
+    return autoencoder.to(DEVICE, memory_format=torch.channels_last)
+
+
+def as_tensor(pictures: np.ndarray) -> Tensor:
+    """(batch, height, width, 3) uint8 -> (batch, 3, height, width) in [0, 1]."""
+    return (torch.from_numpy(pictures).float() / 255).permute(0, 3, 1, 2).to(DEVICE, memory_format=torch.channels_last)
+
+
+def train_autoencoder(pictures: Gallery, folder: Path) -> comfy.taesd.taesd.TAESD:
+    autoencoder = initial_autoencoder()
+
+    def loss_of(step: int, rng: np.random.Generator) -> Tensor:
+        chosen = rng.integers(0, len(pictures), BATCH)
+        corners = rng.integers(0, (SIZE_PX - CROP_PX) // 8 + 1, (BATCH, 2)) * 8
+        target = as_tensor(crops(pictures, chosen, corners, CROP_PX))
+        return reconstruction_loss(autoencoder, target, has_edges=step >= EDGES_FROM * RECIPE.num_steps)
+
+    def loss_at_faces(step: int, rng: np.random.Generator) -> Tensor:
+        chosen = rng.integers(0, len(pictures), FACES_BATCH)
+        corners = []
+        for number in chosen:
+            faces = pictures.scenes[number].faces(Extent(SIZE_PX, SIZE_PX)).faces
+            x, y = np.array(faces[rng.integers(len(faces))].box.center) + rng.uniform(-20, 20, 2)
+            corners.append(np.clip(np.array([y, x]) - FACES_CROP_PX / 2, 0, SIZE_PX - FACES_CROP_PX).astype(int))
+        return reconstruction_loss(autoencoder, as_tensor(crops(pictures, chosen, corners, FACES_CROP_PX)))
+
+    train(autoencoder, RECIPE, loss_of, folder / "autoencoder.pt")
+    train(autoencoder, FACES_RECIPE, loss_at_faces, folder / "autoencoder_faces.pt")
+    return normalise_latents(autoencoder, pictures)
+
+
+def crops(pictures: Gallery, chosen: np.ndarray, corners: Sequence[np.ndarray], size_px: int) -> np.ndarray:
+    """Square parts of pictures, (num, size_px, size_px, 3) uint8; corners are (top, left)."""
+    pairs = zip(chosen, corners, strict=True)
+    return np.stack([pictures.pictures[i, y : y + size_px, x : x + size_px] for i, (y, x) in pairs])
+
+
+def reconstruction_loss(autoencoder: comfy.taesd.taesd.TAESD, target: Tensor, *, has_edges: bool = True) -> Tensor:
+    """Difference of pixels, and of neighbouring pixels' differences, which keeps lines sharp."""
+    with autocast():
+        latent = autoencoder.taesd_encoder(target).float()
+        painted = autoencoder.taesd_decoder(latent)
+    painted = painted.float()
+    loss = l1_loss(painted, target) + mse_loss(painted, target) + 1e-3 * relu(latent.abs() - 2).square().mean()
+    if not has_edges:
+        return loss
+    return loss + 0.5 * sum(l1_loss(painted.diff(dim=dim), target.diff(dim=dim)) for dim in (2, 3))
+
+
+@torch.no_grad()
+def normalise_latents(autoencoder: comfy.taesd.taesd.TAESD, pictures: Gallery) -> comfy.taesd.taesd.TAESD:
+    """Sets TAESD's scale and shift so that the UNet sees latents of mean 0 and deviation 1."""
+    raw = torch.cat([autoencoder.taesd_encoder(as_tensor(pictures.pictures[i : i + 50])) for i in range(0, 1000, 50)])
+    autoencoder.vae_scale.fill_(SD15_SCALE * raw.std())
+    autoencoder.vae_shift.fill_(-raw.mean() / autoencoder.vae_scale)
+    return autoencoder

@@ -1,0 +1,165 @@
+"""`dev.py world evaluate portraits groups weights`: the paper's Tables 1, 3, 6 and its Eq. 6, on held-out people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import comfy.controlnet
+import numpy as np
+from torch import Tensor
+
+from ..fpga_core.checkpoints import read_safetensors
+from ..fpga_core.evaluation.frechet import frechet_distance
+from ..fpga_core.faces.drawing import DrawnParts
+from ..fpga_core.identity.adapter_layouts import read_identity_adapter
+from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
+from ..fpga_core.training.engine.output_files import CONTROLNET_FILE, IDENTITY_FILE
+from .laboratory import Laboratory, Rows, Spread, Way, as_bytes, markdown, save_pictures
+from .scenes import Shot
+from .shipped import BRANCH, IDENTITY_ADAPTER
+from .training_lab import present, read_way
+from .trials import trial_folder
+
+NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 64, 24, 16
+WITH_CLONES, WITHOUT_CLONES = "with clones", "without clones"
+PAINTED = "true pictures"
+NUM_RESAMPLES = 20
+"""Of the pictures, with replacement: the spread of their FID."""
+WEIGHTS = ((1.0, 0.0), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0), (1.0, 1.25), (0.8, 1.0), (0.9, 1.0), (1.1, 1.0), (0.5, 0.5))
+"""alpha and beta of Eq. 6."""
+
+
+def shipped_way() -> Way:
+    """RepControlNet and identity, as shipped."""
+    return Way(
+        branch=read_repcontrolnet(*read_safetensors(BRANCH), name=BRANCH.name),
+        adapter=read_identity_adapter(*read_safetensors(IDENTITY_ADAPTER), name=IDENTITY_ADAPTER.name),
+    )
+
+
+def ways_of(makers: Mapping[str, Callable[[], Way]]) -> dict[str, Way]:
+    """The ways whose weights are there; says which are not: what the laboratory compares is trained, not shipped."""
+    ways = {}
+    for name, make in makers.items():
+        try:
+            ways[name] = make()
+        except FileNotFoundError as error:
+            print(f"left out: {name}, for {error.filename} is not trained; `dev.py world train` trains it", flush=True)
+    return ways
+
+
+def controlnet_way(folder: Path) -> Way:
+    """The ControlNet form, as its training exported it."""
+    adapter = read_identity_adapter(*read_safetensors(present(folder / IDENTITY_FILE)), name=IDENTITY_FILE)
+    return Way(control_net=comfy.controlnet.load_controlnet(str(folder / CONTROLNET_FILE)), adapter=adapter)
+
+
+def evaluate_portraits(folder: Path) -> str:
+    """Tables 1 and 6: one person, half body."""
+    lab, shipped = Laboratory(), shipped_way()
+    keys_values = trial_folder(folder, "tokens and the branch's keys and values")
+    ways = ways_of({
+        "FPGA, RepControlNet folded": lambda: shipped,
+        "FPGA, ControlNet form, 1,200 iterations": lambda: controlnet_way(folder / "controlnet"),
+        "FPGA, RepControlNet folded, 1,200 iterations": lambda: read_way(folder / "as_long_as_controlnet"),
+        "identity without control (a trial of 500 iterations)": lambda: replace(read_way(keys_values), strength=0.0),
+        "RepControlNet, no identity": lambda: Way(branch=shipped.branch),
+        "base, text alone": Way,
+    })  # fmt: skip
+    cases = lab.cases(Shot.HALF, NUM_PORTRAITS)
+    pictures = {PAINTED: [case.painted() for case in cases]}
+    pictures |= {name: list(lab.generate(way, cases)) for name, way in ways.items()}
+    save_pictures(folder / "tables" / "portraits.jpg", pictures)
+    rows = {
+        name: [lab.measure(case, picture) for case, picture in zip(cases, row, strict=True)]
+        for name, row in pictures.items()
+    }
+    features = {name: lab.reader.read(np.stack([as_bytes(one) for one in row]))[0] for name, row in pictures.items()}
+    return markdown(rows, lambda name: {"FID": fid(features[name], features[PAINTED])})
+
+
+def fid(features: np.ndarray, true: np.ndarray) -> str:
+    """Frechet distance to the true pictures' features, and its spread over resampled pictures."""
+    rng = np.random.default_rng(0)
+    resampled = [
+        frechet_distance(features[rng.integers(0, len(features), len(features))], true) for _ in range(NUM_RESAMPLES)
+    ]
+    return f"{frechet_distance(features, true):.2f} ± {np.std(resampled, ddof=1):.2f}"
+
+
+def evaluate_groups(folder: Path) -> str:
+    """Table 3: groups of two and three; the two trainings differ in Clone Face Tuning alone."""
+    lab = Laboratory()
+    ways = ways_of({
+        "shipped": shipped_way,
+        WITH_CLONES: lambda: read_way(folder / "stages"),
+        WITHOUT_CLONES: lambda: read_way(folder / "without_clones"),
+    })  # fmt: skip
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    shown: dict[str, list[Tensor]] = {}
+    for shot in (Shot.DUO, Shot.TRIO):
+        cases = lab.cases(shot, NUM_GROUPS)
+        for training, way in ways.items():
+            for has_masks, masks in ((True, "masks"), (False, "no masks")):
+                name = f"{shot.num_people} people, {masks}, {training}"
+                shown[name] = list(lab.generate(replace(way, has_masks=has_masks), cases))
+                rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, shown[name], strict=True)]
+                print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
+    save_pictures(folder / "tables" / "groups.jpg", shown)
+    if not {WITH_CLONES, WITHOUT_CLONES} <= ways.keys():
+        return markdown(rows)
+    lines = [
+        f"{measure} with Clone Face Tuning less without, picture by picture, with masks: "
+        f"{Spread.of(differences(rows, measure))}"
+        for measure in ("bleed", "FaceSim")
+    ]
+    return "\n\n".join([markdown(rows), *lines])
+
+
+def differences(rows: Rows, measure: str) -> list[float]:
+    """Of the training with Clone Face Tuning and the one without, for each picture of two and three people."""
+    return [
+        one[measure] - other[measure]
+        for num_people in (2, 3)
+        for one, other in zip(
+            rows[f"{num_people} people, masks, {WITH_CLONES}"],
+            rows[f"{num_people} people, masks, {WITHOUT_CLONES}"],
+            strict=True,
+        )
+    ]
+
+
+def evaluate_conditions(folder: Path) -> str:
+    """What Multi-Mode Fusion is for: both drawings, and each alone; the paper's stages, and what ships."""
+    lab = Laboratory()
+    cases = lab.cases(Shot.HALF, NUM_SWEPT)
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    shown: dict[str, list[Tensor]] = {}
+    ways = ways_of({"the paper's stages": lambda: read_way(folder / "stages"), "shipped": shipped_way})
+    for training, way in ways.items():
+        for parts in DrawnParts:
+            name = f"{training}, {parts.value.replace('_', ' ')}"
+            shown[name] = list(lab.generate(replace(way, parts=parts), cases))
+            rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, shown[name], strict=True)]
+    save_pictures(folder / "tables" / "conditions.jpg", shown)
+    return markdown(rows)
+
+
+def evaluate_weights(folder: Path) -> str:  # noqa: ARG001
+    """Eq. 6: alpha and beta."""
+    lab, shipped = Laboratory(), shipped_way()
+    cases = lab.cases(Shot.HALF, NUM_SWEPT)
+    rows: Rows = {
+        f"alpha {alpha:g}, beta {beta:g}": [
+            lab.measure(case, picture)
+            for case, picture in zip(
+                cases,
+                lab.generate(Way(shipped.branch, adapter=shipped.adapter, alpha=alpha, beta=beta), cases),
+                strict=True,
+            )
+        ]
+        for alpha, beta in WEIGHTS
+    }
+    return markdown(rows)

@@ -1,0 +1,148 @@
+"""Scenes of the small world as data: who stands where, how, before what. Painting them is `painter`'s work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from ..fpga_core.faces.face import Body, Face, PictureFaces
+from ..fpga_core.geometry import Box
+from ..fpga_core.shapes import Extent
+from . import anatomy
+from .people import Person, random_person
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (200, 50, 50), "blue": (50, 80, 200), "green": (60, 160, 70), "yellow": (225, 200, 60),
+    "purple": (140, 70, 170), "orange": (230, 130, 40), "white": (235, 235, 235), "gray": (120, 120, 125),
+    "teal": (50, 160, 160), "pink": (235, 150, 180),
+}  # fmt: skip
+COLOR_NAMES = tuple(COLORS)
+PATTERNS = ("plain", "striped", "dotted", "hilly")
+
+
+class Shot(str, Enum):
+    """How much of whom a picture shows."""
+
+    CLOSE = "close-up"
+    HALF = "half-body"
+    FULL = "full-body"
+    DUO = "duo"
+    TRIO = "trio"
+
+    @property
+    def num_people(self) -> int:
+        return {Shot.DUO: 2, Shot.TRIO: 3}.get(self, 1)
+
+
+# Half the face's height and the height of its middle, as fractions of the picture.
+FRAMING = {Shot.CLOSE: (0.29, 0.47), Shot.HALF: (0.17, 0.32), Shot.FULL: (0.085, 0.18), Shot.DUO: (0.14, 0.36),
+           Shot.TRIO: (0.105, 0.36)}  # fmt: skip
+FREQUENCIES = {Shot.CLOSE: 0.3, Shot.HALF: 0.22, Shot.FULL: 0.16, Shot.DUO: 0.18, Shot.TRIO: 0.14}
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A person in a scene. Lengths and places are fractions of the picture, angles radians.
+
+    Attributes:
+        person: who it is.
+        head: middle of the face (x, y), half its height, and how it is turned.
+        smile: -1 sad to 1 smiling.
+        mouth_open: 0 shut to 1.
+        arms: (left, right as seen) of (upper arm, forearm), from hanging down outwards.
+        stride: how far the legs are apart, 0-1.
+        shirt, trousers: names of COLORS.
+    """
+
+    person: Person
+    head: anatomy.Head
+    smile: float
+    mouth_open: float
+    arms: tuple[tuple[float, float], tuple[float, float]]
+    stride: float
+    shirt: str
+    trousers: str
+
+    @property
+    def expression(self) -> str:
+        return expression_of(self.smile)
+
+
+def expression_of(smile: float) -> str:
+    """The word that a caption has for a smile from -1 to 1."""
+    return "smiling" if smile > 1 / 3 else "sad" if smile < -1 / 3 else "calm"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture's content, independent of its size."""
+
+    shot: Shot
+    background: str
+    pattern: str
+    actors: tuple[Actor, ...]
+
+    @property
+    def caption(self) -> str:
+        """What a caption tells: shot, expression, shirts and background, and nothing that tells who somebody is."""
+        shirts = " and ".join(f"{actor.expression} person in {actor.shirt}" for actor in self.actors)
+        return f"{self.shot.value} of {shirts} on {self.background} {self.pattern} background"
+
+    def faces(self, extent: Extent) -> PictureFaces:
+        """Boxes, 68 landmarks and 18 body keypoints, exact, in pixels of a picture of this size.
+
+        `faces[i]` and `bodies[i]` are those of `actors[i]`.
+        """
+        scale = np.array([extent.width, extent.height], float)
+        faces, bodies = [], []
+        for actor in self.actors:
+            low, high = anatomy.face_bounds(actor.person, actor.head)
+            box = Box(*(low * scale), *(high * scale))
+            faces.append(Face(box=box, landmarks=anatomy.landmarks(actor) * scale))
+            keypoints = anatomy.keypoints(actor) * [*scale, 1]
+            bodies.append(Body(keypoints))
+        return PictureFaces(extent, tuple(faces), tuple(bodies))
+
+
+def random_scene(rng: np.random.Generator, shot: Shot | None = None, people: tuple[Person, ...] | None = None) -> Scene:
+    """A scene.
+
+    Args:
+        rng: all that is left open is drawn from it.
+        shot: drawn by FREQUENCIES when omitted.
+        people: who is in it, from left to right, as many as the shot shows; drawn when omitted.
+    """
+    if shot is None:
+        shot = list(FREQUENCIES)[rng.choice(len(FREQUENCIES), p=list(FREQUENCIES.values()))]
+    people = people or tuple(random_person(rng) for _ in range(shot.num_people))
+    if len(people) != shot.num_people:
+        raise ValueError(f"a {shot.value} shows {shot.num_people} people, {len(people)} were given")
+    actors = tuple(random_actor(rng, person, shot, place) for place, person in enumerate(people))
+    return Scene(shot, COLOR_NAMES[rng.integers(len(COLORS))], PATTERNS[rng.integers(len(PATTERNS))], actors)
+
+
+def random_actor(rng: np.random.Generator, person: Person, shot: Shot, place: int) -> Actor:
+    radius, height = FRAMING[shot]
+    head = anatomy.Head(
+        x=(place + 0.5) / shot.num_people + rng.uniform(-0.06, 0.06) / shot.num_people**0.5,
+        y=height + rng.uniform(-0.04, 0.04),
+        radius=radius * rng.uniform(0.9, 1.1),
+        roll=rng.uniform(-0.25, 0.25),
+        yaw=rng.uniform(-1, 1),
+        pitch=rng.uniform(-1, 1),
+    )
+    # Arms hang, or one or both are raised; neighbours leave each other room.
+    widest = 2.4 if shot.num_people == 1 else 0.4
+    left, right = ((rng.uniform(-0.1, widest), rng.uniform(-0.3, 0.9)) for _ in range(2))
+    return Actor(
+        person=person,
+        head=head,
+        smile=rng.uniform(-1, 1),
+        mouth_open=max(0.0, rng.uniform(-1, 1)),
+        arms=(left, right),
+        stride=rng.uniform(0.2, 1),
+        shirt=COLOR_NAMES[rng.integers(len(COLORS))],
+        trousers=COLOR_NAMES[rng.integers(len(COLORS))],
+    )

@@ -1,0 +1,208 @@
+"""`dev.py world train [STAGE ...]`: trains the small world's models, each stage a gate for the next; resumable.
+
+Without a stage, all that lead to what is shipped, in their order. Pictures, checkpoints and logs lie in the cache; what
+is shipped lies in `laboratory/weights`, written by the stages `ship_base` and `ship_branch`; what is trained on
+the base reads the shipped one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ..devtools.environment import cache_folder
+from ..devtools.launch import import_comfyui
+from ..fpga_core.training.engine.loss_log import FILE as LOG_FILE
+
+NUM_PICTURES = 16000
+IDENTITY_DIM = 384
+NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END = 800, 1200, 2400
+LESSONS, ALL_LESSONS = "lessons", "all_lessons"
+NETWORK_OPTIONS = (
+    "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400),
+    "--both", str(NUM_BEFORE_END - NUM_BEFORE_CLONES), "--batch-size", "32", "--learning-rate", "4e-4",
+    "--warmup", "50", "--ema-decay", "0.995", "--precision", "bf16", "--checkpoint-every", "400",
+    "--num-checkpoints", "6", "--sample-every", "400", "--save-dtype", "float16", "--identity-dim", str(IDENTITY_DIM),
+)  # fmt: skip
+"""Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
+NETWORKS = {
+    "stages": ("repcontrolnet", LESSONS, None, ()),
+    "branch": (
+        "repcontrolnet", ALL_LESSONS, NUM_BEFORE_END, ("--both", "4000", "--cooldown", "1200", "--single-share", "0.2")
+    ),
+    "without_clones": ("repcontrolnet", LESSONS, NUM_BEFORE_CLONES, ("--clone-every", "0")),
+    "controlnet": ("controlnet", LESSONS, None, ("--iterations", str(NUM_OF_CONTROLNET))),
+    "as_long_as_controlnet": ("repcontrolnet", LESSONS, NUM_OF_CONTROLNET, ("--iterations", str(NUM_OF_CONTROLNET))),
+}  # fmt: skip
+"""What the pack's own trainer trains on the world: task, lessons, the iteration of the stages that it begins after,
+and what it is told beside NETWORK_OPTIONS."""
+MIN_VERIFICATION = 0.99
+"""The recogniser's gate: how often held-out people must be told apart."""
+
+
+def work_folder() -> Path:
+    """Where pictures, checkpoints and logs are kept, outside the checkout."""
+    folder = cache_folder() / "world"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def train_recogniser() -> None:
+    from .recogniser import export_recogniser, train_recogniser, verification
+
+    recogniser = train_recogniser(work_folder())
+    figures = verification(recogniser, work_folder())
+    (work_folder() / "recogniser.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(f"recogniser, held-out people: {figures}", flush=True)
+    if figures["auc"] < MIN_VERIFICATION:
+        raise SystemExit(f"the recogniser tells held-out people apart in {figures['auc']:.3f} of all cases: train more")
+    export_recogniser(recogniser, work_folder() / "recogniser.onnx")
+
+
+def train_detector() -> None:
+    from .detector import export_pack, train_detector, train_landmarks
+    from .gallery import gallery
+
+    pictures = gallery(work_folder() / "pictures", NUM_PICTURES)
+    detector = train_detector(pictures, work_folder() / "detector.pt")
+    export_pack(detector, train_landmarks(pictures, work_folder() / "landmarks.pt"), work_folder() / "pack")
+
+
+def train_base() -> None:
+    from .autoencoder import train_autoencoder
+    from .base import train_base, write_checkpoint
+    from .gallery import gallery
+
+    pictures = gallery(work_folder() / "pictures", NUM_PICTURES)
+    autoencoder = train_autoencoder(pictures, work_folder())
+    base = train_base(autoencoder, pictures, work_folder() / "base.pt")
+    write_checkpoint(base, autoencoder, work_folder() / "checkpoint.safetensors")
+
+
+def train_autoencoder() -> None:
+    from .autoencoder import train_autoencoder
+    from .gallery import gallery
+
+    train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder())
+
+
+def train_reader() -> None:
+    from .gallery import gallery
+    from .reader import export_reader, held_out_accuracy, train_reader
+
+    folder = work_folder()
+    reader = train_reader(gallery(folder / "pictures", NUM_PICTURES), folder / "reader.pt")
+    export_reader(reader, folder / "reader.onnx")
+    figures = held_out_accuracy(folder / "reader.onnx", folder / "pictures")
+    (folder / "reader.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(f"reader, held-out pictures: {figures}", flush=True)
+
+
+def write_lessons() -> None:
+    from .lessons import write_all_lessons, write_lessons
+    from .shipped import RECOGNISER
+
+    folder = work_folder()
+    write_lessons(folder / LESSONS, folder / "pictures", NUM_PICTURES, RECOGNISER)
+    write_all_lessons(folder / ALL_LESSONS, folder / LESSONS, folder / "pictures", NUM_PICTURES, RECOGNISER)
+
+
+def train_network(name: str) -> None:
+    """Control and identity together, by `dev.py train`, on the checkpoint and the recogniser that are shipped."""
+    from ..devtools.train import main as train
+    from .shipped import CHECKPOINT, COMFYUI_NODE
+
+    folder = work_folder()
+    task, lessons, begins_at, options = NETWORKS[name]
+    files = {
+        "--checkpoint": CHECKPOINT,
+        "--custom-node": COMFYUI_NODE,
+        "--data": folder / lessons,
+        "--output": folder / name,
+        "--cache": folder / "encodings",
+    }
+    if begins_at is not None:
+        files["--start-from"] = folder / "stages" / f"checkpoint-{begins_at:08}.pt"
+    train([task, *NETWORK_OPTIONS, *options, *(str(word) for pair in files.items() for word in pair)])
+
+
+def train_trials() -> None:
+    from .trials import train_trials
+
+    train_trials(work_folder())
+
+
+def ship_base() -> None:
+    """Copies base, recogniser, detector and reader into the repository, with the figures of their training."""
+    from .shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, WEIGHTS
+
+    folder = work_folder()
+    files = {CHECKPOINT: folder / "checkpoint.safetensors", RECOGNISER: folder / "recogniser.onnx"}
+    files |= {FACE_PACK / file.name: file for file in (folder / "pack").glob("*.onnx")}
+    files |= {READER: folder / "reader.onnx"}
+    FACE_PACK.mkdir(parents=True, exist_ok=True)
+    for target, source in files.items():
+        shutil.copy(source, target)
+    figures = {log.stem: excerpt(log) for log in sorted(folder.glob("*.jsonl"))}
+    figures["recogniser, held-out people"] = json.loads((folder / "recogniser.json").read_text(encoding="utf-8"))
+    figures["reader, held-out pictures"] = json.loads((folder / "reader.json").read_text(encoding="utf-8"))
+    write_figures(WEIGHTS / "training.json", figures)
+
+
+def ship_branch() -> None:
+    """Copies the branch and its identity adapter into the repository, with the figures of their training."""
+    from .shipped import BRANCH, IDENTITY_ADAPTER, WEIGHTS
+
+    folder = work_folder() / "branch"
+    shutil.copy(folder / "repcontrolnet.safetensors", BRANCH)
+    shutil.copy(folder / "identity_adapter.safetensors", IDENTITY_ADAPTER)
+    _, _, begins_at, options = NETWORKS["branch"]
+    figures = {"stages": NETWORK_OPTIONS, f"branch, after iteration {begins_at}": options}
+    write_figures(WEIGHTS / "training_branch.json", {**figures, "losses": excerpt(folder / LOG_FILE)})
+
+
+def excerpt(log: Path) -> list[dict[str, float]]:
+    """About twenty lines of a log, and its last one."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return rows[:: max(1, len(rows) // 20)] + rows[-1:]
+
+
+def write_figures(file: Path, figures: dict[str, object]) -> None:
+    lines = (f" {json.dumps(name)}: {json.dumps(rows)}" for name, rows in figures.items())
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+STAGES: dict[str, Callable[[], None]] = {
+    "recogniser": train_recogniser,
+    "detector": train_detector,
+    "autoencoder": train_autoencoder,
+    "base": train_base,
+    "reader": train_reader,
+    "ship_base": ship_base,
+    "lessons": write_lessons,
+    "stages": lambda: train_network("stages"),
+    "branch": lambda: train_network("branch"),
+    "ship_branch": ship_branch,
+    "without_clones": lambda: train_network("without_clones"),
+    "controlnet": lambda: train_network("controlnet"),
+    "as_long_as_controlnet": lambda: train_network("as_long_as_controlnet"),
+    "trials": train_trials,
+}
+RECIPE_STAGES = tuple(STAGES)[: tuple(STAGES).index("ship_branch") + 1]
+"""What is shipped; the laboratory's further networks are trained where they are named."""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dev.py world train", description=__doc__)
+    parser.add_argument(
+        "stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; what is shipped when none is named"
+    )
+    stages = parser.parse_args(arguments).stages or RECIPE_STAGES
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        parser.error(f"there is no stage {unknown[0]!r}: choose of {', '.join(STAGES)}")
+    import_comfyui()
+    for stage in stages:
+        STAGES[stage]()

@@ -1,0 +1,53 @@
+"""`dev.py world train [STAGE ...]` and `dev.py world evaluate TABLE ...`: what can be done with the small world."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from ..devtools.launch import import_comfyui
+from . import train
+from .shipped import BRANCH, IDENTITY_ADAPTER
+
+TABLES = {
+    "training": ("training_lab", "evaluate_training"),
+    "portraits": ("generation_lab", "evaluate_portraits"),
+    "groups": ("generation_lab", "evaluate_groups"),
+    "conditions": ("generation_lab", "evaluate_conditions"),
+    "weights": ("generation_lab", "evaluate_weights"),
+    "full-body": ("restoration_lab", "evaluate_full_body"),
+    "restoration": ("restoration_lab", "evaluate_restoration"),
+    "speed": ("speed_lab", "evaluate_speed"),
+}
+"""Name of a table -> module and function that measure it, and give it in Markdown."""
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Prints tables of the laboratory; all of them when none is named."""
+    if unknown := [name for name in arguments if name not in TABLES]:
+        sys.exit(f"dev.py world evaluate: there is no table {unknown[0]!r}; choose of {', '.join(TABLES)}")
+    if missing := [file.name for file in (BRANCH, IDENTITY_ADAPTER) if not file.exists()]:
+        sys.exit(
+            f"dev.py world evaluate: {' and '.join(missing)} are not there yet; train them with `dev.py world train`"
+        )
+    import_comfyui()
+    import torch
+
+    for name in arguments or TABLES:
+        module, function = TABLES[name]
+        with torch.inference_mode():
+            table = getattr(import_module(f".{module}", __package__), function)(train.work_folder())
+        print(f"\n{name}\n\n{table}\n", flush=True)
+
+
+COMMANDS = {"train": train.main, "evaluate": evaluate}
+
+
+def main(command: str | None = None, *arguments: str) -> None:
+    if command not in COMMANDS:
+        sys.exit(f"dev.py world: choose one of {', '.join(COMMANDS)}, for instance `dev.py world train`")
+    COMMANDS[command](list(arguments))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
