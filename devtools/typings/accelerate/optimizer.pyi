@@ -1,0 +1,4 @@
+from torch.optim import Optimizer
+
+class AcceleratedOptimizer(Optimizer):
+    optimizer: Optimizer
