@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional
 
 from .errors import ShapeMismatchError
+
+ASPECT_TOLERANCE = 0.02
+"""Aspect ratios that differ by no more than this fraction count as equal."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,9 @@ class Extent:
         """The extent after `factor`-fold downsampling by stride-2 convolutions (odd sizes round up)."""
         return Extent(-(-self.width // factor), -(-self.height // factor))
 
-    def has_aspect_of(self, other: Extent, tolerance: float = 0.02) -> bool:
+    def has_aspect_of(self, other: Extent) -> bool:
         """Whether the aspect ratios agree, but for what rounding sizes to whole pixels, or multiples of 8, changes."""
-        return abs(self.width * other.height / (self.height * other.width) - 1) <= tolerance
+        return abs(self.width * other.height / (self.height * other.width) - 1) <= ASPECT_TOLERANCE
 
 
 def token_grid(latent: Extent, num_tokens: int) -> Extent:
@@ -55,6 +59,19 @@ def token_grid(latent: Extent, num_tokens: int) -> Extent:
             "drops tokens (ToMe, HyperTile) is probably active on this model: bypass it"
         )
     return grid
+
+
+def cell_means(maps: Tensor, grid: Extent) -> Tensor:
+    """Masks or weights brought to a grid: every cell holds the mean of what it covers.
+
+    Args:
+        maps: (..., height, width), with one or two dimensions before the last two.
+        grid: size of the grid.
+    Returns:
+        (..., grid.height, grid.width); `maps` itself if it has that size already.
+    """
+    size = (grid.height, grid.width)
+    return maps if maps.shape[-2:] == size else functional.adaptive_avg_pool2d(maps, size)
 
 
 def as_masks(masks: Tensor) -> Tensor:

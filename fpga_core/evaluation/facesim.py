@@ -13,14 +13,8 @@ from torch import Tensor
 from ..errors import InvalidInputError, ShapeMismatchError
 from ..faces.face import Face, PictureFaces
 from ..faces.labels import NOBODY_COLOR, Sheet, person_color
-from ..faces.likeness import Portrait, best_assignment, cosine_similarities
+from ..faces.likeness import MIN_IOU, Portrait, best_assignment, cosine_similarities, is_in_place
 from ..shapes import Extent
-
-MIN_IOU = 0.5
-"""A face counts where its intersection over union with the place meant for it is greater (paper section 4.1)."""
-
-IOU_ROUNDING = 1e-9
-"""Boxes pass through fractions of the picture and back: an IoU of exactly 0.5 must not come out above it."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +144,7 @@ def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogni
     likeness = cosine_similarities(np.stack([portrait.embedding for portrait in portraits]), faces)
     iou = np.array([[_iou(portrait, face, picture) for face in picture.faces] for portrait in portraits])
     is_free = np.array([portrait.face_box is None for portrait in portraits])
-    counts = (iou > MIN_IOU + IOU_ROUNDING) | is_free[:, None]
+    counts = np.vectorize(is_in_place)(iou) | is_free[:, None]
     # A face in the right place is that person's even if it is nothing like them, so it is worth more than no face.
     best = best_assignment(np.where(counts, likeness.clip(min=1e-6), 0.0))
     assigned = {i: face for i, face in best.items() if counts[i, face]}

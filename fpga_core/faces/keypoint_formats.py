@@ -31,9 +31,6 @@ NUM_FACE_POINTS = 68
 LARGEST = 1e6
 """Larger than any coordinate of a picture, in pixels."""
 
-ASPECT_TOLERANCE = 0.02
-"""Aspect ratios that differ by less come from rounding sizes to whole pixels."""
-
 
 def read_face_landmarks(payload: object, pictures: Sequence[Extent]) -> tuple[PictureFaces, ...]:
     """Faces from a FACE_LANDMARKS socket.
@@ -156,7 +153,7 @@ def _scale(canvas: Extent, picture: Extent, source: str) -> np.ndarray:
     if canvas == padded:
         return np.array([1 / factor, 1 / factor])
     scale = np.array([picture.width / canvas.width, picture.height / canvas.height])
-    if abs(scale[0] / scale[1] - 1) > ASPECT_TOLERANCE:
+    if not picture.has_aspect_of(canvas):
         raise ShapeMismatchError(
             f"{source} belongs to a {canvas} picture, the image is {picture}: connect the image it was detected in"
         )

@@ -9,6 +9,15 @@ from scipy.optimize import linear_sum_assignment
 
 from ..geometry import Box
 
+MIN_LIKENESS = 0.2
+"""Faces whose cosine similarity is lower usually show two different people, by ArcFace-like recognisers."""
+
+MIN_IOU = 0.5
+"""A face is in the place meant for it if their intersection over union is greater (FPGA section 4.1)."""
+
+IOU_ROUNDING = 1e-9
+"""Boxes pass through fractions of the picture and back: an IoU of exactly 0.5 must not come out above it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
@@ -47,6 +56,11 @@ def best_assignment(scores: np.ndarray) -> dict[int, int]:
     """
     rows, columns = linear_sum_assignment(scores, maximize=True)
     return dict(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def is_in_place(iou: float) -> bool:
+    """Whether a face whose box overlaps the place meant for it by `iou` counts as being there."""
+    return iou > MIN_IOU + IOU_ROUNDING
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..checkpoints import check_keys, check_shapes, list_names
 from ..errors import BaseModelError, CheckpointKeyError, InvalidInputError, UnknownFormatError
 from .adapters import AdapterKind, IdentityAdapter, KeyValue, LowRank
-from .attention_slots import KNOWN_LAYOUTS, AttentionLayout
+from .attention_layouts import KNOWN_LAYOUTS, AttentionLayout
 from .export import is_fpga_adapter, read_fpga_adapter
 from .identity import EMBEDDING_DIM
 from .recognisers import ANTELOPEV2, BUFFALO_L

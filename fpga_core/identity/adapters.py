@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..block_slots import BlockSlot
 from ..errors import InvalidInputError, ShapeMismatchError
-from .attention_slots import BlockSlot
 from .identity import Identity
 from .recognisers import KNOWN_RECOGNISERS, recogniser_name
 from .resampler import FacePlusProjection, FeatureResampler, Resampler

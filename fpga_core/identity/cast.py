@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError
-from ..faces.likeness import Portrait, best_assignment, cosine_similarities
+from ..faces.likeness import MIN_LIKENESS, Portrait, best_assignment, cosine_similarities
 from ..geometry import Box
 from ..shapes import Extent
 from .identity import Identity
@@ -22,8 +22,6 @@ from .recognisers import recogniser_names
 from .regions import Region, share_overlap
 
 MAX_STRENGTH = 5.0
-LOW_LIKENESS = 0.2
-"""Below this cosine similarity, ArcFace-like recognisers usually mean two different people."""
 
 OVERLAP_GRID = 128
 """Cells on the longer side of the grid on which overlaps are measured."""
@@ -174,7 +172,7 @@ def make_cast(
             f"#{number} {identities[i].name} and {place.label} are hardly alike ({likeness[i]:.2f}): probably two "
             "different people"
             for number, (i, place) in enumerate(placed.items(), 1)
-            if likeness.get(i, 1.0) < LOW_LIKENESS
+            if likeness.get(i, 1.0) < MIN_LIKENESS
         ),
         *_overlap_notes(cast),
     )

@@ -21,7 +21,7 @@ from ..errors import (
     UnknownFormatError,
 )
 from .adapters import AdapterKind, IdentityAdapter, Negative
-from .attention_slots import KNOWN_LAYOUTS
+from .attention_layouts import KNOWN_LAYOUTS
 from .own_projections import PROJECTIONS, projection_tensors, read_projections
 from .resampler import FacePlusProjection, FaceProjection
 from .resampler_loading import load_face_projection

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeMismatchError
-from ..shapes import Extent
+from ..shapes import Extent, cell_means
 
 GATHER_BELOW = 0.5
 """Queries are picked out where fewer than this fraction of them lies in a region: picking them costs time too."""
@@ -47,12 +47,6 @@ class QueryWeights:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> QueryWeights:
         return QueryWeights(self.weights.to(device, dtype), None if self.rows is None else self.rows.to(device))
-
-
-def cell_means(weights: Tensor, grid: Extent) -> Tensor:
-    """Weights on the latent, (..., height, width), brought to a grid: every cell the mean of what it covers."""
-    size = (grid.height, grid.width)
-    return weights if weights.shape[-2:] == size else torch.nn.functional.adaptive_avg_pool2d(weights, size)
 
 
 def identity_attention(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> Tensor:

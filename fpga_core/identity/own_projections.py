@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..block_slots import BlockSlot
 from ..checkpoints import check_keys
 from ..errors import CheckpointKeyError, CheckpointShapeError
 from .adapters import KeyValue
-from .attention_slots import BlockSlot
 
 PROJECTIONS = "projections."
 NAME = re.compile(

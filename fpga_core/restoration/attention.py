@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..shapes import Extent, token_grid
-from .cache_plan import AttentionSlot
+from ..block_slots import BlockSlot
+from ..shapes import Extent, cell_means, token_grid
 from .feature_cache import FeatureCache
 from .fusion import FusionSettings, GridMask, StyleSource, as_cells, fuse
 from .inversion import StepCounter
@@ -27,7 +26,7 @@ def mask_on_grid(mask: Tensor, num_tokens: int) -> Tensor:
         ShapeMismatchError: no level of the UNet has that many tokens.
     """
     grid = token_grid(Extent(width=mask.shape[-1], height=mask.shape[-2]), num_tokens)
-    return as_cells(F.interpolate(mask, size=(grid.height, grid.width), mode="area"))
+    return as_cells(cell_means(mask, grid))
 
 
 class MaskOnGrids:
@@ -62,7 +61,7 @@ class AttentionRecorder:
     counter: StepCounter
     masks: MaskOnGrids | None
 
-    def record(self, features: Tensor, slot: AttentionSlot) -> None:
+    def record(self, features: Tensor, slot: BlockSlot) -> None:
         """Keeps the output of one layer, (batch, tokens, channels), if the plan has it."""
         step = self.counter.current
         if step is None or not self.cache.wants(step, slot):
@@ -88,9 +87,9 @@ class AttentionFusion:
     counter: StepCounter
     masks: MaskOnGrids
     settings: FusionSettings
-    layers: frozenset[AttentionSlot]
+    layers: frozenset[BlockSlot]
 
-    def fuse(self, features: Tensor, slot: AttentionSlot) -> Tensor:
+    def fuse(self, features: Tensor, slot: BlockSlot) -> Tensor:
         """The output of one layer after fusion.
 
         Args:

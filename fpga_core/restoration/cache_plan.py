@@ -9,6 +9,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from ..block_slots import BlockSlot
 from ..errors import ShapeMismatchError
 from .fusion import FusionSettings, StyleSource
 
@@ -29,15 +30,11 @@ class CacheMode(str, Enum):
     STATISTICS = "statistics"
 
 
-AttentionSlot = tuple[str, int, int]
-"""A self-attention layer in ComfyUI's terms: block, its number, index in it; e.g. `("middle", 0, 0)`."""
-
-
 @dataclass(frozen=True)
 class AttentionLayer:
     """A self-attention layer and the shape of its output for one item: `num_tokens` x `channels`."""
 
-    slot: AttentionSlot
+    slot: BlockSlot
     num_tokens: int
     channels: int
 
@@ -63,12 +60,12 @@ class CachePlan:
     latent_shape: tuple[int, ...]
     dtype: torch.dtype = torch.float16
     sources: tuple[StyleSource, ...] = STYLE_SOURCES
-    slots: frozenset[AttentionSlot] = field(init=False, repr=False)
+    slots: frozenset[BlockSlot] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", frozenset(layer.slot for layer in self.layers))
 
-    def check_features(self, features: Tensor, slot: AttentionSlot) -> None:
+    def check_features(self, features: Tensor, slot: BlockSlot) -> None:
         """Raises unless a self-attention output, (items, tokens, channels), has the shape that was planned for.
 
         Raises:

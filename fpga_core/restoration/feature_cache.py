@@ -11,9 +11,10 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from ..block_slots import BlockSlot
 from ..errors import InvalidInputError
 from .adain import Moments
-from .cache_plan import AttentionSlot, CacheMode, CachePlan
+from .cache_plan import CacheMode, CachePlan
 from .fusion import GridMask, StyleSource
 
 
@@ -42,8 +43,8 @@ class FeatureCache:
         self._device_bytes = device_bytes
         self._items: Tensor | None = None
         self._latents: dict[int, Tensor] = {}
-        self._maps: dict[tuple[int, AttentionSlot], Tensor] = {}
-        self._moments: dict[tuple[int, AttentionSlot], dict[StyleSource, Moments]] = {}
+        self._maps: dict[tuple[int, BlockSlot], Tensor] = {}
+        self._moments: dict[tuple[int, BlockSlot], dict[StyleSource, Moments]] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> FeatureCache:
@@ -74,7 +75,7 @@ class FeatureCache:
         view.plan = replace(self.plan, latent_shape=(len(items), *self.plan.latent_shape[1:]))
         return view
 
-    def wants(self, step: int, slot: AttentionSlot) -> bool:
+    def wants(self, step: int, slot: BlockSlot) -> bool:
         """Whether the plan records this layer at this step."""
         return step in self.plan.steps and slot in self.plan.slots
 
@@ -94,7 +95,7 @@ class FeatureCache:
             )
         return self._chosen(self._latents[step])
 
-    def record(self, step: int, slot: AttentionSlot, features: Tensor, mask: GridMask | None) -> None:
+    def record(self, step: int, slot: BlockSlot, features: Tensor, mask: GridMask | None) -> None:
         """Keeps a self-attention output, or its statistics.
 
         Of several calls for one step and slot the first counts: guidance that runs a perturbed model within the same
@@ -117,11 +118,11 @@ class FeatureCache:
         measured = {source: self._stored_moments(mask.moments(features, source)) for source in self.plan.sources}
         self._moments.setdefault(key, measured)
 
-    def background(self, step: int, slot: AttentionSlot) -> Tensor | None:
+    def background(self, step: int, slot: BlockSlot) -> Tensor | None:
         """The recorded map, (batch, tokens, channels); None in statistics mode."""
         return self._chosen(self._entry(self._maps, step, slot)) if self.plan.mode is CacheMode.FULL else None
 
-    def moments(self, step: int, slot: AttentionSlot, source: StyleSource, device: torch.device) -> Moments:
+    def moments(self, step: int, slot: BlockSlot, source: StyleSource, device: torch.device) -> Moments:
         """The recorded statistics of a style source, over the mask of the inversion; in statistics mode."""
         measured = self._entry(self._moments, step, slot)
         if source not in measured:
@@ -155,7 +156,7 @@ class FeatureCache:
             self._stored(moments.is_defined, torch.bool),
         )
 
-    def _entry(self, entries: dict, step: int, slot: AttentionSlot):  # noqa: ANN202 - the value type of `entries`
+    def _entry(self, entries: dict, step: int, slot: BlockSlot):  # noqa: ANN202 - the value type of `entries`
         if (step, slot) not in entries:
             raise InvalidInputError(
                 f"the inversion recorded nothing for layer {' '.join(map(str, slot))} at step {step} of "

@@ -9,7 +9,7 @@ from enum import Enum
 import numpy as np
 
 from ..errors import InvalidInputError
-from ..faces.likeness import best_assignment
+from ..faces.likeness import MIN_LIKENESS, best_assignment
 from ..geometry import Box
 
 MIN_OVERLAP = 0.5
@@ -17,9 +17,6 @@ MIN_OVERLAP = 0.5
 
 TIE_BREAK = 1e-3
 """Weight of likeness against overlap: it only decides between faces at the same place."""
-
-MIN_LIKENESS = 0.2
-"""Cosine similarity below which a broken face says nothing about whose it is."""
 
 
 class MatchBy(str, Enum):

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "fpga_core"
-LEAVES = {"errors", "shapes", "geometry", "checkpoints", "faces"}
+LEAVES = {"errors", "shapes", "geometry", "block_slots", "checkpoints", "faces"}
 HOST = {"comfy", "comfy_extras", "comfy_execution"}
 SOCKETS = {"comfy_api", "folder_paths", "server", "execution", "nodes"}
 # ComfyUI's model code may be imported where models are patched, and where the trainer adapts one.

@@ -7,7 +7,7 @@ import tiny_models
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from diffusers_unets import diffusers_unet
-from fpga.fpga_core.identity.attention_slots import SD15, SDXL, attention_layout
+from fpga.fpga_core.identity.attention_layouts import SD15, SDXL, attention_layout
 from random_adapters import TINY_UNET_CONFIG
 
 CONFIGS = {

@@ -162,7 +162,7 @@ def flat(nested: Nested) -> dict[str, torch.Tensor]:
 def read_adapter(file, name="adapter.bin", **options):
     """The pack's reader, which knows the tiny architecture here beside the real ones."""
     from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
-    from fpga.fpga_core.identity.attention_slots import KNOWN_LAYOUTS, attention_layout
+    from fpga.fpga_core.identity.attention_layouts import KNOWN_LAYOUTS, attention_layout
 
     layouts = (*KNOWN_LAYOUTS, attention_layout("tiny", TINY_UNET_CONFIG))
     return read_identity_adapter(file, None, name, layouts=layouts, **options)

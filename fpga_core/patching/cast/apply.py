@@ -23,10 +23,10 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider
 from torch import Tensor, nn
 
+from ...block_slots import BlockSlot
 from ...checkpoints import hash_state_dict
 from ...errors import BaseModelError, InvalidInputError
 from ...identity.adapters import IdentityAdapter, stack_tokens
-from ...identity.attention_slots import BlockSlot
 from ...identity.cast import Cast, CastMember
 from ...identity.layer_emphasis import LayerEmphasis
 from ...identity.regions import Region

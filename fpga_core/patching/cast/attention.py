@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...block_slots import BlockSlot
 from ...errors import ShapeMismatchError
 from ...identity.adapters import KeyValue
-from ...identity.attention_slots import BlockSlot
 from ...identity.layer_emphasis import LayerEmphasis
 from ...identity.masked_attention import QueryWeights, add_identities, identity_activity
 from ...shapes import Extent

@@ -21,9 +21,9 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import CoreModelPatcher
 from torch import Tensor, nn
 
+from ...block_slots import BlockSlot
 from ...errors import UnsupportedModeError
 from ...identity.adapters import AdapterKind, IdentityAdapter, KeyValue
-from ...identity.attention_slots import BlockSlot
 from ...identity.cast import Cast
 from ...identity.layer_emphasis import LayerEmphasis
 from ...identity.masked_attention import add_identities, replace_by_identities

@@ -9,7 +9,7 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from torch import Tensor, nn
 
-from ...identity.attention_slots import BlockSlot
+from ...block_slots import BlockSlot
 
 AttentionCall = Callable[..., Tensor]
 """What stands in an attention slot: `(q, k, v, extra_options)` -> the output before `to_out`."""

@@ -10,6 +10,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ...block_slots import BlockSlot
 from ...errors import PatchConflictError, UnsupportedModeError
 from ...restoration.cache_plan import AttentionLayer
 from ...shapes import Extent
@@ -87,7 +88,7 @@ def _layers_of(kind: str, number: int, block: nn.Module, extent: Extent) -> list
     transformers = [module for module in block if isinstance(module, SpatialTransformer)]
     blocks = [layer for transformer in transformers for layer in enumerate(transformer.transformer_blocks)]
     return [
-        AttentionLayer((kind, number, index), extent.num_cells, layer.attn1.to_q.in_features)
+        AttentionLayer(BlockSlot(kind, number, index), extent.num_cells, layer.attn1.to_q.in_features)
         for index, layer in blocks
         if not layer.disable_self_attn
     ]

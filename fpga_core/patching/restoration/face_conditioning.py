@@ -20,7 +20,7 @@ from ...identity.adapters import IdentityAdapter, stack_tokens
 from ...identity.cast import Cast
 from ...identity.layer_emphasis import LayerEmphasis
 from ...repcontrolnet.branch import RepControlNet
-from ...shapes import Extent
+from ...shapes import Extent, cell_means
 from ..cast.apply import CastPatch, add_lora, check_adapter_fits, warn_of_missing_branch
 from ..cast.conditioning import CastTokens, Conditioning, PendingCast, add_cond
 from ..cast.controlnet import put_people_into
@@ -91,7 +91,7 @@ class FaceTokens(CastTokens):
 
     def weights(self, extent: Extent) -> Tensor:
         """Strength times region on a grid, (batch, identities, height, width) float32."""
-        regions = F.adaptive_avg_pool2d(self.regions.float()[:, None], (extent.height, extent.width))
+        regions = cell_means(self.regions.float()[:, None], extent)
         chosen = F.one_hot(self.people, len(self.tokens)).float()
         return chosen[:, :, None, None] * regions * self.strength
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ...evaluation.facesim import MIN_IOU
 from ...faces.detection import as_pictures
 from ...faces.face import Face, FaceAnalyzer, PictureFaces
-from ...faces.likeness import cosine_similarities
+from ...faces.likeness import cosine_similarities, is_in_place
 from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
 from ...restoration.face_crops import FaceCrop
@@ -84,7 +83,7 @@ class People:
     def _score(self, found: Sequence[Face], subject: Subject) -> float | None:
         expected = subject.place.face_in_crop.box
         face = max(found, key=lambda candidate: candidate.box.iou(expected), default=None)
-        if face is None or face.box.iou(expected) <= MIN_IOU:
+        if face is None or not is_in_place(face.box.iou(expected)):
             return 0.0
         likeness = float("nan") if subject.match is None else self._likeness(face, subject.match.identity)
         return None if np.isnan(likeness) else likeness

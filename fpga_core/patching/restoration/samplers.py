@@ -15,7 +15,6 @@ import comfy.model_management
 import comfy.sample
 import comfy.utils
 import torch
-import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher, create_model_options_clone
 from comfy.samplers import KSAMPLER, CFGGuider, KSamplerX0Inpaint
 from torch import Tensor
@@ -28,7 +27,7 @@ from ...restoration.feature_cache import FeatureCache
 from ...restoration.fusion import FusionSettings, StyleSource
 from ...restoration.inversion import Denoiser, StepCounter, check_sigmas, invert
 from ...restoration.sampling import restore
-from ...shapes import Extent, as_masks
+from ...shapes import Extent, as_masks, cell_means
 from .checks import check_restoring_model, self_attention_layers
 
 Conditioning = list[list]
@@ -240,7 +239,7 @@ def mask_on_latent(mask: Tensor, latent_shape: tuple[int, ...]) -> Tensor:
             f"the mask is {mask.shape[2]}x{mask.shape[1]}, which is another aspect ratio than the latent's "
             f"{width}x{height}: connect the mask of the picture that was encoded"
         )
-    resized = F.adaptive_avg_pool2d(mask.float().nan_to_num().clamp(0, 1)[:, None], (height, width))
+    resized = cell_means(mask.float().nan_to_num().clamp(0, 1)[:, None], Extent(width, height))
     return resized.expand(batch, 1, height, width)
 
 

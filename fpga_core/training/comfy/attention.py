@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...identity.attention_slots import BlockSlot
-from ...identity.masked_attention import cell_means, identity_attention
+from ...block_slots import BlockSlot
+from ...identity.masked_attention import identity_attention
 from ...patching.cast.attention import layer_grid
-from ...shapes import Extent
+from ...shapes import Extent, cell_means
 from ..method.identity_network import IdentityNetwork
 
 

@@ -17,8 +17,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...block_slots import BlockSlot
 from ...errors import UnsupportedModeError
-from ...identity.attention_slots import BlockSlot
 from ...patching.cast.slots import cross_attention_layers
 from ...patching.repcontrolnet.fold import unet_of
 from ...repcontrolnet.bases import recognise_base

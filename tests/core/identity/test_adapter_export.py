@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from fpga.fpga_core.block_slots import BlockSlot
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.errors import (
     BaseModelError,
@@ -19,7 +20,6 @@ from fpga.fpga_core.errors import (
 )
 from fpga.fpga_core.identity.adapter_layouts import Variant, read_identity_adapter
 from fpga.fpga_core.identity.adapters import AdapterKind, KeyValue, Negative
-from fpga.fpga_core.identity.attention_slots import BlockSlot
 from fpga.fpga_core.identity.export import as_state_dict, write_fpga_adapter
 from hypothesis import given, settings
 from hypothesis import strategies as st

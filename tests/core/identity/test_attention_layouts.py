@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 from diffusers_unets import DIFFUSERS_CONFIGS, diffusers_unet
-from fpga.fpga_core.identity.attention_slots import SD15, SDXL, BlockSlot, attention_layout
+from fpga.fpga_core.block_slots import BlockSlot
+from fpga.fpga_core.identity.attention_layouts import SD15, SDXL, attention_layout
 from random_adapters import TINY_UNET_CONFIG, faceid, flat, instantid, plus_face, read_adapter
 
 LAYOUTS = {"sd15": SD15, "sdxl": SDXL, "tiny": attention_layout("tiny", TINY_UNET_CONFIG)}

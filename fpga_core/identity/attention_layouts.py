@@ -1,4 +1,4 @@
-"""Where a UNet's attention layers are: in ComfyUI's terms, in the order in which adapter files number them."""
+"""The attention layers of each architecture, in the order in which adapter files number them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class BlockSlot(NamedTuple):
-    """A transformer block of a UNet in ComfyUI's terms; the middle block is ("middle", 0).
-
-    Attributes:
-        block: "input", "middle" or "output".
-        number: number of the block among its kind.
-        index: number of the transformer block in it.
-    """
-
-    block: str
-    number: int
-    index: int
-
-    @property
-    def module_path(self) -> str:
-        """Path of the transformer block in ComfyUI's UNet; it holds `.attn1` (self) and `.attn2` (cross attention)."""
-        if self.block == "middle":
-            return f"middle_block.1.transformer_blocks.{self.index}"
-        return f"{self.block}_blocks.{self.number}.1.transformer_blocks.{self.index}"
+from ..block_slots import BlockSlot
 
 
 @dataclass(frozen=True)
