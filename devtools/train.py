@@ -134,7 +134,7 @@ def progress_bar(title: str, is_shown: bool) -> Callable[[int, int], None]:
 
 def check(given: argparse.Namespace) -> int:
     """Reads the whole set, names every fault, and returns 1 where there is one."""
-    from ..fpga_core.training.data.dataset import TrainingSet, faults
+    from ..fpga_core.training.data.reading import TrainingSet, faults
 
     data = TrainingSet(given.data, given.multiple)
     found = list(faults(data, progress_bar("checking", is_shown=True)))
@@ -170,8 +170,8 @@ def run(given: argparse.Namespace) -> int:
     settings = TrainingSettings(**{**values, "precision": Precision(given.precision)})
     accelerator = start_processes(settings.precision, use_cpu=not torch.cuda.is_available())  # before ComfyUI
     import_comfyui()
-    from ..fpga_core.training.comfy.training import Task, TrainingPlan, run_training
-    from ..fpga_core.training.engine.engine import Hooks
+    from ..fpga_core.training.comfy.run import Task, TrainingPlan, run_training
+    from ..fpga_core.training.engine.loop import Hooks
     from ..fpga_core.training.method.curriculum import Curriculum
     from ..fpga_core.training.method.fusion import MultiModeFusion
 
@@ -216,7 +216,7 @@ def load_models(given: argparse.Namespace):
     from ..fpga_core.faces.insightface_pack import load_insightface_pack
     from ..fpga_core.patching.clip_vision import ClipVisionEncoder
     from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
-    from ..fpga_core.training.comfy.training import FrozenModels
+    from ..fpga_core.training.comfy.run import FrozenModels
 
     if given.custom_node is not None:
         runpy.run_path(str(given.custom_node / "__init__.py"))

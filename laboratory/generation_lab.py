@@ -15,7 +15,7 @@ from ..fpga_core.evaluation.frechet import frechet_distance
 from ..fpga_core.faces.drawing import DrawnParts
 from ..fpga_core.identity.adapter_layouts import read_identity_adapter
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
-from ..fpga_core.training.engine.output_files import CONTROLNET_FILE, IDENTITY_FILE
+from ..fpga_core.training.method.output_files import CONTROLNET_FILE, IDENTITY_FILE
 from .laboratory import Laboratory, Rows, Spread, Way, as_bytes, markdown, save_pictures
 from .scenes import Shot
 from .shipped import BRANCH, IDENTITY_ADAPTER

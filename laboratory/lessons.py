@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 
 from ..fpga_core.faces.pack_download import file_sha256
-from ..fpga_core.training.data.dataset_writing import ShardWriter, write_header
 from ..fpga_core.training.data.samples import TrainingSample
+from ..fpga_core.training.data.writing import ShardWriter, write_header
 from .gallery import SIZE_PX, gallery
 from .painter import paint_mask
 from .recogniser import as_input, portrait

@@ -19,8 +19,8 @@ from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from ..fpga_core.training.comfy.repcontrolnet import RepControlNetTraining
 from ..fpga_core.training.data.encoded_set import EncodedSet
 from ..fpga_core.training.engine.averaging import ParameterAverage
-from ..fpga_core.training.engine.checkpoint import newest_state, read_state
-from ..fpga_core.training.engine.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
+from ..fpga_core.training.engine.saved_states import newest_state, read_state
+from ..fpga_core.training.method.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
 from .gallery import HELD_OUT_SEED
 from .laboratory import Case, Laboratory, Spread, Way
 from .lessons import write_lessons

@@ -14,11 +14,11 @@ from comfy.model_patcher import ModelPatcher
 
 from ..fpga_core.training.comfy.encoding import ComfyEncoder, FaceEncoder
 from ..fpga_core.training.comfy.repcontrolnet import RepControlNetTraining
-from ..fpga_core.training.comfy.training import DTYPES
-from ..fpga_core.training.data.dataset import TrainingSet
+from ..fpga_core.training.comfy.run import DTYPES
 from ..fpga_core.training.data.encoded_set import EncodedSet
 from ..fpga_core.training.data.encodings import EncodingStore
-from ..fpga_core.training.engine.engine import train
+from ..fpga_core.training.data.reading import TrainingSet
+from ..fpga_core.training.engine.loop import train
 from ..fpga_core.training.engine.processes import start_processes
 from ..fpga_core.training.engine.settings import Precision, TrainingSettings
 from ..fpga_core.training.method.curriculum import Curriculum

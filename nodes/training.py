@@ -17,15 +17,15 @@ from ..fpga_core.errors import InvalidInputError
 from ..fpga_core.identity.adapter_layouts import read_identity_adapter
 from ..fpga_core.patching.clip_vision import ClipVisionEncoder
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
-from ..fpga_core.training.comfy.training import FrozenModels, Task, TrainingPlan, run_training
+from ..fpga_core.training.comfy.run import FrozenModels, Task, TrainingPlan, run_training
 from ..fpga_core.training.engine.curves import draw_curves
-from ..fpga_core.training.engine.engine import Hooks, Outcome
+from ..fpga_core.training.engine.loop import Hooks, Outcome
 from ..fpga_core.training.engine.loss_log import as_loss_map
-from ..fpga_core.training.engine.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
 from ..fpga_core.training.engine.processes import start_processes
 from ..fpga_core.training.engine.settings import Precision, TrainingSettings
 from ..fpga_core.training.method.curriculum import Curriculum
 from ..fpga_core.training.method.fusion import MultiModeFusion
+from ..fpga_core.training.method.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
 from .sockets import FaceAnalysisSocket, IdentityAdapterSocket, LossMapSocket, RepControlNetSocket
 
 CATEGORY = "FPGA Portrait/training"

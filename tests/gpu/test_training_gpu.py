@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fpga.fpga_core.training.engine.checkpoint import newest_state, read_state
+from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
 from fpga.fpga_core.training.engine.settings import Precision
 from toy_training import run_toy
 

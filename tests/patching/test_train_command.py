@@ -14,7 +14,7 @@ from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
-from fpga.fpga_core.training.data.dataset_writing import write_header
+from fpga.fpga_core.training.data.writing import write_header
 from fpga.fpga_core.training.engine.loss_log import FILE, read_losses
 from PIL import Image
 from training_samples import write_samples

@@ -15,8 +15,8 @@ from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.training.comfy.encoding import ComfyEncoder, text_encoder_key
-from fpga.fpga_core.training.data.dataset_writing import write_header
-from fpga.fpga_core.training.engine.checkpoint import newest_state, read_state
+from fpga.fpga_core.training.data.writing import write_header
+from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
 from fpga.nodes.training import TrainIdentity, TrainRepControlNet
 from tiny_faces import tiny_vae
 from tiny_models import conditioning, sample, tiny_model

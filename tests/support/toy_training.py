@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from fpga.fpga_core.checkpoints import write_safetensors
 from fpga.fpga_core.training.data.batch import TrainingBatch
-from fpga.fpga_core.training.engine.engine import Hooks, train
+from fpga.fpga_core.training.engine.loop import Hooks, train
 from fpga.fpga_core.training.engine.processes import start_processes
 from fpga.fpga_core.training.engine.settings import Precision, TrainingSettings
 from fpga.fpga_core.training.method.objective import TrainingModel

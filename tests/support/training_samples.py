@@ -1,8 +1,8 @@
 """Samples of training sets, with seeded random pictures."""
 
 import numpy as np
-from fpga.fpga_core.training.data.dataset_writing import write_sample
 from fpga.fpga_core.training.data.samples import TrainingSample
+from fpga.fpga_core.training.data.writing import write_sample
 
 
 def random_sample(number: int, width: int = 64, height: int = 64, has_embedding: bool = True, **changed):

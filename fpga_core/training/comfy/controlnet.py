@@ -16,11 +16,11 @@ from ...identity.export import write_fpga_adapter
 from ...patching.cast.controlnet import HandsOnOptions
 from ...patching.cast.slots import cross_attention_layers
 from ...repcontrolnet.adapter import SD15_WIDTHS
-from ..engine.output_files import CONTROLNET_FILE, IDENTITY_FILE
 from ..method.curriculum import Curriculum
 from ..method.denoising import DenoisingModel
 from ..method.folded_branch import untrained_adapter
 from ..method.identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe
+from ..method.output_files import CONTROLNET_FILE, IDENTITY_FILE
 from .attention import ReadIdentity, RecordedFeature, attention_options
 from .unet import FrozenUNet, checkpoint_blocks
 

@@ -13,11 +13,11 @@ from ...identity.adapters import IdentityAdapter
 from ...identity.export import write_fpga_adapter
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet
 from ...repcontrolnet.export import write_repcontrolnet
-from ..engine.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
 from ..method.curriculum import Curriculum
 from ..method.denoising import DenoisingModel
 from ..method.folded_branch import FoldedBranch, TrainedPart
 from ..method.identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe
+from ..method.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
 from .attention import ReadIdentity, RecordedFeature, attention_options
 from .unet import FrozenUNet
 

@@ -96,7 +96,7 @@ class FrozenUNet:
             x: noised latents, (batch, channels, height, width).
             timesteps: (batch,).
             text: (batch, num_tokens, context_dim).
-            options: ComfyUI's `transformer_options`, see `comfy_attention.attention_options`.
+            options: ComfyUI's `transformer_options`, see `attention.attention_options`.
             control: what a ControlNet adds, in ComfyUI's form.
         Returns:
             float32, the shape of x.

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .batch import PIXELS_PER_LATENT, TrainingBatch
-from .dataset import TrainingSet
 from .encodings import Encoding, EncodingStore, content_key
+from .reading import TrainingSet
 from .samples import TrainingSample
 
 MIB = 2**20
@@ -48,7 +48,7 @@ class SampleEncoder(Protocol):
 
 
 class EncodedSet:
-    """The batches of a training set; an `engine.BatchSource`.
+    """The batches of a training set; a `loop.BatchSource`.
 
     Args:
         data: the set.

@@ -7,8 +7,8 @@ import tarfile
 import numpy as np
 import pytest
 from fpga.fpga_core.errors import InvalidInputError, TrainingDataError
-from fpga.fpga_core.training.data.dataset import TrainingSet, faults
-from fpga.fpga_core.training.data.dataset_writing import ShardWriter, write_header, write_sample
+from fpga.fpga_core.training.data.reading import TrainingSet, faults
+from fpga.fpga_core.training.data.writing import ShardWriter, write_header, write_sample
 from PIL import Image
 from training_samples import random_sample, write_samples
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from fpga.fpga_core.errors import TrainingDataError
-from fpga.fpga_core.training.data.dataset import TrainingSet
 from fpga.fpga_core.training.data.encoded_set import EncodedSet
 from fpga.fpga_core.training.data.encodings import EncodingStore
+from fpga.fpga_core.training.data.reading import TrainingSet
 from training_samples import random_sample, write_samples
 
 

@@ -18,9 +18,9 @@ from fpga.fpga_core.errors import (
     TrainingCheckpointError,
     TrainingDivergedError,
 )
-from fpga.fpga_core.training.engine.checkpoint import newest_state, read_state
-from fpga.fpga_core.training.engine.engine import Hooks
+from fpga.fpga_core.training.engine.loop import Hooks
 from fpga.fpga_core.training.engine.loss_log import FILE, as_loss_map, read_losses
+from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
 from fpga.fpga_core.training.engine.settings import Precision, TrainingSettings
 from PIL import Image
 from toy_training import ToyModel, run_toy

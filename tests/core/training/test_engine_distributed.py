@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
-from fpga.fpga_core.training.engine.checkpoint import newest_state, read_state
 from fpga.fpga_core.training.engine.loss_log import FILE, read_losses
+from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
 from toy_training import run_toy
 
 PROGRAM = Path(__file__).resolve().parents[2] / "support" / "toy_training.py"

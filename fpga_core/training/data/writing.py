@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ...errors import InvalidInputError, TrainingDataError
-from .dataset import FORMAT, HEADER_FILE, VERSION
+from .reading import FORMAT, HEADER_FILE, VERSION
 from .samples import TrainingSample, encode_sample
 
 

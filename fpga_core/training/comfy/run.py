@@ -22,10 +22,10 @@ from ...identity.resampler import PROJECTION_DIM
 from ...patching.repcontrolnet.fold import unet_of
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet
 from ..data.batch import PIXELS_PER_LATENT
-from ..data.dataset import TrainingSet
 from ..data.encoded_set import EncodedSet
 from ..data.encodings import EncodingStore
-from ..engine.engine import Hooks, Outcome, train
+from ..data.reading import TrainingSet
+from ..engine.loop import Hooks, Outcome, train
 from ..engine.settings import Precision, TrainingSettings
 from ..method.curriculum import Curriculum
 from ..method.denoising import DenoisingModel
@@ -147,19 +147,19 @@ def run_training(
         plan: what is trained, and how.
         models: what training looks through.
         data_folder: the training set (docs/formats.md, "Training data").
-        folder: gets everything that `engine.train` writes; a training that is there is resumed.
+        folder: gets everything that `loop.train` writes; a training that is there is resumed.
         accelerator: from `processes.start_processes`.
         cache_folder: keeps encodings from one training to the next; None: memory.
         hooks: what the caller is told and asked between iterations; `draw` takes the place of its `sample`.
         preparing: told how many of how many samples have been encoded; may raise, to end.
-        start: a saved state of another training to begin with, see `engine.train`.
+        start: a saved state of another training to begin with, see `loop.train`.
         draw: makes the sample pictures of a network and an iteration; None: the set's first samples, generated anew.
     Returns:
         What became of it.
     Raises:
         TrainingDataError: the set or a sample cannot be used.
         InvalidInputError, UnsupportedModeError: models and plan do not go together.
-        ResumeMismatchError, TrainingCheckpointError, TrainingDivergedError: as in `engine.train`.
+        ResumeMismatchError, TrainingCheckpointError, TrainingDivergedError: as in `loop.train`.
     """
     if accelerator.mixed_precision != plan.settings.precision.value:
         raise InvalidInputError(

@@ -19,10 +19,10 @@ from ..data.batch import TrainingBatch
 from ..data.order import SampleOrder, slot_generator
 from ..method.objective import TrainingModel
 from .averaging import ParameterAverage
-from .checkpoint import TrainingState, check_parameters, check_settings, newest_state, read_state, write_state
 from .curves import draw_curves
 from .loss_log import LossLog, copy_losses
 from .processes import stop_signals
+from .saved_states import TrainingState, check_parameters, check_settings, newest_state, read_state, write_state
 from .settings import Precision, TrainingSettings
 
 if TYPE_CHECKING:
