@@ -1,4 +1,4 @@
-"""The people of a cast act in their places, in the model or in a ControlNet; and nodes that show where each did."""
+"""Nodes that apply a cast to a model or a ControlNet, and nodes that show where each person acted."""
 
 from comfy_api.v0_0_2 import io
 
@@ -24,27 +24,32 @@ class ApplyCast(io.ComfyNode):
             display_name="Apply Cast",
             category=CATEGORY,
             description=(
-                "Lets each person of a cast act in their own region and nowhere else, all in one node (Mask Guided "
-                "Multi-ID Cross Attention). Wire all three outputs to the sampler."
+                "Applies a cast to the model: each person acts only inside their own region (Mask Guided Multi-ID "
+                "Cross Attention). One node handles everyone. Connect all three outputs to the sampler."
             ),
             search_aliases=["ipadapter faceid", "instantid", "multi id", "face identity", "regional ipadapter", "fpga"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5 or SDXL model, whichever the adapter was trained for."),
-                io.Conditioning.Input("positive", tooltip="The text of what the picture shall show."),
-                io.Conditioning.Input("negative", tooltip="The text of what the picture shall not show."),
-                IdentityAdapterSocket.Input("adapter", tooltip="From Load Identity Adapter."),
-                CastSocket.Input("cast", tooltip="Who stands where, from Make Cast."),
+                io.Model.Input(
+                    "model", tooltip="An SD1.5 or SDXL model. Use the architecture that the adapter was trained for."
+                ),
+                io.Conditioning.Input("positive", tooltip="The prompt for what the picture should show."),
+                io.Conditioning.Input("negative", tooltip="The prompt for what the picture should not show."),
+                IdentityAdapterSocket.Input("adapter", tooltip="The identity adapter, from Load Identity Adapter."),
+                CastSocket.Input("cast", tooltip="The people and their places, from Make Cast."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
                     min=0.0,
                     max=5.0,
                     step=0.01,
-                    tooltip="Factor on everyone's own strength: 1 is as trained, 0 leaves the model as it is.",
+                    tooltip=(
+                        "Multiplies the strength of every person. 1 is the strength that the adapter was trained with; "
+                        "0 leaves the model unchanged. Lower it to give the prompt more influence."
+                    ),
                 ),
                 *step_range(
-                    "Where in the sampling the identities begin to act: 0 is the first step.",
-                    "Where in the sampling the identities stop: 1 is the last step.",
+                    "The point in sampling at which the identities start to act. 0 is the first step.",
+                    "The point in sampling at which the identities stop acting. 1 is the last step.",
                 ),
                 io.Combo.Input(
                     "layer_emphasis",
@@ -52,16 +57,22 @@ class ApplyCast(io.ComfyNode):
                     default=LayerEmphasis.UNIFORM,
                     advanced=True,
                     tooltip=(
-                        "Which attention layers act most. uniform: all alike, as trained. early and late: layers that "
-                        "run first or last. middle and ends: those in the middle of the network, or at both its ends."
+                        "Which attention layers act most strongly. uniform treats all layers alike, as in training. "
+                        "early and late favour the layers that run first or last. middle and ends favour the middle of "
+                        "the network or its two ends."
                     ),
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model with the cast, for the sampler."),
-                io.Conditioning.Output(display_name="positive", tooltip="The positive with the people's tokens."),
+                io.Model.Output(
+                    display_name="model", tooltip="The model with the cast applied. Connect it to the sampler."
+                ),
                 io.Conditioning.Output(
-                    display_name="negative", tooltip="The negative with what the adapter wants there in their place."
+                    display_name="positive", tooltip="The positive prompt with the people's identity tokens."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="The negative prompt with the tokens that the adapter expects there.",
                 ),
             ],
         )
@@ -83,40 +94,50 @@ class ApplyCastControlNet(io.ComfyNode):
             display_name="Apply Cast ControlNet",
             category=CATEGORY,
             description=(
-                "Applies a ControlNet that carries the people of a cast in its cross attention, each in their own "
-                "region. The model itself stays as it is. With InstantID's ControlNet and adapter: InstantID for "
-                "several people."
+                "Applies a ControlNet whose cross attention reads the people of a cast, each inside their own region. "
+                "The model itself is unchanged. With InstantID's ControlNet and adapter, this is InstantID for several "
+                "people."
             ),
             search_aliases=["identitynet", "instantid controlnet", "identity controlnet", "face controlnet", "fpga"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="The text of what the picture shall show."),
-                io.Conditioning.Input("negative", tooltip="The text of what the picture shall not show."),
+                io.Conditioning.Input("positive", tooltip="The prompt for what the picture should show."),
+                io.Conditioning.Input("negative", tooltip="The prompt for what the picture should not show."),
                 io.ControlNet.Input(
-                    "control_net", tooltip="Any ControlNet of SD1.5 or SDXL, from Load ControlNet Model."
+                    "control_net", tooltip="Any ControlNet for SD1.5 or SDXL, from Load ControlNet Model."
                 ),
                 IdentityAdapterSocket.Input(
-                    "adapter", tooltip="From Load Identity Adapter, of the ControlNet's architecture."
+                    "adapter",
+                    tooltip=(
+                        "The identity adapter, from Load Identity Adapter. It must match the ControlNet's architecture."
+                    ),
                 ),
-                CastSocket.Input("cast", tooltip="Who stands where, from Make Cast."),
-                io.Image.Input("image", tooltip="The ControlNet's condition image: a skeleton, landmarks, depth, ..."),
+                CastSocket.Input("cast", tooltip="The people and their places, from Make Cast."),
+                io.Image.Input(
+                    "image",
+                    tooltip=(
+                        "The condition image that the ControlNet expects, such as a skeleton, landmarks or a depth map."
+                    ),
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
                     min=0.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="Strength of the ControlNet. How strongly each person acts in it is set in Make Cast.",
+                    tooltip="Strength of the ControlNet. Set the strength of each person in Make Cast.",
                 ),
                 *step_range(
-                    "Where in the sampling the ControlNet begins to act: 0 is the first step.",
-                    "Where in the sampling the ControlNet stops: 1 is the last step.",
+                    "The point in sampling at which the ControlNet starts to act. 0 is the first step.",
+                    "The point in sampling at which the ControlNet stops acting. 1 is the last step.",
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="The positive with ControlNet and people."),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="The positive prompt with the ControlNet and the people."
+                ),
                 io.Conditioning.Output(
                     display_name="negative",
-                    tooltip="The negative with the ControlNet, and what the adapter wants in the people's place.",
+                    tooltip="The negative prompt with the ControlNet and the tokens that the adapter expects there.",
                 ),
             ],
         )
@@ -138,30 +159,36 @@ class RecordAttention(io.ComfyNode):
             display_name="Record Attention",
             category=CATEGORY,
             description=(
-                "Records in one attention layer and one step which identity acted where. Stands before or after Apply "
-                "Cast; Show Attention draws what was recorded. The other layers and steps are not slowed down."
+                "Records where each identity acts, in one attention layer at one sampling step. Place it before or "
+                "after Apply Cast, and draw the result with Show Attention. All other layers and steps run at full "
+                "speed."
             ),
             search_aliases=["attention map", "attention heatmap", "daam", "visualize attention", "fpga"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that goes to the sampler."),
+                io.Model.Input("model", tooltip="The model to record, on its way to the sampler."),
                 io.Int.Input(
                     "layer",
                     default=0,
                     min=0,
                     max=255,
                     tooltip=(
-                        "Cross-attention layer, in the order in which they run. SD1.5 has 16: 0-5 on the way down, 6 "
-                        "in the middle, 7-15 on the way up; 0, 1 and 13-15 are the finest. SDXL has 70."
+                        "The cross-attention layer to record, counted from 0 in the order in which they run. SD1.5 has "
+                        "16: 0-5 on the way down, 6 in the middle and 7-15 on the way up. Layers 0, 1 and 13-15 give "
+                        "the finest maps. SDXL has 70."
                     ),
                 ),
                 io.Int.Input(
-                    "step", default=0, min=0, max=9999, tooltip="Sampling step: 0 is the first, with the most noise."
+                    "step",
+                    default=0,
+                    min=0,
+                    max=9999,
+                    tooltip="The sampling step to record. 0 is the first step, with the most noise.",
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model that records, for the sampler."),
+                io.Model.Output(display_name="model", tooltip="The model that records. Connect it to the sampler."),
                 AttentionRecordSocket.Output(
-                    display_name="record", tooltip="What the last run recorded, for Show Attention."
+                    display_name="record", tooltip="The record of the latest run, for Show Attention."
                 ),
             ],
         )
@@ -179,19 +206,20 @@ class ShowAttention(io.ComfyNode):
             display_name="Show Attention",
             category=CATEGORY,
             description=(
-                "Draws where each identity acted: one picture per generated picture and person, in the person's colour."
+                "Draws where each identity acted: one image for each person in each generated picture, in that "
+                "person's colour."
             ),
             search_aliases=["attention map", "attention heatmap", "visualize attention", "preview attention", "fpga"],
             inputs=[
-                AttentionRecordSocket.Input("record", tooltip="From Record Attention."),
+                AttentionRecordSocket.Input("record", tooltip="The record, from Record Attention."),
                 io.Latent.Input(
-                    "latent", tooltip="The sampler's output: it makes this node wait until the run is over."
+                    "latent", tooltip="The sampler's output. It makes this node wait until sampling is finished."
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="image",
-                    tooltip="Picture after picture, each with one image per person; brighter is more active.",
+                    tooltip="One image per person, picture by picture. Brighter areas are more active.",
                 )
             ],
         )

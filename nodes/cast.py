@@ -1,4 +1,4 @@
-"""Cast nodes: say who stands where, and judge how alike everyone came out."""
+"""Cast nodes: say who stands where, and measure how closely each person resembles their identity."""
 
 from comfy_api.v0_0_2 import io, ui
 
@@ -22,8 +22,8 @@ class MakeCast(io.ComfyNode):
             display_name="Make Cast",
             category=CATEGORY,
             description=(
-                "Says who stands where: any number of identities, each with a region of the picture from boxes, masks, "
-                "found faces or a skeleton. The preview shows who got which place, and what could not be placed."
+                "Decides who stands where. Each identity gets a region of the picture, taken from boxes, masks, "
+                "detected faces or a skeleton. The preview shows who got which place and who could not be placed."
             ),
             search_aliases=["multi id", "several people", "regions", "regional identity", "group photo", "fpga"],
             inputs=[
@@ -31,52 +31,75 @@ class MakeCast(io.ComfyNode):
                     "identities",
                     template=io.Autogrow.TemplateNames(
                         IdentitySocket.Input(
-                            "identity", tooltip="One person. Another socket appears for the next one."
+                            "identity", tooltip="One person. Another socket appears when this one is connected."
                         ),
                         names=[f"identity_{number}" for number in range(1, MAX_PEOPLE + 1)],
                         min=1,
                     ),
-                    tooltip="The people, from Encode Identity or Load Identity, in the order that assign refers to.",
+                    tooltip=(
+                        "The people, from Encode Identity or Load Identity. assign and strengths refer to them in this "
+                        "order."
+                    ),
                 ),
                 io.Int.Input(
-                    "width", default=512, min=16, max=16384, step=8, tooltip="Width of the picture in pixels."
+                    "width",
+                    default=512,
+                    min=16,
+                    max=16384,
+                    step=8,
+                    tooltip="Width of the picture in pixels. Ignored if an image is connected.",
                 ),
                 io.Int.Input(
-                    "height", default=512, min=16, max=16384, step=8, tooltip="Height of the picture in pixels."
+                    "height",
+                    default=512,
+                    min=16,
+                    max=16384,
+                    step=8,
+                    tooltip="Height of the picture in pixels. Ignored if an image is connected.",
                 ),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="A picture to place people in: its size replaces width and height, the preview shows it.",
+                    tooltip=(
+                        "A picture to place the people in. Its size replaces width and height, and the preview is "
+                        "drawn on it."
+                    ),
                 ),
                 io.BoundingBox.Input(
                     "boxes",
                     optional=True,
                     force_input=True,
-                    tooltip="One face box per person, in pixels of the picture. Connect at most one source of places.",
+                    tooltip=(
+                        "One face box per person, in pixels of the picture. Connect at most one of boxes, masks, faces "
+                        "and skeleton."
+                    ),
                 ),
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip="One mask per person, as a batch. A cast made from masks has no face boxes to score with.",
+                    tooltip=(
+                        "One mask per person, as a batch. FaceSim needs face boxes, so a cast made from masks has no "
+                        "FaceSim."
+                    ),
                 ),
                 FacesSocket.Input(
                     "faces",
                     optional=True,
-                    tooltip="One place per face from Detect Faces, needed where people are assigned by likeness.",
+                    tooltip="Faces from Detect Faces. Each face is one place. Required if assign is likeness.",
                 ),
                 PoseKeypointSocket.Input(
                     "skeleton",
                     optional=True,
-                    tooltip="One place per body from SDPose, OpenPose or DWPose: where its head is.",
+                    tooltip="Bodies from SDPose, OpenPose or DWPose. The head of each body is one place.",
                 ),
                 io.Combo.Input(
                     "assign",
                     options=Assignment,
                     default=Assignment.ORDER,
                     tooltip=(
-                        "order: place 1 to identity 1, and so on. left_to_right: the leftmost place to identity 1. "
-                        "likeness: everyone to the face that is most like them; needs faces found by a face analysis."
+                        "Who gets which place. order: identity 1 gets place 1, and so on. left_to_right: identity 1 "
+                        "gets the leftmost place. likeness: everyone gets the face that resembles them most; this "
+                        "needs faces from a face analysis."
                     ),
                 ),
                 io.Float.Input(
@@ -85,7 +108,10 @@ class MakeCast(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="What each region gains on every side, as a fraction of its size: room for hair and chin.",
+                    tooltip=(
+                        "How far each region extends beyond its place on every side, as a fraction of its size. Raise "
+                        "it if hair or chin is cut off."
+                    ),
                 ),
                 io.Float.Input(
                     "feather",
@@ -93,21 +119,27 @@ class MakeCast(io.ComfyNode):
                     min=0.0,
                     max=0.5,
                     step=0.01,
-                    tooltip="Width of the soft edge inside each grown region, as a fraction of its size.",
+                    tooltip=(
+                        "Width of the soft edge inside each grown region, as a fraction of its size. Raise it if the "
+                        "edges of the regions show."
+                    ),
                 ),
                 io.String.Input(
                     "strengths",
                     default="",
-                    tooltip="One number from 0 to 5 per identity, in their order, such as 1, 0.8, 1. Empty: all 1.",
+                    tooltip=(
+                        "The strength of each identity, from 0 to 5, in order: for example 1, 0.8, 1. If this is "
+                        "empty, every strength is 1."
+                    ),
                 ),
             ],
             outputs=[
                 CastSocket.Output(display_name="cast", tooltip="The people and their places, for Apply Cast."),
                 io.Image.Output(
-                    display_name="preview", tooltip="The regions, coloured, numbered and named, with notes."
+                    display_name="preview", tooltip="The regions in colour, with numbers, names and notes."
                 ),
                 io.String.Output(
-                    display_name="notes", tooltip="Who was placed where, who was left out, and what to look at."
+                    display_name="notes", tooltip="Who was placed where, who was left out, and what to check."
                 ),
             ],
         )
@@ -132,26 +164,34 @@ class ScoreCast(io.ComfyNode):
             display_name="Score Cast",
             category=CATEGORY,
             description=(
-                "Finds the faces of a picture again and says how alike everyone of the cast came out (FaceSim). As in "
-                "the paper, a face counts only where it overlaps the place meant for it by an IoU above 0.5."
+                "Measures how closely each person in a picture resembles their identity (FaceSim). As in the paper, a "
+                "face counts only if its overlap with the place meant for it has an IoU above 0.5."
             ),
             search_aliases=["facesim", "face similarity", "likeness", "evaluate", "identity score", "fpga"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("image", tooltip="The pictures to judge, one or a batch, of the cast's aspect ratio."),
-                CastSocket.Input("cast", tooltip="Who is meant to be where, from Make Cast."),
+                io.Image.Input(
+                    "image", tooltip="The pictures to score, one or a batch. They must have the cast's aspect ratio."
+                ),
+                CastSocket.Input("cast", tooltip="The people and the places meant for them, from Make Cast."),
                 FaceAnalysisSocket.Input(
                     "face_analysis", tooltip="The face analysis that the identities were encoded with."
                 ),
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="image", tooltip="The pictures with places (dashed) and faces, numbered and scored."
+                    display_name="image",
+                    tooltip="The pictures with numbered and scored faces. Dashed boxes are the places meant for them.",
                 ),
-                io.String.Output(display_name="report", tooltip="A table: FaceSim, likeness and IoU of each person."),
+                io.String.Output(
+                    display_name="report", tooltip="A table of FaceSim, likeness and IoU for each person."
+                ),
                 io.Float.Output(
                     display_name="facesim",
-                    tooltip="Mean FaceSim over people and pictures; 1 = identical. NaN: the cast has no face boxes.",
+                    tooltip=(
+                        "Mean FaceSim over all people and pictures. 1 means identical. NaN means that the cast has no "
+                        "face boxes."
+                    ),
                 ),
             ],
         )

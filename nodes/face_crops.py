@@ -1,4 +1,4 @@
-"""Nodes that take small faces out of pictures and put them back, for any restorer in between."""
+"""Nodes that crop small faces and paste them back, with any restorer in between."""
 
 import os
 from pathlib import Path
@@ -32,37 +32,44 @@ class CropFaces(io.ComfyNode):
             display_name="Crop Faces",
             category=CATEGORY,
             description=(
-                "Takes the small faces of every picture out as square crops with soft masks. Restore them with any "
-                "node that keeps them square and complete, then put them back with Paste Faces."
+                "Cuts the small faces out of each picture as square crops with soft masks. Restore the crops with any "
+                "node that returns all of them, still square. Then put them back with Paste Faces."
             ),
             search_aliases=["face crop", "detailer", "codeformer", "gfpgan", "face restore", "face mask", "fpga"],
             inputs=[
-                io.Image.Input("image", tooltip="The pictures, one or a batch of one size."),
+                io.Image.Input("image", tooltip="The pictures, one or a batch."),
                 FaceAnalysisSocket.Input(
-                    "face_analysis", optional=True, tooltip="Finds the faces, unless faces are connected."
+                    "face_analysis", optional=True, tooltip="Finds the faces. Not needed if faces are connected."
                 ),
-                FacesSocket.Input("faces", optional=True, tooltip="Faces from Detect Faces on the same pictures."),
+                FacesSocket.Input(
+                    "faces", optional=True, tooltip="Faces that Detect Faces found in the same pictures."
+                ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
                     tooltip=(
-                        "Says what the face is, instead of its outline: one mask, one per picture, or one per face. "
-                        "Without faces and face analysis, each mask is a face."
+                        "Defines the area of a face, in place of the face's outline: one mask for all, one per "
+                        "picture, or one per face. If neither faces nor face_analysis is connected, each mask counts "
+                        "as a face."
                     ),
                 ),
                 FaceParserSocket.Input(
-                    "face_parser", optional=True, tooltip="Finds the exact shape of each face, from Load Face Parser."
+                    "face_parser", optional=True, tooltip="Finds the exact shape of each face. From Load Face Parser."
                 ),
-                *crop_inputs(512, "Side of the crops in pixels, a multiple of 8: 512 for SD1.5, 1024 for SDXL."),
+                *crop_inputs(
+                    512, "Side of the square crops in pixels, a multiple of 8. Use 512 for SD1.5 and 1024 for SDXL."
+                ),
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="crops", tooltip="One square crop per face; one black crop if there is no face."
+                    display_name="crops", tooltip="One square crop per face, or one black crop if there are no faces."
                 ),
                 io.Mask.Output(display_name="masks", tooltip="One soft mask per crop."),
-                FaceCropsSocket.Output(display_name="face_crops", tooltip="Where the crops belong, for Paste Faces."),
+                FaceCropsSocket.Output(
+                    display_name="face_crops", tooltip="The place of each crop in its picture, for Paste Faces."
+                ),
                 FacesSocket.Output(
-                    display_name="faces", tooltip="The face of each crop in its pixels, for Draw Landmarks."
+                    display_name="faces", tooltip="The face in each crop, in pixels of the crop, for Draw Landmarks."
                 ),
             ],
         )
@@ -84,24 +91,38 @@ class PasteFaces(io.ComfyNode):
             display_name="Paste Faces",
             category=CATEGORY,
             description=(
-                "Puts restored crops back into their pictures, all faces on one canvas. Outside the returned mask no "
-                "pixel changes by a single bit."
+                "Pastes restored crops back into their pictures. All faces of a picture go onto one canvas. Outside "
+                "the returned mask, every pixel stays bit-identical."
             ),
             search_aliases=["face paste", "uncrop", "paste back", "composite", "detailer", "fpga"],
             inputs=[
-                io.Image.Input("image", tooltip="The pictures that were cropped."),
-                FaceCropsSocket.Input("face_crops", tooltip="Where the crops belong, from Crop Faces."),
-                io.Image.Input("crops", tooltip="The restored crops, all of them, square, of any size."),
-                io.Mask.Input("masks", tooltip="Their masks, from Crop Faces or edited, of any size."),
+                io.Image.Input("image", tooltip="The pictures that the crops were cut from."),
+                FaceCropsSocket.Input("face_crops", tooltip="The place of each crop in its picture, from Crop Faces."),
+                io.Image.Input(
+                    "crops",
+                    tooltip="The restored crops, square and of any size. Connect all of them, in their original order.",
+                ),
+                io.Mask.Input(
+                    "masks", tooltip="The masks of the crops, from Crop Faces. You can edit them; any size works."
+                ),
                 io.Boolean.Input(
                     "match_colors",
                     default=False,
-                    tooltip="Gives each crop the colours of the original, as measured outside its mask.",
+                    tooltip=(
+                        "Matches each crop to the colours of the original, measured outside the mask. Turn it on if "
+                        "restored faces have a tint."
+                    ),
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures with the restored faces."),
-                io.Mask.Output(display_name="mask", tooltip="What changed in each picture; 0 = not a single bit."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip=(
+                        "The area that changed in each picture. Where it is 0, the picture is bit-identical to the "
+                        "input."
+                    ),
+                ),
             ],
         )
 
@@ -118,8 +139,9 @@ class LoadFaceParser(io.ComfyNode):
             display_name="Load Face Parser",
             category=CATEGORY,
             description=(
-                "Loads a BiSeNet face parsing network (ONNX, 19 classes of CelebAMask-HQ), which tells face from hair, "
-                "ears, hats and hands. Without one, faces are masked by the outline of their landmarks."
+                "Loads a BiSeNet face parsing network (ONNX, with the 19 classes of CelebAMask-HQ). It separates the "
+                "face from hair, ears, hats and hands. Without a parser, faces are masked by the outline of their "
+                "landmarks."
             ),
             search_aliases=["bisenet", "face parsing", "face mask", "face segmentation", "celebamask", "fpga"],
             inputs=[
@@ -132,12 +154,16 @@ class LoadFaceParser(io.ComfyNode):
                     "provider",
                     options=Provider,
                     default=Provider.AUTO,
-                    tooltip="What it runs on. auto takes the GPU where ONNX Runtime can.",
+                    tooltip="The device that runs the network. auto uses the GPU if ONNX Runtime supports it.",
                 ),
             ],
             outputs=[
-                FaceParserSocket.Output(display_name="face_parser", tooltip="For Restore Faces and Crop Faces."),
-                io.String.Output(display_name="info", tooltip="What was loaded, what it runs on, and what to mend."),
+                FaceParserSocket.Output(
+                    display_name="face_parser", tooltip="The face parser, for Restore Faces and Crop Faces."
+                ),
+                io.String.Output(
+                    display_name="info", tooltip="What was loaded, what it runs on, and how to fix a problem."
+                ),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Face nodes: find faces in pictures, draw condition images from them."""
+"""Face nodes: find faces in pictures, and draw condition images from them."""
 
 from comfy_api.v0_0_2 import io
 
@@ -20,8 +20,8 @@ class DetectFaces(io.ComfyNode):
             display_name="Detect Faces",
             category=CATEGORY,
             description=(
-                "Finds each picture's faces, from one of three sources: a face analysis pack, ComfyUI's MediaPipe "
-                "landmarks, or a pose (SDPose, OpenPose, DWPose)."
+                "Finds the faces in each picture. Connect one of three sources: a face analysis, ComfyUI's MediaPipe "
+                "landmarks, or poses from SDPose, OpenPose or DWPose."
             ),
             search_aliases=[
                 "face detection",
@@ -33,13 +33,11 @@ class DetectFaces(io.ComfyNode):
                 "fpga",
             ],
             inputs=[
-                io.Image.Input(
-                    "image", tooltip="The pictures in which faces are looked for, of any size, one or a batch."
-                ),
+                io.Image.Input("image", tooltip="The pictures to search, one or a batch, of any size."),
                 FaceAnalysisSocket.Input(
                     "face_analysis",
                     optional=True,
-                    tooltip="A detector from Load Face Analysis. Connect exactly one of the three sources.",
+                    tooltip="The face detector, from Load Face Analysis. Connect exactly one of the three sources.",
                 ),
                 FaceLandmarksSocket.Input(
                     "face_landmarks",
@@ -49,31 +47,39 @@ class DetectFaces(io.ComfyNode):
                 PoseKeypointSocket.Input(
                     "pose_keypoints",
                     optional=True,
-                    tooltip="Keypoints from SDPose, OpenPose or DWPose, found in the same pictures. Bodies come along.",
+                    tooltip=(
+                        "Keypoints from SDPose, OpenPose or DWPose, found in the same pictures. They bring the bodies "
+                        "along with the faces."
+                    ),
                 ),
                 io.Combo.Input(
                     "order",
                     options=FaceOrder,
                     default=FaceOrder.LARGEST_FIRST,
-                    tooltip="Order in which the faces of each picture are listed and numbered.",
+                    tooltip="The order in which the faces of each picture are listed and numbered.",
                 ),
                 io.Int.Input(
                     "min_size_px",
                     default=0,
                     min=0,
                     max=16384,
-                    tooltip="Faces whose longer side has fewer pixels are left out. 0 keeps all.",
+                    tooltip="Faces whose longer side is shorter than this are left out. 0 keeps every face.",
                 ),
             ],
             outputs=[
-                FacesSocket.Output(display_name="faces", tooltip="Boxes, landmarks and embeddings of each picture."),
+                FacesSocket.Output(
+                    display_name="faces", tooltip="The faces of each picture: boxes, landmarks and embeddings."
+                ),
                 io.BoundingBox.Output(
                     display_name="boxes",
-                    tooltip="One list of boxes per picture, for SDPose, SAM, Crop and Draw BBoxes.",
+                    tooltip=(
+                        "One list of boxes per picture, for nodes such as SDPose, SAM, Crop By Bounding Boxes and Draw "
+                        "BBoxes."
+                    ),
                 ),
                 io.Mask.Output(
                     display_name="masks",
-                    tooltip="One mask per face of the whole batch; one empty mask if there is none.",
+                    tooltip="One mask per face in the whole batch, or one empty mask if there are no faces.",
                 ),
                 io.Image.Output(display_name="preview", tooltip="The pictures with a numbered box around each face."),
             ],
@@ -81,8 +87,8 @@ class DetectFaces(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, face_analysis=False, face_landmarks=False, pose_keypoints=False) -> bool | str:
-        # None is what ComfyUI passes for a connected input; one that is not connected keeps the default. It asks only
-        # where one of these inputs is there, so `image`, which always is, is among them.
+        # ComfyUI passes None for a connected input, and leaves the default for an unconnected one. It calls this
+        # function only if one of the named inputs is present, so `image`, which always is, is among them.
         given = zip(SOURCES, (face_analysis, face_landmarks, pose_keypoints), strict=True)
         return source_problem([name for name, value in given if value is None]) or True
 
@@ -103,8 +109,7 @@ class DrawLandmarks(io.ComfyNode):
             display_name="Draw Landmarks",
             category=CATEGORY,
             description=(
-                "Draws a condition image for a ControlNet or RepControlNet: face landmarks, body skeletons, or both in "
-                "one picture."
+                "Draws a condition image for a ControlNet or RepControlNet: face landmarks, body skeletons, or both."
             ),
             search_aliases=[
                 "landmark image",
@@ -117,26 +122,30 @@ class DrawLandmarks(io.ComfyNode):
             ],
             inputs=[
                 FacesSocket.Input(
-                    "faces", tooltip="Faces from Detect Faces; bodies come along if their source was a pose."
+                    "faces", tooltip="Faces from Detect Faces. They include bodies if they were found by pose."
                 ),
                 PoseKeypointSocket.Input(
                     "skeleton",
                     optional=True,
-                    tooltip="Bodies from SDPose, OpenPose or DWPose, drawn instead of those that came with the faces.",
+                    tooltip="Bodies from SDPose, OpenPose or DWPose, drawn in place of those that came with the faces.",
                 ),
                 io.Combo.Input(
                     "what",
                     options=DrawnParts,
                     default=DrawnParts.FACE,
-                    tooltip="What is drawn. The FPGA paper's last stage uses face and body in one picture.",
+                    tooltip=(
+                        "What to draw. Choose what your network was trained on; the last training stage of the FPGA "
+                        "paper uses face and body in one picture."
+                    ),
                 ),
                 io.Combo.Input(
                     "style",
                     options=FaceStyle,
                     default=FaceStyle.OPENPOSE,
                     tooltip=(
-                        "How faces are drawn; choose what your ControlNet was trained on. openpose: a white dot per "
-                        "landmark. curves: coloured jaw, brows, nose, eyes and mouth. instantid: five coloured dots."
+                        "How to draw faces. Choose the style that your ControlNet was trained on. openpose: a white "
+                        "dot per landmark. curves: coloured lines for jaw, brows, nose, eyes and mouth. instantid: "
+                        "five coloured dots."
                     ),
                 ),
                 io.Int.Input(
@@ -144,14 +153,20 @@ class DrawLandmarks(io.ComfyNode):
                     default=0,
                     min=0,
                     max=16384,
-                    tooltip="Width in pixels, to which coordinates are stretched. 0: follows height, or the picture.",
+                    tooltip=(
+                        "Width of the drawing in pixels; the pose is stretched to fit. 0 keeps the picture's aspect "
+                        "ratio, or its size if height is also 0."
+                    ),
                 ),
                 io.Int.Input(
                     "height",
                     default=0,
                     min=0,
                     max=16384,
-                    tooltip="Height in pixels. 0: follows width at the picture's aspect ratio, or the picture.",
+                    tooltip=(
+                        "Height of the drawing in pixels; the pose is stretched to fit. 0 keeps the picture's aspect "
+                        "ratio, or its size if width is also 0."
+                    ),
                 ),
                 io.Float.Input(
                     "line_width",
@@ -159,7 +174,10 @@ class DrawLandmarks(io.ComfyNode):
                     min=0.1,
                     max=10.0,
                     step=0.1,
-                    tooltip="1 = the widths that ControlNets were trained on; they grow with the size of the picture.",
+                    tooltip=(
+                        "Scales the widths of lines and dots. 1 gives the widths that ControlNets were trained on; "
+                        "they grow with the size of the picture."
+                    ),
                 ),
                 io.Float.Input(
                     "min_confidence",
@@ -168,10 +186,12 @@ class DrawLandmarks(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Body keypoints of which the detector was less sure are left out.",
+                    tooltip="Body keypoints with a lower confidence are left out. Raise it if stray limbs appear.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="One condition image per picture, on black.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="One condition image per picture, on a black background.")
+            ],
         )
 
     @classmethod

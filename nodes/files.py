@@ -14,13 +14,16 @@ Weights = tuple[dict[str, torch.Tensor], dict[str, str]]
 
 
 def load_weights(folder: str, name: str) -> Weights:
-    """Tensors and metadata of a file in a model folder; pickles (.bin, .pt, .ckpt) by the host's safe loader only."""
+    """Reads the tensors and metadata of a file in a model folder.
+
+    Pickles (.bin, .pt, .ckpt) go through the host's safe loader only.
+    """
     path = folder_paths.get_full_path_or_raise(folder, name)
     if is_safetensors(path):
         return read_safetensors(path)
     try:
         weights = comfy.utils.load_torch_file(path, safe_load=True)
-    except pickle.UnpicklingError as error:  # whose message advises to switch the safety off
+    except pickle.UnpicklingError as error:  # whose message advises the user to turn off safe loading
         raise CheckpointReadError(
             f"'{name}' is not a weights file, or holds more than tensors, which may be harmful; download it again from "
             "where it was published"
@@ -33,5 +36,5 @@ def load_weights(folder: str, name: str) -> Weights:
 
 
 def modified_at(folder: str, name: str) -> float:
-    """When a file last changed: a node that loads it runs again after it was replaced."""
+    """When a file last changed. A node that loads the file runs again after it is replaced."""
     return os.path.getmtime(folder_paths.get_full_path_or_raise(folder, name))

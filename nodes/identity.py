@@ -1,4 +1,4 @@
-"""Identity nodes: from photographs to a person, and the file that keeps them."""
+"""Identity nodes: encode photos of a person, and save and load the result."""
 
 import os
 from pathlib import Path
@@ -22,10 +22,10 @@ CATEGORY = "FPGA Portrait/identity"
 MAX_PHOTOS = 32
 
 PACKS = "insightface"
-"""Folder of model packs, shared with other node packs: `<models>/insightface/models/<pack>/*.onnx`."""
+"""The folder of model packs, shared with other node packs: `<models>/insightface/models/<pack>/*.onnx`."""
 
 IDENTITIES = "fpga_identities"
-"""Where identities are looked for: in the models, and where Save Identity puts them."""
+"""The folders of identities: one in the models, and the one that Save Identity writes to."""
 
 folder_paths.add_model_folder_path(PACKS, os.path.join(folder_paths.models_dir, "insightface"))
 folder_paths.add_model_folder_path(IDENTITIES, os.path.join(folder_paths.models_dir, "identities"))
@@ -34,12 +34,12 @@ folder_paths.folder_names_and_paths[IDENTITIES][1].add(".safetensors")
 
 
 def pack_folders() -> list[Path]:
-    """The folders that hold packs, the one that downloads go to first."""
+    """The folders that hold packs. Downloads go to the first."""
     return [Path(root) / "models" for root in folder_paths.get_folder_paths(PACKS)]
 
 
 def pack_names() -> list[str]:
-    """Packs that are there, and packs that can be downloaded."""
+    """The packs that are installed, and those that can be downloaded."""
     found = {entry.name for folder in pack_folders() if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()}
     return sorted(found | {pack.name for pack in KNOWN_PACKS})
 
@@ -51,7 +51,7 @@ def pack_folder(name: str) -> Path:
 
 
 def download_progress() -> Progress:
-    """ComfyUI's progress bar, whose Cancel stops a download."""
+    """A callback that shows a download on ComfyUI's progress bar, and stops it on Cancel."""
     bar = comfy.utils.ProgressBar(1)
 
     def show(num_bytes: int, total: int) -> None:
@@ -69,9 +69,9 @@ class LoadFaceAnalysis(io.ComfyNode):
             display_name="Load Face Analysis",
             category=CATEGORY,
             description=(
-                "Loads an insightface model pack, which finds and recognises faces, and says what it runs on. Mind the "
-                "licence: buffalo_l and antelopev2 are for research only; AuraFace's recogniser may be used "
-                "commercially, but feeds none of the public adapters."
+                "Loads an insightface model pack, which finds and recognises faces. Check the licence: buffalo_l and "
+                "antelopev2 are for research only. AuraFace's recogniser allows commercial use, but no public adapter "
+                "accepts its embeddings."
             ),
             search_aliases=["insightface", "face detection", "buffalo_l", "antelopev2", "auraface", "arcface", "fpga"],
             inputs=[
@@ -81,7 +81,7 @@ class LoadFaceAnalysis(io.ComfyNode):
                     default="buffalo_l",
                     tooltip=(
                         "A folder in models/insightface/models, or a pack that can be downloaded. FaceID adapters need "
-                        "buffalo_l, InstantID antelopev2. Both are for research only, as is buffalo_sc."
+                        "buffalo_l; InstantID needs antelopev2. Both are for research only, and so is buffalo_sc."
                     ),
                 ),
                 io.Combo.Input(
@@ -89,26 +89,28 @@ class LoadFaceAnalysis(io.ComfyNode):
                     options=Provider,
                     default=Provider.AUTO,
                     tooltip=(
-                        "What it runs on. auto takes the GPU where ONNX Runtime can. The info output says what is "
-                        "really used, and what to do if it is not what you chose."
+                        "The device that runs the models. auto uses the GPU if ONNX Runtime supports it. The info "
+                        "output shows which device is in use, and what to do if it is not the one you chose."
                     ),
                 ),
                 io.Boolean.Input(
                     "download_if_missing",
                     default=False,
                     tooltip=(
-                        "Downloads what is missing of buffalo_l, antelopev2, auraface or buffalo_sc from the Hugging "
-                        "Face hub, 16 to 421 MB, under the pack's own licence. An interrupted download goes on next "
-                        "time."
+                        "Downloads the missing files of buffalo_l, antelopev2, auraface or buffalo_sc from the Hugging "
+                        "Face Hub (16 to 421 MB), under the pack's own licence. An interrupted download resumes the "
+                        "next time."
                     ),
                 ),
             ],
             outputs=[
                 FaceAnalysisSocket.Output(
-                    display_name="face_analysis", tooltip="For Encode Identity, Detect Faces and Score Cast."
+                    display_name="face_analysis",
+                    tooltip="The face analysis, for Encode Identity, Detect Faces and Score Cast.",
                 ),
                 io.String.Output(
-                    display_name="info", tooltip="What was loaded, what it runs on, its licence, and what to mend."
+                    display_name="info",
+                    tooltip="What was loaded, its licence, what it runs on, and how to fix a problem.",
                 ),
             ],
         )
@@ -135,8 +137,8 @@ class EncodeIdentity(io.ComfyNode):
             display_name="Encode Identity",
             category=CATEGORY,
             description=(
-                "Encodes the photos of one person: what a face recogniser and CLIP-Vision see in them. One identity "
-                "serves every adapter that was trained with these encoders."
+                "Encodes photos of one person with a face recogniser, CLIP-Vision, or both. The identity works with "
+                "every adapter that was trained with the same encoders."
             ),
             search_aliases=["faceid", "face embedding", "ipadapter encode", "reference photos", "person", "fpga"],
             inputs=[
@@ -145,77 +147,80 @@ class EncodeIdentity(io.ComfyNode):
                     template=io.Autogrow.TemplateNames(
                         io.Image.Input(
                             "photo",
-                            tooltip="A photo, or a batch of photos. Another socket appears for the next one.",
+                            tooltip="A photo, or a batch of photos. Another socket appears when this one is connected.",
                         ),
                         names=[f"photo_{number}" for number in range(1, MAX_PHOTOS + 1)],
                         min=1,
                     ),
-                    tooltip="Photos of one person, each of its own size.",
+                    tooltip="Photos of one person. They can differ in size.",
                 ),
                 FaceAnalysisSocket.Input(
                     "face_analysis",
                     optional=True,
                     tooltip=(
-                        "Finds and recognises the face. Needed by FaceID, InstantID and FPGA adapters. Without it the "
-                        "photos must be crops of the face, and only plus-face can use the identity."
+                        "Finds and recognises the face. FaceID, InstantID and FPGA adapters need it. Without it, the "
+                        "photos must already be cropped to the face, and only plus-face can use the identity."
                     ),
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="Needed by FaceID-Plus and plus-face: CLIP-ViT-H-14-laion2B-s32B-b79K.",
+                    tooltip="The CLIP-Vision model. FaceID-Plus and plus-face need CLIP-ViT-H-14-laion2B-s32B-b79K.",
                 ),
                 IdentitySocket.Input(
                     "extend",
                     optional=True,
                     tooltip=(
-                        "The same photos encoded with another pack or CLIP-Vision model: the result holds both, and "
-                        "serves the adapters of both."
+                        "An identity made from the same photos with another face analysis or CLIP-Vision model. The "
+                        "result holds both and works with the adapters of both."
                     ),
                 ),
-                io.String.Input("name", default="", tooltip="The person's name, for labels and messages."),
+                io.String.Input("name", default="", tooltip="The person's name, shown in labels and messages."),
                 io.Combo.Input(
                     "face",
                     options=FaceChoice,
                     default=FaceChoice.LARGEST,
-                    tooltip="Which face of each photo is the person's: the largest, or the one numbered below.",
+                    tooltip="Which face in each photo belongs to the person: the largest, or the one that index gives.",
                 ),
                 io.Int.Input(
                     "index",
                     default=1,
                     min=1,
                     max=100,
-                    tooltip="For face: index. 1 is the largest face; Detect Faces shows the numbers.",
+                    tooltip=(
+                        "The number of the face, used if face is set to index. 1 is the largest face. Detect Faces "
+                        "shows the numbers."
+                    ),
                 ),
                 io.Combo.Input(
                     "combine",
                     options=Combine,
                     default=Combine.MEAN,
-                    tooltip="How several photos become one. median is steadier where a photo may be bad.",
+                    tooltip="How several photos become one identity. Choose median if some of the photos may be bad.",
                 ),
                 io.Boolean.Input(
                     "drop_outliers",
                     default=False,
                     tooltip=(
-                        "Leaves out photos that look like someone else than the others. They are named in the report "
-                        "in any case. Needs at least three photos."
+                        "Leaves out photos that seem to show someone else. The report names such photos in any case. "
+                        "Needs at least three photos."
                     ),
                 ),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="The person, for Make Cast or Save Identity."),
                 io.Image.Output(
-                    display_name="crops", tooltip="The face of each photo, aligned, as CLIP-Vision sees it."
+                    display_name="crops", tooltip="The aligned face from each photo, as CLIP-Vision sees it."
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="What was encoded, and how alike the photos are to each other."
+                    display_name="report", tooltip="What was encoded, and how closely the photos resemble each other."
                 ),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, name=None, images=None, face_analysis=False, clip_vision=False) -> bool | str:
-        # None is what ComfyUI passes for a connected input; one that is not connected keeps the default.
+        # ComfyUI passes None for a connected input, and leaves the default for an unconnected one.
         return encoder_problem(face_analysis is None, clip_vision is None) or True
 
     @classmethod
@@ -238,21 +243,21 @@ class SaveIdentity(io.ComfyNode):
             node_id="FPGA_SaveIdentity",
             display_name="Save Identity",
             category=CATEGORY,
-            description="Saves a person, so that the photos need not be encoded again.",
+            description="Saves an identity to a file, so that you do not need to encode the photos again.",
             search_aliases=["save faceid", "save embedding", "save face", "person", "fpga"],
             is_output_node=True,
             inputs=[
-                IdentitySocket.Input("identity", tooltip="From Encode Identity."),
+                IdentitySocket.Input("identity", tooltip="The identity, from Encode Identity."),
                 io.String.Input(
                     "filename_prefix",
                     default="identities/person",
                     tooltip=(
-                        "Folder and beginning of the file's name, inside ComfyUI's output folder. Load Identity looks "
-                        "in output/identities and models/identities."
+                        "Folder and start of the file name, inside ComfyUI's output folder. Load Identity looks in "
+                        "output/identities and models/identities."
                     ),
                 ),
             ],
-            outputs=[io.String.Output(display_name="path", tooltip="Where the identity was saved.")],
+            outputs=[io.String.Output(display_name="path", tooltip="The path of the saved file.")],
         )
 
     @classmethod
@@ -272,7 +277,7 @@ class LoadIdentity(io.ComfyNode):
             node_id="FPGA_LoadIdentity",
             display_name="Load Identity",
             category=CATEGORY,
-            description="Loads a person that Save Identity has saved.",
+            description="Loads an identity that Save Identity has written.",
             search_aliases=["load faceid", "load embedding", "load face", "person", "fpga"],
             inputs=[
                 io.Combo.Input(
@@ -283,7 +288,9 @@ class LoadIdentity(io.ComfyNode):
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="The person, for Make Cast."),
-                io.String.Output(display_name="report", tooltip="Who it is, and which encoders have seen the photos."),
+                io.String.Output(
+                    display_name="report", tooltip="Who the person is, and which encoders have seen the photos."
+                ),
             ],
         )
 

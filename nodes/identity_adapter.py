@@ -10,7 +10,7 @@ from .files import load_weights, modified_at
 from .sockets import IdentityAdapterSocket
 
 FOLDER = "fpga_identity_adapters"
-"""Every folder where an adapter may be, as one: the other packs' and the pack's own."""
+"""All folders that may hold adapters, as one: those of other packs and the pack's own."""
 
 for _folder in ("ipadapter", "instantid", "fpga"):
     folder_paths.add_model_folder_path(_folder, os.path.join(folder_paths.models_dir, _folder))
@@ -27,9 +27,9 @@ class LoadIdentityAdapter(io.ComfyNode):
             display_name="Load Identity Adapter",
             category="FPGA Portrait/identity",
             description=(
-                "Loads an identity adapter: the pack's own, IP-Adapter FaceID, FaceID-Plus, FaceID-Portrait or "
-                "plus-face, or InstantID's. It is recognised by its tensors, whatever it is called, and says what it "
-                "needs."
+                "Loads an identity adapter: FPGA's own, IP-Adapter FaceID, FaceID-Plus, FaceID-Portrait or plus-face, "
+                "or InstantID's. The file is recognised by its tensors, not by its name. The node shows what the "
+                "adapter needs."
             ),
             search_aliases=["ipadapter", "faceid", "plus face", "instantid", "load ip-adapter", "likeness", "fpga"],
             inputs=[
@@ -45,9 +45,9 @@ class LoadIdentityAdapter(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Only for files whose tensors fit two adapters. auto takes FaceID-Plus as version 2, and an "
-                        "embedding resampler as InstantID; choose plus_v1 or portrait_unnorm where the file is the "
-                        "other."
+                        "Only for files whose tensors fit two adapters. auto reads FaceID-Plus as version 2 and an "
+                        "embedding resampler as InstantID. Choose plus_v1 or portrait_unnorm if the file is that "
+                        "adapter instead."
                     ),
                 ),
                 io.Boolean.Input(
@@ -55,8 +55,8 @@ class LoadIdentityAdapter(io.ComfyNode):
                     default=True,
                     optional=True,
                     tooltip=(
-                        "Whether the LoRA inside a FaceID file is applied too, as it was trained. The separate LoRA "
-                        "file is the same one and not needed."
+                        "Applies the LoRA inside a FaceID file together with the adapter, as it was trained. The "
+                        "separate LoRA file holds the same LoRA, so you do not need it."
                     ),
                 ),
                 io.Float.Input(
@@ -68,14 +68,15 @@ class LoadIdentityAdapter(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "FaceID-PlusV2 only: how much of the face's structure, as CLIP-Vision sees it, joins the "
-                        "identity. Higher is more alike and less free."
+                        "For FaceID-PlusV2 only: how strongly the structure of the face, as CLIP-Vision sees it, "
+                        "contributes to the identity. Raise it for more likeness; lower it for more freedom."
                     ),
                 ),
             ],
             outputs=[
                 IdentityAdapterSocket.Output(
-                    display_name="adapter", tooltip="The adapter, for Apply Cast and Apply Cast ControlNet."
+                    display_name="adapter",
+                    tooltip="The adapter, for Apply Cast, Apply Cast ControlNet and Restore Faces.",
                 )
             ],
         )

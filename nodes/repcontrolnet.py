@@ -1,4 +1,4 @@
-"""RepControlNet nodes: load a file, apply it, save a model with the fold in its weights."""
+"""RepControlNet nodes: load a file, apply it, and save a model with the branch folded into its weights."""
 
 import folder_paths
 from comfy_api.v0_0_2 import io, ui
@@ -22,7 +22,7 @@ class LoadRepControlNet(io.ComfyNode):
             display_name="Load RepControlNet",
             category=CATEGORY,
             description=(
-                "Loads a RepControlNet: pose control that folds into the model's weights and then costs nothing per "
+                "Loads a RepControlNet: pose control that is folded into the model's weights and then adds no cost per "
                 "step."
             ),
             search_aliases=["rep controlnet", "reparameterized controlnet", "fpga", "pose control", "load controlnet"],
@@ -31,14 +31,14 @@ class LoadRepControlNet(io.ComfyNode):
                     "name",
                     options=folder_paths.get_filename_list("controlnet"),
                     tooltip=(
-                        "A RepControlNet file in models/controlnet. It is recognised by its tensors: the file name "
+                        "A RepControlNet file in models/controlnet. The file is recognised by its tensors, so its name "
                         "does not matter."
                     ),
                 ),
             ],
             outputs=[
                 RepControlNetSocket.Output(
-                    display_name="repcontrolnet", tooltip="The branch and its adapter, for Apply RepControlNet."
+                    display_name="repcontrolnet", tooltip="The branch and its hint encoder, for Apply RepControlNet."
                 )
             ],
         )
@@ -60,20 +60,21 @@ class ApplyRepControlNet(io.ComfyNode):
             display_name="Apply RepControlNet",
             category=CATEGORY,
             description=(
-                "Steers the pose with a skeleton or landmark image. Folded into the weights (Eq. 6), each step costs "
-                "what the plain model costs. Wire it behind the checkpoint loader; LoRAs may stand before or after it."
+                "Steers the pose with a skeleton or landmark image. The control is folded into the model's weights "
+                "(Eq. 6), so a step costs no more than with the plain model. Connect this node after the checkpoint "
+                "loader; LoRAs can come before or after it."
             ),
             search_aliases=["rep controlnet", "pose", "skeleton", "landmarks", "openpose", "apply controlnet", "fpga"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5 or SDXL model that the RepControlNet was made for."),
-                io.Conditioning.Input("positive", tooltip="What the picture shall show."),
-                io.Conditioning.Input("negative", tooltip="What the picture shall not show."),
-                RepControlNetSocket.Input("repcontrolnet", tooltip="From Load RepControlNet."),
+                io.Model.Input("model", tooltip="The SD1.5 or SDXL model that the RepControlNet was made for."),
+                io.Conditioning.Input("positive", tooltip="The prompt for what the picture should show."),
+                io.Conditioning.Input("negative", tooltip="The prompt for what the picture should not show."),
+                RepControlNetSocket.Input("repcontrolnet", tooltip="The RepControlNet, from Load RepControlNet."),
                 io.Image.Input(
                     "image",
                     tooltip=(
-                        "The condition image: a skeleton, face landmarks, or both, for instance from Draw Landmarks. "
-                        "Any size."
+                        "The condition image: a skeleton, face landmarks, or both, for example from Draw Landmarks. "
+                        "Any size works."
                     ),
                 ),
                 io.Combo.Input(
@@ -81,10 +82,10 @@ class ApplyRepControlNet(io.ComfyNode):
                     options=BranchMode,
                     default=BranchMode.AUTO,
                     tooltip=(
-                        "auto: folded where it can be, and the node says which it chose. folded: in the weights, no "
-                        "cost per step. live: beside the model, for a part of the steps, at about twice the cost. "
-                        "adapter_only: the model already carries the fold, for instance a checkpoint from Save Folded "
-                        "Model."
+                        "Where the branch runs. auto: folded if possible; the node shows which mode it chose. folded: "
+                        "in the weights, at no cost per step. live: beside the model, for part of the steps, at up to "
+                        "twice the cost. adapter_only: nowhere, because the model already carries the fold, as a "
+                        "checkpoint from Save Folded Model does."
                     ),
                 ),
                 io.Float.Input(
@@ -96,8 +97,8 @@ class ApplyRepControlNet(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Weight of the model's own layers, alpha in W' = alpha W + beta W_m. Leave at 1 unless you "
-                        "experiment."
+                        "Weight of the model's own layers: alpha in W' = alpha W + beta W_m. Leave it at 1 unless you "
+                        "are experimenting."
                     ),
                 ),
                 io.Float.Input(
@@ -109,8 +110,8 @@ class ApplyRepControlNet(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Weight of the branch's layers, beta in W' = alpha W + beta W_m. Lower it where the control "
-                        "is too stiff."
+                        "Weight of the branch's layers: beta in W' = alpha W + beta W_m. Lower it if the control is "
+                        "too strict."
                     ),
                 ),
                 io.Float.Input(
@@ -120,25 +121,30 @@ class ApplyRepControlNet(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     optional=True,
-                    tooltip="Strength of the condition image. 0 leaves it out; the branch stays, its weight is beta.",
+                    tooltip=(
+                        "Strength of the condition image. 0 leaves the image out. The branch stays in place; beta sets "
+                        "its weight."
+                    ),
                 ),
                 *step_range(
-                    "Where in the sampling the control begins: 0 is the first, noisiest step. Other than 0 needs mode "
-                    "live or auto.",
-                    "Where in the sampling the control ends: 1 is the last step. Other than 1 needs mode live or auto.",
+                    (
+                        "The point in sampling at which the control starts. 0 is the first, noisiest step. Any other "
+                        "value needs mode live or auto."
+                    ),
+                    (
+                        "The point in sampling at which the control ends. 1 is the last step. Any other value needs "
+                        "mode live or auto."
+                    ),
                     optional=True,
                 ),
             ],
             outputs=[
                 io.Model.Output(
-                    display_name="model", tooltip="The controlled model; the model that came in stays as it was."
+                    display_name="model",
+                    tooltip="The model with the control applied. The connected model is unchanged.",
                 ),
-                io.Conditioning.Output(
-                    display_name="positive", tooltip="The conditioning with the encoded condition image."
-                ),
-                io.Conditioning.Output(
-                    display_name="negative", tooltip="The conditioning with the encoded condition image."
-                ),
+                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the encoded condition image."),
+                io.Conditioning.Output(display_name="negative", tooltip="The prompt with the encoded condition image."),
             ],
         )
 
@@ -180,34 +186,40 @@ class SaveFoldedModel(io.ComfyNode):
             display_name="Save Folded Model",
             category=CATEGORY,
             description=(
-                "Saves a model with the RepControlNet folded into its weights as a plain file that any tool loads, and "
-                "the adapter beside it. With clip and vae it is a checkpoint, without them a diffusion model."
+                "Saves a model with the RepControlNet folded into its weights, as a plain file that any tool can load. "
+                "The hint encoder is saved beside it. With clip and vae the file is a checkpoint; without them it is a "
+                "diffusion model."
             ),
             search_aliases=["merge", "bake", "export", "save checkpoint", "reparameterize", "fpga"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The model output of Apply RepControlNet, folded."),
+                io.Model.Input("model", tooltip="The model output of Apply RepControlNet in folded mode."),
                 RepControlNetSocket.Input(
                     "repcontrolnet",
-                    tooltip="The RepControlNet that was folded in; its adapter is saved beside the model.",
+                    tooltip="The RepControlNet that was folded in. Its hint encoder is saved beside the model.",
                 ),
-                io.Clip.Input("clip", optional=True, tooltip="Connect clip and vae to save a whole checkpoint."),
-                io.Vae.Input("vae", optional=True, tooltip="Connect clip and vae to save a whole checkpoint."),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="Connect both clip and vae to save a complete checkpoint."
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Connect both clip and vae to save a complete checkpoint."),
                 io.String.Input(
                     "filename_prefix",
                     default="fpga/folded",
-                    tooltip="Folder and beginning of the file names, inside ComfyUI's output folder.",
+                    tooltip="Folder and start of the file names, inside ComfyUI's output folder.",
                 ),
             ],
             outputs=[
                 io.String.Output(
                     display_name="model_path",
-                    tooltip="Where the model was saved: move it to models/checkpoints or models/diffusion_models.",
+                    tooltip=(
+                        "The path of the saved model. Move a checkpoint to models/checkpoints, or a diffusion model to "
+                        "models/diffusion_models."
+                    ),
                 ),
                 io.String.Output(
                     display_name="adapter_path",
                     tooltip=(
-                        "Where the adapter was saved: move it to models/controlnet, and apply it with mode "
+                        "The path of the saved hint encoder. Move the file to models/controlnet and apply it with mode "
                         "adapter_only."
                     ),
                 ),

@@ -1,4 +1,4 @@
-"""DIIR nodes: repair the small faces of any picture, and the parts of it for people who build their own."""
+"""DIIR nodes: one that repairs the small faces of any picture, and its parts for custom graphs."""
 
 import comfy.samplers
 import latent_preview
@@ -40,30 +40,36 @@ class InvertLatent(io.ComfyNode):
             display_name="Invert Latent",
             category=CATEGORY,
             description=(
-                "Finds the noise from which a model generates a given picture (DDIM inversion), and records the run "
-                "for Restoration Sampler. Works with SD1.5, SD2 and SDXL models."
+                "Finds the noise from which the model would generate a given picture (DDIM inversion), and records the "
+                "run for Restoration Sampler. Works with SD1.5, SD2 and SDXL models."
             ),
             search_aliases=["ddim inversion", "unsampler", "noise inversion", "diir", "reverse sampling", "fpga"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that shall restore the picture."),
+                io.Model.Input("model", tooltip="The model that will restore the picture."),
                 io.Conditioning.Input(
-                    "positive", tooltip="What the picture shows. The inversion runs without guidance."
+                    "positive", tooltip="A prompt that describes the picture. The inversion runs without guidance."
                 ),
-                io.Latent.Input("latent", tooltip="The picture, encoded by the model's VAE."),
-                io.Sigmas.Input("sigmas", tooltip="The whole schedule, the same as the sampler's; it must end at 0."),
+                io.Latent.Input("latent", tooltip="The picture, encoded with the model's VAE."),
+                io.Sigmas.Input(
+                    "sigmas",
+                    tooltip="The full noise schedule, which must end at 0. Connect the same sigmas to the sampler.",
+                ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="What is to be restored; needed here only where cache_mode is statistics.",
+                    tooltip="The area to restore. Needed here only if cache_mode is statistics.",
                 ),
                 *inversion_inputs(),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The inverted noise; sample it without adding noise."),
+                io.Latent.Output(display_name="latent", tooltip="The inverted noise. Sample it without adding noise."),
                 InversionSocket.Output(display_name="inversion", tooltip="The recorded run, for Restoration Sampler."),
                 io.Float.Output(
                     display_name="residual",
-                    tooltip="Largest relative error of any step; below 0.01 the way back is nearly exact.",
+                    tooltip=(
+                        "The largest relative error of any step. Below 0.01, sampling returns almost exactly to the "
+                        "picture."
+                    ),
                 ),
             ],
         )
@@ -88,19 +94,24 @@ class RestorationSampler(io.ComfyNode):
             display_name="Restoration Sampler",
             category=CATEGORY,
             description=(
-                "A sampler that regenerates what is inside the mask and replays the inverted picture outside of it "
-                "(Mask Guided Face Fusion). Wire it to SamplerCustom with the sigmas and the latent of Invert Latent."
+                "A sampler that regenerates the area inside the mask and replays the inverted picture outside it (Mask "
+                "Guided Face Fusion). Connect it to SamplerCustom, with the latent from Invert Latent and the same "
+                "sigmas."
             ),
             search_aliases=["diir", "mask guided face fusion", "mgff", "adain", "face restore", "fpga"],
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The recorded run, from Invert Latent."),
-                io.Mask.Input("mask", tooltip="What is to be restored: one mask, or one per picture of the latent."),
+                io.Mask.Input(
+                    "mask", tooltip="The area to restore: one mask for all, or one per picture in the latent."
+                ),
                 *fusion_inputs(),
             ],
             outputs=[
                 io.Sampler.Output(
                     display_name="sampler",
-                    tooltip="For SamplerCustom. It starts from the inverted noise, whatever noise is added.",
+                    tooltip=(
+                        "The sampler, for SamplerCustom. It starts from the inverted noise, whatever noise is added."
+                    ),
                 )
             ],
         )
@@ -118,9 +129,9 @@ class RestoreFaces(io.ComfyNode):
             display_name="Restore Faces",
             category=CATEGORY,
             description=(
-                "Repairs the small, broken faces of any picture (DIIR): each is found, matched with the person it "
-                "should be, restored with that identity, its own pose and colours, and put back. Nothing else changes "
-                "by a single bit."
+                "Repairs small, broken faces in any picture (DIIR). Each face is found, matched with a person of the "
+                "cast, restored with that identity in its own pose and colours, and pasted back. The rest of the "
+                "picture stays bit-identical."
             ),
             search_aliases=[
                 "diir",
@@ -133,58 +144,96 @@ class RestoreFaces(io.ComfyNode):
                 "fpga",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The pictures, from any generator or camera, one or a batch."),
-                io.Model.Input("model", tooltip="An SD1.5, SD2 or SDXL model without Apply Cast or RepControlNet."),
+                io.Image.Input(
+                    "image", tooltip="The pictures to repair, one or a batch, from any generator or camera."
+                ),
+                io.Model.Input(
+                    "model",
+                    tooltip=(
+                        "The SD1.5, SD2 or SDXL model that restores the faces. It must not carry Apply Cast or Apply "
+                        "RepControlNet."
+                    ),
+                ),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 io.Conditioning.Input(
-                    "positive", tooltip="The picture's prompt. ControlNets, areas, masks and casts in it are left out."
+                    "positive",
+                    tooltip="The prompt of the picture. ControlNets, areas, masks and casts in it are ignored.",
                 ),
-                io.Conditioning.Input("negative", tooltip="What shall not be there; treated the same."),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip=(
+                        "The negative prompt of the picture. ControlNets, areas, masks and casts in it are ignored."
+                    ),
+                ),
                 IdentityAdapterSocket.Input(
-                    "adapter", optional=True, tooltip="From Load Identity Adapter; connect it together with a cast."
+                    "adapter",
+                    optional=True,
+                    tooltip="The identity adapter, from Load Identity Adapter. Connect it together with a cast.",
                 ),
                 CastSocket.Input(
                     "cast",
                     optional=True,
-                    tooltip="Who is in the picture. Faces of nobody are left alone. Without: restored by the prompt.",
+                    tooltip=(
+                        "The people in the picture, from Make Cast. Faces that match nobody are left alone. If no cast "
+                        "is connected, faces are restored from the prompt."
+                    ),
                 ),
                 FaceAnalysisSocket.Input(
-                    "face_analysis", optional=True, tooltip="Finds the faces and measures FaceSim before and after."
+                    "face_analysis",
+                    optional=True,
+                    tooltip="Finds the faces, and measures FaceSim before and after restoration.",
                 ),
                 RepControlNetSocket.Input(
                     "repcontrolnet",
                     optional=True,
-                    tooltip="Keeps pose and expression by the face's landmarks. Connect this, control_net, or neither.",
+                    tooltip=(
+                        "Keeps pose and expression by following the face's landmarks. Connect this, control_net, or "
+                        "neither."
+                    ),
                 ),
                 io.ControlNet.Input(
-                    "control_net", optional=True, tooltip="A ControlNet for face landmarks, instead of a RepControlNet."
+                    "control_net",
+                    optional=True,
+                    tooltip="A ControlNet for face landmarks, in place of a RepControlNet.",
                 ),
                 FaceParserSocket.Input(
-                    "face_parser", optional=True, tooltip="Finds the exact shape of each face, from Load Face Parser."
+                    "face_parser", optional=True, tooltip="Finds the exact shape of each face. From Load Face Parser."
                 ),
                 FacesSocket.Input(
-                    "faces", optional=True, tooltip="Faces from Detect Faces, instead of looking for them again."
+                    "faces",
+                    optional=True,
+                    tooltip="Faces from Detect Faces. Connect them to avoid detecting the faces again.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
                     tooltip=(
-                        "Says what the face is, instead of its outline: one mask, one per picture, or one per face. "
-                        "Without faces and face analysis, each mask is a face."
+                        "Defines the area of a face, in place of the face's outline: one mask for all, one per "
+                        "picture, or one per face. If neither faces nor face_analysis is connected, each mask counts "
+                        "as a face."
                     ),
                 ),
                 io.Int.Input(
-                    "steps", default=30, min=1, max=1000, tooltip="Steps of the inversion and of the restoration."
+                    "steps",
+                    default=30,
+                    min=1,
+                    max=1000,
+                    tooltip="The number of steps of the inversion, and of the restoration.",
                 ),
                 io.Float.Input(
-                    "cfg", default=5.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale of the restoration."
+                    "cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="The guidance scale of the restoration. The inversion runs without guidance.",
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=comfy.samplers.SCHEDULER_NAMES,
                     default="normal",
                     advanced=True,
-                    tooltip="Noise levels of the steps.",
+                    tooltip="How the noise levels are spread over the steps.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -192,15 +241,15 @@ class RestoreFaces(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of the noise that retries add; the first try is the same for every seed.",
+                    tooltip="The seed of the noise that retries add. The first try is the same for every seed.",
                 ),
                 io.Combo.Input(
                     "match_by",
                     options=MatchBy,
                     default=MatchBy.AUTO,
                     tooltip=(
-                        "Whose face is whose. auto: by the places in the cast, then by likeness. order: face 1 to "
-                        "person 1, and so on. first: every face to person 1 (face swap)."
+                        "How faces are matched with people. auto: by the places in the cast, then by likeness. order: "
+                        "face 1 is person 1, and so on. first: every face becomes person 1; use it for a face swap."
                     ),
                 ),
                 io.Float.Input(
@@ -209,14 +258,20 @@ class RestoreFaces(io.ComfyNode):
                     min=0.0,
                     max=5.0,
                     step=0.01,
-                    tooltip="How strongly the identities act: 1 is as trained, 0 not at all.",
+                    tooltip=(
+                        "How strongly the identities act. 1 is as trained; 0 turns them off. Raise it if faces do not "
+                        "look enough like the person."
+                    ),
                 ),
                 io.Combo.Input(
                     "identity_in",
                     options=IdentityIn,
                     default=IdentityIn.UNET,
                     advanced=True,
-                    tooltip="Where the identities act: in the model's cross attention, in the ControlNet's, or both.",
+                    tooltip=(
+                        "Where the identities act: in the model's cross attention (unet), in the ControlNet's "
+                        "(controlnet), or in both."
+                    ),
                 ),
                 io.Float.Input(
                     "control_strength",
@@ -230,14 +285,20 @@ class RestoreFaces(io.ComfyNode):
                     "landmark_style",
                     options=FaceStyle,
                     default=FaceStyle.OPENPOSE,
-                    tooltip="How landmarks are drawn for it; choose what it was trained on.",
+                    tooltip=(
+                        "How landmarks are drawn for the RepControlNet or ControlNet. Choose the style that it was "
+                        "trained on."
+                    ),
                 ),
-                *crop_inputs(0, "Side of the crops in pixels, a multiple of 8; 0 is the model's native size."),
+                *crop_inputs(0, "Side of the square crops in pixels, a multiple of 8. 0 uses the model's native size."),
                 io.Boolean.Input(
                     "match_colors",
                     default=False,
                     advanced=True,
-                    tooltip="Gives each crop the colours of the original, as measured outside its mask.",
+                    tooltip=(
+                        "Matches each crop to the colours of the original, measured outside the mask. Turn it on if "
+                        "restored faces have a tint."
+                    ),
                 ),
                 *fusion_inputs(),
                 *inversion_inputs(),
@@ -247,20 +308,33 @@ class RestoreFaces(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Faces with a lower FaceSim are restored again, differently; the best is kept. 0 is never.",
+                    tooltip=(
+                        "Faces with a lower FaceSim are restored again with other settings, and the best try is kept. "
+                        "0 turns retries off."
+                    ),
                 ),
-                io.Int.Input(
-                    "max_retries", default=3, min=0, max=10, tooltip="How often a weak face is restored again."
-                ),
+                io.Int.Input("max_retries", default=3, min=0, max=10, tooltip="The most retries for each weak face."),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The pictures with restored faces."),
-                io.Image.Output(display_name="before", tooltip="The crops as they were; black if none was restored."),
-                io.Image.Output(display_name="after", tooltip="The crops restored, in the same order."),
-                io.Mask.Output(display_name="mask", tooltip="What changed in each picture; 0 = not a single bit."),
+                io.Image.Output(display_name="image", tooltip="The pictures with the restored faces."),
+                io.Image.Output(
+                    display_name="before",
+                    tooltip="The crops before restoration, or one black crop if no face was restored.",
+                ),
+                io.Image.Output(display_name="after", tooltip="The crops after restoration, in the same order."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip=(
+                        "The area that changed in each picture. Where it is 0, the picture is bit-identical to the "
+                        "input."
+                    ),
+                ),
                 io.String.Output(
                     display_name="report",
-                    tooltip="Each face: size, identity, FaceSim before and after, residual; and what else changed.",
+                    tooltip=(
+                        "For each face: size, person, FaceSim before and after, and residual of the inversion. Also "
+                        "the largest change outside the masks."
+                    ),
                 ),
             ],
         )

@@ -1,4 +1,4 @@
-"""Widgets that several restoration nodes share, and what they say."""
+"""Widgets that several restoration nodes share, and the settings they give."""
 
 from comfy_api.v0_0_2 import io
 
@@ -12,7 +12,7 @@ from ..fpga_core.restoration.matching import MatchBy
 CATEGORY = "FPGA Portrait/restoration"
 
 LAST_LAYER = 999
-"""What stands for the last layer of any model on the widget."""
+"""The widget value that stands for the last layer of any model."""
 
 
 def fraction(name: str, default: float, tooltip: str) -> io.Input:
@@ -20,7 +20,7 @@ def fraction(name: str, default: float, tooltip: str) -> io.Input:
 
 
 def inversion_inputs() -> list[io.Input]:
-    """How the inversion runs and what it keeps."""
+    """The widgets that say how the inversion runs and what it keeps."""
     return [
         io.Int.Input(
             "repetitions",
@@ -28,7 +28,10 @@ def inversion_inputs() -> list[io.Input]:
             min=0,
             max=16,
             advanced=True,
-            tooltip="Repetitions of each inversion step: more exact, at one model call without guidance each.",
+            tooltip=(
+                "How often each inversion step is repeated. Each repetition makes the inversion more exact and costs "
+                "one model call without guidance."
+            ),
         ),
         io.Combo.Input(
             "cache_mode",
@@ -36,8 +39,9 @@ def inversion_inputs() -> list[io.Input]:
             default=CacheMode.FULL,
             advanced=True,
             tooltip=(
-                "What is kept of self-attention. full: whole maps, which replay the background, about 660 MiB per face "
-                "at 512 pixels and 30 steps. statistics: means and deviations only, about 8 MiB."
+                "What the cache keeps of self-attention. full: complete maps, which replay the background; about 660 "
+                "MiB per face at 512 pixels and 30 steps. statistics: means and deviations only; about 8 MiB. Choose "
+                "statistics to save memory."
             ),
         ),
         io.Int.Input(
@@ -46,37 +50,51 @@ def inversion_inputs() -> list[io.Input]:
             min=1,
             max=1048576,
             advanced=True,
-            tooltip="The most memory that the cache may take. Restore Faces splits the faces into batches that fit.",
+            tooltip=(
+                "The most memory that the cache can use, in MiB. Restore Faces splits the faces into batches that fit."
+            ),
         ),
     ]
 
 
 def fusion_inputs() -> list[io.Input]:
-    """What is fused, when and how strongly."""
+    """The widgets that say what is fused, when, and how strongly."""
     return [
         io.Combo.Input(
             "style_source",
             options=StyleSource,
             default=StyleSource.FACE,
             tooltip=(
-                "Whose colours the restored face takes on (AdaIN). face: the broken face's own. surroundings: those "
-                "around it, as the paper's algorithm reads literally. off: neither."
+                "Where the restored face takes its colours from (AdaIN). face: from the broken face. surroundings: "
+                "from the area around it, as the paper's algorithm literally says. off: from neither; use it for a "
+                "face swap."
             ),
         ),
-        fraction("style_strength", 1.0, "How far the face takes them on: 0 not at all, 1 entirely."),
         fraction(
-            "attention_strength", 1.0, "How far self-attention moves to the recorded one outside the mask; 0 is off."
+            "style_strength", 1.0, "How far the face takes on these colours, from 0 (not at all) to 1 (entirely)."
         ),
-        fraction("latent_strength", 1.0, "How far the latent does so after each step; 0 is off."),
-        fraction("start_percent", 0.0, "Where in the restoration fusion begins: 0 is the first, noisiest step."),
-        fraction("end_percent", 1.0, "Where in the restoration fusion ends: 1 is the last step."),
+        fraction(
+            "attention_strength",
+            1.0,
+            (
+                "How strongly the fusion acts on self-attention: the style inside the mask, the recorded picture "
+                "outside it. 0 turns it off."
+            ),
+        ),
+        fraction("latent_strength", 1.0, "How strongly the fusion acts on the latent after each step. 0 turns it off."),
+        fraction(
+            "start_percent",
+            0.0,
+            "The point in the restoration at which the fusion starts. 0 is the first, noisiest step.",
+        ),
+        fraction("end_percent", 1.0, "The point in the restoration at which the fusion ends. 1 is the last step."),
         io.Int.Input(
             "first_layer",
             default=0,
             min=0,
             max=LAST_LAYER,
             advanced=True,
-            tooltip="The first self-attention layer that is fused, counted from 0 in the order the model runs them.",
+            tooltip="The first self-attention layer to fuse, counted from 0 in the order in which they run.",
         ),
         io.Int.Input(
             "last_layer",
@@ -84,13 +102,13 @@ def fusion_inputs() -> list[io.Input]:
             min=0,
             max=LAST_LAYER,
             advanced=True,
-            tooltip=f"The last one. SD1.5 has layers 0 to 15; {LAST_LAYER} is the last of any model.",
+            tooltip=f"The last self-attention layer to fuse. SD1.5 has layers 0 to 15; {LAST_LAYER} means the last.",
         ),
     ]
 
 
 def fusion_settings(widgets: dict) -> FusionSettings:
-    """What the widgets of `fusion_inputs` say."""
+    """The settings that the widgets of `fusion_inputs` give."""
     return FusionSettings(
         style_source=StyleSource(widgets["style_source"]),
         style_strength=widgets["style_strength"],
@@ -104,7 +122,7 @@ def fusion_settings(widgets: dict) -> FusionSettings:
 
 
 def crop_inputs(size_px: int, size_tooltip: str) -> list[io.Input]:
-    """Which faces are taken, and how they are cropped and masked."""
+    """The widgets that say which faces are taken, and how they are cropped and masked."""
     return [
         io.Int.Input("crop_size_px", default=size_px, min=0, max=2048, step=8, tooltip=size_tooltip),
         io.Float.Input(
@@ -113,7 +131,7 @@ def crop_inputs(size_px: int, size_tooltip: str) -> list[io.Input]:
             min=0.0,
             max=8192.0,
             step=1.0,
-            tooltip="Faces whose longer side is at least this many pixels are left alone. 0 takes every face.",
+            tooltip="Only faces whose longer side is shorter than this are processed. 0 processes every face.",
         ),
         io.Float.Input(
             "margin",
@@ -122,13 +140,15 @@ def crop_inputs(size_px: int, size_tooltip: str) -> list[io.Input]:
             max=3.0,
             step=0.05,
             advanced=True,
-            tooltip="What the square around a face adds on every side, as a fraction of the face's longer side.",
+            tooltip=(
+                "How much of the surroundings each crop shows on every side, as a fraction of the face's longer side."
+            ),
         ),
         io.Boolean.Input(
             "upright",
             default=False,
             advanced=True,
-            tooltip="Turns tilted faces upright in their crops, and back when they are pasted. Needs landmarks.",
+            tooltip="Turns tilted faces upright in their crops, and back again when they are pasted. Needs landmarks.",
         ),
         io.Float.Input(
             "mask_grow",
@@ -137,7 +157,10 @@ def crop_inputs(size_px: int, size_tooltip: str) -> list[io.Input]:
             max=1.0,
             step=0.01,
             advanced=True,
-            tooltip="By how much the mask grows beyond the face, as a fraction of the face's longer side.",
+            tooltip=(
+                "How far the mask extends beyond the face, as a fraction of the face's longer side. Raise it if "
+                "remains of the old face show."
+            ),
         ),
         io.Float.Input(
             "mask_feather",
@@ -146,13 +169,16 @@ def crop_inputs(size_px: int, size_tooltip: str) -> list[io.Input]:
             max=1.0,
             step=0.01,
             advanced=True,
-            tooltip="Width of the mask's soft edge beyond that, as a fraction of the face's longer side.",
+            tooltip=(
+                "Width of the soft edge around the grown mask, as a fraction of the face's longer side. Raise it if "
+                "the edge of the mask shows."
+            ),
         ),
     ]
 
 
 def crop_settings(widgets: dict, native_size_px: int = 0) -> CropSettings:
-    """What the widgets of `crop_inputs` say; size 0 is the native one."""
+    """The settings that the widgets of `crop_inputs` give. A size of 0 stands for the native size."""
     return CropSettings(
         size_px=widgets["crop_size_px"] or native_size_px,
         size_limit_px=widgets["size_limit_px"],
@@ -164,7 +190,7 @@ def crop_settings(widgets: dict, native_size_px: int = 0) -> CropSettings:
 
 
 def restore_settings(widgets: dict) -> RestoreSettings:
-    """What the widgets of Restore Faces say."""
+    """The settings that the widgets of Restore Faces give."""
     return RestoreSettings(
         steps=widgets["steps"],
         cfg=widgets["cfg"],

@@ -1,4 +1,4 @@
-"""The pack's own socket types, and the ComfyUI types that it shares with other packs."""
+"""Socket types of this pack, and the ComfyUI types that it shares with other packs."""
 
 from comfy_api.v0_0_2 import io
 
@@ -33,7 +33,7 @@ FaceCropsSocket = io.Custom("FPGA_FACE_CROPS")
 """A tuple of `fpga_core.restoration.face_crops.FaceCrop`."""
 
 FaceParserSocket = io.Custom("FPGA_FACE_PARSER")
-"""A `fpga_core.faces.parsing.FaceParsingNetwork`, or anything that maps crops to masks of the face in each."""
+"""A `fpga_core.faces.parsing.FaceParsingNetwork`, or any callable that maps crops to a mask of the face in each."""
 
 LossMapSocket = io.Custom("LOSS_MAP")
-"""A dict of lists of losses, `{"loss": [...]}`, as ComfyUI's own training nodes give it."""
+"""A dict of lists of losses, `{"loss": [...]}`, as ComfyUI's own training nodes return it."""

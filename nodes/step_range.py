@@ -1,10 +1,10 @@
-"""The widgets that say in which part of the sampling a node acts."""
+"""The widgets that limit a node to part of the sampling."""
 
 from comfy_api.v0_0_2 import io
 
 
 def step_range(start: str, end: str, *, optional: bool = False) -> list[io.Input]:
-    """`start_percent` and `end_percent`, as ComfyUI's own nodes have them.
+    """The widgets `start_percent` and `end_percent`, as in ComfyUI's own nodes.
 
     Args:
         start, end: their tooltips.

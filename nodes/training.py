@@ -1,4 +1,4 @@
-"""Training nodes: a RepControlNet or an identity from a folder of data, the same core as `dev.py train`."""
+"""Training nodes: train a RepControlNet or an identity on a folder of data, with the same core as `dev.py train`."""
 
 import os
 import re
@@ -30,14 +30,17 @@ from .sockets import FaceAnalysisSocket, IdentityAdapterSocket, LossMapSocket, R
 
 CATEGORY = "FPGA Portrait/training"
 RUNS = "fpga_training"
-"""Folder of the trainings' own files, in ComfyUI's output folder."""
+"""The folder for the files of each training, inside ComfyUI's output folder."""
 
 
 def model_inputs() -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="The SD1.5 model to train on. It is not changed; LoRAs on it are part of it."),
-        io.Clip.Input("clip", tooltip="The model's text encoder, for the captions."),
-        io.Vae.Input("vae", tooltip="The model's VAE, for the pictures."),
+        io.Model.Input(
+            "model",
+            tooltip="The SD1.5 model to train on. It is not changed. LoRAs applied to it count as part of the model.",
+        ),
+        io.Clip.Input("clip", tooltip="The model's text encoder, which encodes the captions."),
+        io.Vae.Input("vae", tooltip="The model's VAE, which encodes the pictures."),
     ]
 
 
@@ -46,8 +49,8 @@ def data_input() -> io.Input:
         "data",
         options=folder_paths.get_input_subfolders(),
         tooltip=(
-            "A folder below ComfyUI's input folder with pictures, captions, skeletons, faces, landmarks and masks, or "
-            "shards of them."
+            "A folder inside ComfyUI's input folder. It holds pictures, captions, skeletons, faces, landmarks and "
+            "masks, either as separate files or in shards."
         ),
     )
 
@@ -57,23 +60,39 @@ def setting_inputs(output: str) -> list[io.Input]:
         return io.Int.Input(name, default=default, min=0, max=10_000_000, tooltip=tooltip)
 
     return [
-        iterations("landmarks_steps", 500, "First stage: steps that show face landmarks. The paper has 50,000."),
-        iterations("skeleton_steps", 1000, "Second stage: steps that show the skeleton. The paper has 100,000."),
-        iterations("both_steps", 1500, "Last stage: steps that show both. The paper has 1,000,000."),
+        iterations(
+            "landmarks_steps", 500, "First stage: the number of steps that show face landmarks. The paper uses 50,000."
+        ),
+        iterations(
+            "skeleton_steps", 1000, "Second stage: the number of steps that show the skeleton. The paper uses 100,000."
+        ),
+        iterations("both_steps", 1500, "Last stage: the number of steps that show both. The paper uses 1,000,000."),
         io.Int.Input(
             "clone_every",
             default=10,
             min=0,
             max=1000,
-            tooltip="Clone Face Tuning in every so manieth step of the last stage, 10 in the paper. 0 leaves it out.",
+            tooltip=(
+                "In the last stage, Clone Face Tuning is applied once in this many steps. The paper uses 10. 0 turns "
+                "it off."
+            ),
         ),
-        io.Int.Input("batch_size", default=1, min=1, max=1024, tooltip="Samples that are in memory at once."),
+        io.Int.Input(
+            "batch_size",
+            default=1,
+            min=1,
+            max=1024,
+            tooltip="The number of samples in memory at once. Lower it if memory runs out.",
+        ),
         io.Int.Input(
             "accumulation",
             default=4,
             min=1,
             max=1024,
-            tooltip="Batches whose gradients are summed up for one step: a larger batch in the same memory.",
+            tooltip=(
+                "The number of batches whose gradients are combined into one step. Raise it to train with a larger "
+                "batch in the same memory."
+            ),
         ),
         io.Float.Input(
             "learning_rate",
@@ -81,34 +100,41 @@ def setting_inputs(output: str) -> list[io.Input]:
             min=1e-8,
             max=1.0,
             step=1e-6,
-            tooltip="How far each step goes. The paper's is 0.0001.",
+            tooltip="How far each step moves the weights. The paper uses 0.0001. Lower it if the training diverges.",
         ),
         io.Int.Input(
             "seed",
             default=0,
             min=0,
             max=2**32 - 1,
-            tooltip="Of the order of the samples and of the noise: the same seed gives the same training.",
+            tooltip="The seed of the sample order and of the noise. The same seed gives the same training.",
         ),
         io.Combo.Input(
             "precision",
             options=Precision,
             default=Precision.BFLOAT16,
-            tooltip="What the network computes in: bf16 on newer GPUs, fp16 on older ones, no is float32.",
+            tooltip=(
+                "The precision of the computation. Use bf16 on newer GPUs and fp16 on older ones. no means float32."
+            ),
         ),
         io.Boolean.Input(
             "gradient_checkpointing",
             default=True,
-            tooltip="Computes twice what would not fit into memory: a third slower, in much less memory.",
+            tooltip=(
+                "Recomputes intermediate results instead of keeping them. Training takes a third longer and needs much "
+                "less memory."
+            ),
         ),
-        io.String.Input("output_name", default=output, tooltip="Name of the training and of the files that it gives."),
+        io.String.Input(
+            "output_name", default=output, tooltip="The name of the training and of the files that it saves."
+        ),
     ]
 
 
 def result_outputs() -> list[io.Output]:
     return [
-        LossMapSocket.Output(display_name="loss_map", tooltip="The loss of every step, for Plot Loss Graph."),
-        io.Image.Output(display_name="curves", tooltip="The loss and its parts, drawn."),
+        LossMapSocket.Output(display_name="loss_map", tooltip="The loss at every step, for Plot Loss Graph."),
+        io.Image.Output(display_name="curves", tooltip="A plot of the loss and its parts."),
         io.String.Output(display_name="report", tooltip="What was trained, and where its files are."),
     ]
 
@@ -128,9 +154,9 @@ def plan(task: Task, widgets: dict) -> TrainingPlan:
 def train_in_graph(
     task: Task, models: FrozenModels, data: str, output_name: str, widgets: dict
 ) -> tuple[Outcome, Path]:
-    """Trains, showing progress on the node, and returns what came of it and the training's folder.
+    """Trains with progress shown on the node, and returns the outcome and the folder of the training.
 
-    Cancel saves the state and ends; the same node, run again, goes on.
+    Cancel saves the state and stops. Running the same node again continues from there.
     """
     if not re.fullmatch(r"[\w-]+", output_name):
         raise InvalidInputError(f"'{output_name}' cannot be a file's name; use letters, digits, '-' and '_'")
@@ -160,7 +186,7 @@ def train_in_graph(
 
 
 def keep(file: Path, model_folder: str, name: str) -> Path:
-    """A copy of a trained file where the load nodes find it, under the next free number."""
+    """Copies a trained file to where the load nodes look, under the next free number, and returns its path."""
     folder = Path(folder_paths.get_folder_paths(model_folder)[0])
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
@@ -171,7 +197,7 @@ def keep(file: Path, model_folder: str, name: str) -> Path:
 
 
 def results(outcome: Outcome, *kept: Path) -> tuple[dict, torch.Tensor, str]:
-    """Loss map, picture of the curves, and report."""
+    """The loss map, the picture of the curves, and the report."""
     curves = torch.from_numpy(np.array(draw_curves(outcome.losses))).float()[None] / 255
     losses = as_loss_map(outcome.losses)
     report = [f"{outcome.iterations} steps, loss {losses['loss'][-1]:.4f}", *(f"saved {path}" for path in kept)]
@@ -187,8 +213,8 @@ class TrainRepControlNet(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Trains a RepControlNet for an SD1.5 model on a folder of portraits (Multi-Mode Fusion), and saves it "
-                "in models/controlnet. Cancel saves its state; run again, it goes on. Needs the package accelerate and "
-                "a GPU with much memory."
+                "in models/controlnet. Cancel saves the state of the training; run the node again to continue. Needs "
+                "the package accelerate and a GPU with plenty of memory."
             ),
             search_aliases=["training", "finetune", "train controlnet", "pose", "multi-mode fusion", "fpga"],
             is_experimental=True,
@@ -196,13 +222,15 @@ class TrainRepControlNet(io.ComfyNode):
                 *model_inputs(),
                 data_input(),
                 RepControlNetSocket.Input(
-                    "repcontrolnet", optional=True, tooltip="One to train further. Without it, a new one is begun."
+                    "repcontrolnet",
+                    optional=True,
+                    tooltip="A RepControlNet to train further. If none is connected, a new one is trained.",
                 ),
                 *setting_inputs("repcontrolnet"),
             ],
             outputs=[
                 RepControlNetSocket.Output(
-                    display_name="repcontrolnet", tooltip="What was trained, for Apply RepControlNet."
+                    display_name="repcontrolnet", tooltip="The trained RepControlNet, for Apply RepControlNet."
                 ),
                 *result_outputs(),
             ],
@@ -226,9 +254,9 @@ class TrainIdentity(io.ComfyNode):
             display_name="Train Identity",
             category=CATEGORY,
             description=(
-                "Trains an identity adapter for an SD1.5 model on a folder of portraits, with Clone Face Tuning, and "
-                "the copies of the projections that it is read through. Cancel saves its state; run again, it goes on. "
-                "Needs the package accelerate and a GPU with much memory."
+                "Trains an identity adapter for an SD1.5 model on a folder of portraits, with Clone Face Tuning, "
+                "together with the key and value projections that read it. Cancel saves the state of the training; run "
+                "the node again to continue. Needs the package accelerate and a GPU with plenty of memory."
             ),
             search_aliases=["training", "finetune", "train faceid", "train ip-adapter", "clone face tuning", "fpga"],
             is_experimental=True,
@@ -238,27 +266,31 @@ class TrainIdentity(io.ComfyNode):
                 FaceAnalysisSocket.Input(
                     "face_analysis",
                     optional=True,
-                    tooltip="Recognises the faces. Not needed where the data has embeddings of its own.",
+                    tooltip="Recognises the faces. Not needed if the data contains embeddings.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="What the identity reads beside the recogniser's embedding. Needs a face analysis.",
+                    tooltip="Adds CLIP-Vision features to what the identity reads. Needs a face analysis.",
                 ),
                 RepControlNetSocket.Input(
                     "repcontrolnet",
                     optional=True,
-                    tooltip="The RepControlNet that the identity shall work with. Without it, a new branch is begun.",
+                    tooltip=(
+                        "The RepControlNet that the identity will work with. If none is connected, a new branch is "
+                        "trained."
+                    ),
                 ),
                 *setting_inputs("identity"),
             ],
             outputs=[
                 IdentityAdapterSocket.Output(
-                    display_name="adapter", tooltip="The identity adapter, for Apply Cast with the branch applied."
+                    display_name="adapter",
+                    tooltip="The identity adapter, for Apply Cast on a model with the branch applied.",
                 ),
                 RepControlNetSocket.Output(
                     display_name="repcontrolnet",
-                    tooltip="The branch that the adapter was trained with, and belongs to.",
+                    tooltip="The branch that the adapter was trained with. Apply both.",
                 ),
                 *result_outputs(),
             ],
