@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ..checkpoints import check_keys, check_shapes, list_names
 from ..errors import BaseModelError, CheckpointKeyError, InvalidInputError, UnknownFormatError
-from .adapters import AdapterKind, IdentityAdapter, KeyValue, LowRank
+from .adapters import IdentityAdapter, KeyValue, LowRank
 from .attention_layouts import KNOWN_LAYOUTS, AttentionLayout
 from .export import is_fpga_adapter, read_fpga_adapter
 from .identity import EMBEDDING_DIM
-from .recognisers import ANTELOPEV2, BUFFALO_L
+from .recipes import RECIPES, AdapterKind
 from .resampler import Resampler
 from .resampler_loading import file_shape, has_perceiver, load_face_projection, load_feature_resampler
 
@@ -52,19 +52,6 @@ VARIANT_KINDS: Mapping[Variant, AdapterKind] = MappingProxyType(
     }
 )
 """What the choice of a variant makes of a file."""
-
-RECOGNISERS: Mapping[AdapterKind, str | None] = MappingProxyType(
-    {
-        AdapterKind.FACEID: BUFFALO_L,
-        AdapterKind.FACEID_PLUS: BUFFALO_L,
-        AdapterKind.FACEID_PLUS_V2: BUFFALO_L,
-        AdapterKind.FACEID_PORTRAIT: BUFFALO_L,
-        AdapterKind.FACEID_PORTRAIT_UNNORM: BUFFALO_L,
-        AdapterKind.PLUS_FACE: None,
-        AdapterKind.INSTANTID: ANTELOPEV2,
-    }
-)
-"""The recogniser that each public adapter was trained with."""
 
 
 def read_identity_adapter(
@@ -122,7 +109,7 @@ def read_identity_adapter(
             }
         ),
         lora=MappingProxyType(lora) if has_lora and use_lora else None,
-        recogniser=RECOGNISERS[kind],
+        recogniser=RECIPES[kind].recogniser,
         structure_strength=structure_strength,
     )
 

@@ -16,16 +16,15 @@ from torch.nn import functional
 from ..block_slots import BlockSlot
 from ..errors import InvalidInputError, ShapeMismatchError
 from .identity import Identity
+from .recipes import RECIPES, AdapterKind, AdapterRecipe
 from .recognisers import KNOWN_RECOGNISERS, recogniser_name
 from .resampler import FacePlusProjection, FeatureResampler, Resampler
-
-MAX_PORTRAIT_PHOTOS = 5
 
 logger = logging.getLogger(__name__)
 
 
 class KeyValue(NamedTuple):
-    """An adapter's own projections of one cross-attention layer, each (inner_dim, token_dim)."""
+    """A pair of one cross-attention layer: its key and value projections, or the keys and values that they make."""
 
     key: Tensor
     value: Tensor
@@ -36,19 +35,6 @@ class LowRank(NamedTuple):
 
     down: Tensor
     up: Tensor
-
-
-class AdapterKind(Enum):
-    """The adapters that the pack knows, by their usual names."""
-
-    FACEID = "IP-Adapter FaceID"
-    FACEID_PLUS = "IP-Adapter FaceID-Plus"
-    FACEID_PLUS_V2 = "IP-Adapter FaceID-PlusV2"
-    FACEID_PORTRAIT = "IP-Adapter FaceID-Portrait"
-    FACEID_PORTRAIT_UNNORM = "IP-Adapter FaceID-Portrait (unnormalised)"
-    PLUS_FACE = "IP-Adapter plus-face"
-    INSTANTID = "InstantID"
-    FPGA = "FPGA"
 
 
 class Negative(str, Enum):
@@ -94,6 +80,11 @@ class IdentityAdapter:
     structure_strength: float = 1.0
 
     @property
+    def recipe(self) -> AdapterRecipe:
+        """How adapters of this kind make their tokens."""
+        return RECIPES[self.kind]
+
+    @property
     def num_tokens(self) -> int:
         """Tokens per identity; FaceID-Portrait makes as many for each photo (`stack_tokens` evens them out)."""
         return self.resampler.num_tokens
@@ -105,9 +96,12 @@ class IdentityAdapter:
 
     @property
     def clip_dim(self) -> int | None:
-        """Width of the CLIP hidden states that it reads; None where it reads none."""
-        if isinstance(self.resampler, FacePlusProjection) or self.kind is AdapterKind.PLUS_FACE:
-            return self.resampler.feature_dim  # pyright: ignore[reportReturnType]
+        """Width of the CLIP hidden states that it reads; None if it reads none."""
+        resampler = self.resampler
+        if isinstance(resampler, FacePlusProjection):
+            return resampler.feature_dim
+        if isinstance(resampler, FeatureResampler) and self.recipe.reads_clip_only:
+            return resampler.feature_dim
         return None
 
     @property
@@ -162,7 +156,7 @@ class IdentityAdapter:
         weights = {name: tensor.to("cpu", torch.float32) for name, tensor in self.resampler.state_dict().items()}
         options = {}
         if isinstance(self.resampler, FacePlusProjection):
-            options = {"shortcut": self.kind is not AdapterKind.FACEID_PLUS, "scale": self.structure_strength}
+            options = {"shortcut": self.recipe.has_shortcut, "scale": self.structure_strength}
         if isinstance(self.resampler, FeatureResampler) and embedding is not None:
             embedding = embedding[:, None]  # (photos, 512) -> (photos, 1, 512): the embedding is the only feature
         inputs = tuple(part for part in (embedding, features) if part is not None)
@@ -170,44 +164,37 @@ class IdentityAdapter:
             tokens = torch.func.functional_call(self.resampler, weights, inputs, options)
         return tokens.flatten(0, 1)[None]  # photos side by side: (photos, tokens, dim) -> (1, photos * tokens, dim)
 
-    @property
-    def _reads_each_photo(self) -> bool:
-        return self.kind in (AdapterKind.FACEID_PORTRAIT, AdapterKind.FACEID_PORTRAIT_UNNORM)
-
     def _embedding(self, identity: Identity) -> Tensor:
         """What the resampler reads of the face embeddings: (1, 512), or one row for each photo."""
         recognisers, needed_by = self._recognisers(identity), f"the identity adapter '{self.name}'"
-        if self._reads_each_photo:
-            embedding = identity.photo_embeddings(recognisers, needed_by)[:MAX_PORTRAIT_PHOTOS].float()
-        else:
+        if self.recipe.num_photos is None:
             embedding = identity.embedding(recognisers, needed_by)[None].float()
-        if self.kind in (AdapterKind.INSTANTID, AdapterKind.FACEID_PORTRAIT_UNNORM):
-            return embedding
-        return functional.normalize(embedding, dim=-1)
+        else:
+            embedding = identity.photo_embeddings(recognisers, needed_by)[: self.recipe.num_photos].float()
+        return functional.normalize(embedding, dim=-1) if self.recipe.normalises_embedding else embedding
 
     def _recognisers(self, identity: Identity) -> tuple[str, ...]:
-        """Recognisers whose embeddings may be used, the right one first.
-
-        A recogniser that is known to be another one is never used. One that the pack does not know may be the right
-        one in another file (converted, quantised), so a public adapter takes it, and `_doubts` says so.
-        """
-        if self.recogniser is None or self.kind is AdapterKind.FPGA:
-            return (self.recogniser,) if self.recogniser else ()
+        """Recognisers whose embeddings may be used, the right one first; `_doubts` names an unknown one."""
+        if self.recogniser is None:
+            return ()
+        if not self.recipe.takes_unknown_recognisers:
+            return (self.recogniser,)
         return (self.recogniser, *(key for key in identity.embeddings if key not in KNOWN_RECOGNISERS))
 
     def _doubts(self, identity: Identity) -> list[str]:
         """What may be wrong with an identity that the adapter does read."""
-        doubts = []
+        doubts: list[str] = []
         if self.recogniser and self.recogniser not in identity.embeddings:
             used = next(key for key in self._recognisers(identity) if key in identity.embeddings)
             doubts.append(
                 f"'{self.name}' needs embeddings of {recogniser_name(self.recogniser)}; those of '{identity.name}' are "
                 f"of an unknown recogniser ({used[:12]}), and are used as they are"
             )
-        if self._reads_each_photo and identity.num_photos > MAX_PORTRAIT_PHOTOS:
+        num_photos = self.recipe.num_photos
+        if num_photos is not None and identity.num_photos > num_photos:
             doubts.append(
-                f"'{self.name}' reads {MAX_PORTRAIT_PHOTOS} photos; '{identity.name}' has {identity.num_photos}, and "
-                "the last ones are not used"
+                f"'{self.name}' reads {num_photos} photos; '{identity.name}' has {identity.num_photos}, and the last "
+                "ones are not used"
             )
         return doubts
 

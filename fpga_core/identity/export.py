@@ -20,9 +20,10 @@ from ..errors import (
     InvalidInputError,
     UnknownFormatError,
 )
-from .adapters import AdapterKind, IdentityAdapter, Negative
+from .adapters import IdentityAdapter, Negative
 from .attention_layouts import KNOWN_LAYOUTS
 from .own_projections import PROJECTIONS, projection_tensors, read_projections
+from .recipes import AdapterKind
 from .resampler import FacePlusProjection, FaceProjection
 from .resampler_loading import load_face_projection
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from eq1_reference import both, cell_means, eq1_on, relative_error, softmax_attention
 from fpga.fpga_core.errors import BaseModelError, InvalidInputError, UnsupportedModeError
-from fpga.fpga_core.identity.adapters import AdapterKind
+from fpga.fpga_core.identity.recipes import AdapterKind
 from fpga.fpga_core.patching.cast.apply import apply_cast
 from fpga.fpga_core.patching.cast.controlnet import apply_cast_controlnet
 from fpga.fpga_core.patching.schedule import StepRange

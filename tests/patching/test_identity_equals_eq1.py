@@ -7,10 +7,10 @@ import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from eq1_reference import both, carried, eq1_on, relative_error
-from fpga.fpga_core.identity.adapters import AdapterKind
 from fpga.fpga_core.identity.cast import Cast
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.layer_emphasis import WEAKEST, LayerEmphasis
+from fpga.fpga_core.identity.recipes import AdapterKind
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.patching.cast.apply import apply_cast
 from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet

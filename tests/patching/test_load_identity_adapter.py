@@ -7,8 +7,8 @@ import folder_paths
 import pytest
 import torch
 from fpga.fpga_core.errors import CheckpointReadError
-from fpga.fpga_core.identity.adapters import AdapterKind
 from fpga.fpga_core.identity.export import write_fpga_adapter
+from fpga.fpga_core.identity.recipes import AdapterKind
 from fpga.nodes.identity_adapter import FOLDER, LoadIdentityAdapter
 from random_adapters import faceid_plus, flat, fpga_adapter
 from safetensors.torch import save_file

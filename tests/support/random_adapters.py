@@ -172,7 +172,8 @@ def fpga_adapter(
     architecture="sd15", seed=0, clip_model=None, trained_null=True, recogniser=BUFFALO_L, branch_hash=None
 ):
     """The pack's own `IdentityAdapter`, made from scratch; `export.write_fpga_adapter` writes it."""
-    from fpga.fpga_core.identity.adapters import AdapterKind, IdentityAdapter, Negative
+    from fpga.fpga_core.identity.adapters import IdentityAdapter, Negative
+    from fpga.fpga_core.identity.recipes import AdapterKind
     from fpga.fpga_core.identity.resampler_loading import load_face_projection
 
     arch = ARCHITECTURES[architecture]

@@ -2,9 +2,10 @@
 
 import torch
 from fpga.fpga_core.geometry import Box
-from fpga.fpga_core.identity.adapters import AdapterKind, IdentityAdapter, KeyValue, LowRank
+from fpga.fpga_core.identity.adapters import IdentityAdapter, KeyValue, LowRank
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
+from fpga.fpga_core.identity.recipes import AdapterKind
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.identity.regions import Region
 from fpga.fpga_core.identity.resampler import FaceProjection

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ...block_slots import BlockSlot
 from ...errors import UnsupportedModeError
-from ...identity.adapters import AdapterKind, IdentityAdapter, KeyValue
+from ...identity.adapters import IdentityAdapter, KeyValue
 from ...identity.cast import Cast
 from ...identity.layer_emphasis import LayerEmphasis
 from ...identity.masked_attention import add_identities, replace_by_identities
@@ -98,8 +98,8 @@ def put_people_into(
     """
     model = control_model_of(control_net)
     projections = control_projections(adapter, model)
-    key, is_instantid = f"fpga_cast_{uuid.uuid4().hex}", adapter.kind is AdapterKind.INSTANTID
-    control = CastControlNet(control_net, CastControlModel(model, key, carried, projections, is_instantid))
+    key, replaces_text = f"fpga_cast_{uuid.uuid4().hex}", adapter.recipe.replaces_text
+    control = CastControlNet(control_net, CastControlModel(model, key, carried, projections, replaces_text))
     positive, negative = (
         add_cond(text, key, CastSide((side,))) for side, text in ((POSITIVE, positive), (NEGATIVE, negative))
     )
@@ -137,14 +137,14 @@ class CastControlModel:
         key: names the `CastSide` in the conditioning.
         carried: what positive and negative carry.
         projections: the adapter's own for the ControlNet's layers, or None: those of the layers themselves.
-        is_instantid: whether the tokens stand in the text's place; where nobody acts, those of nobody do.
+        replaces_text: whether the tokens stand in the text's place; where nobody acts, those of nobody do.
     """
 
     model: nn.Module
     key: str
     carried: tuple[CastTokens, CastTokens]
     projections: Mapping[BlockSlot, KeyValue] | None
-    is_instantid: bool
+    replaces_text: bool
     _run: CastRun = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,7 +162,7 @@ class CastControlModel:
         sides: tuple[int, ...] | None = inputs.pop(self.key, None)
         if sides is None:
             return self.model(x=x, context=context, **inputs)
-        if self.is_instantid:
+        if self.replaces_text:
             nobody = self.carried[NEGATIVE].tokens[:1]
             context = nobody.expand(len(x), -1, -1).to(context)
         layers = cross_attention_layers(self.model)
@@ -174,13 +174,13 @@ class CastControlModel:
 
     @property
     def _combine(self) -> Callable[..., Tensor]:
-        return replace_by_identities if self.is_instantid else add_identities
+        return replace_by_identities if self.replaces_text else add_identities
 
     def _people(self, sides: tuple[int, ...], x: Tensor) -> People:
         num_identities = len(self.carried[POSITIVE].tokens)
         rows = torch.tensor(sides)[:, None] * num_identities + torch.arange(num_identities)
         weights = self.carried[POSITIVE].weights(Extent(x.shape[-1], x.shape[-2]))
-        if self.is_instantid:
+        if self.replaces_text:
             weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # nothing more than the text's place
         return self._run.people(rows, weights.repeat(len(x) // len(weights), 1, 1, 1), x)
 
@@ -256,7 +256,7 @@ def control_projections(adapter: IdentityAdapter, model: nn.Module) -> Mapping[B
     """
     layers = cross_attention_layers(model)
     projections = None
-    if adapter.projections is not None and adapter.kind is not AdapterKind.INSTANTID:
+    if adapter.projections is not None and not adapter.recipe.replaces_text:
         projections = {slot: adapter.projections[slot] for slot in layers if slot in adapter.projections}
     check_adapter_fits(replace(adapter, projections=projections), layers, "ControlNet")
     return projections

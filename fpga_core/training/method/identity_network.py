@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from ...block_slots import BlockSlot
 from ...errors import InvalidInputError
-from ...identity.adapters import AdapterKind, IdentityAdapter, KeyValue, Negative
+from ...identity.adapters import IdentityAdapter, KeyValue, Negative
+from ...identity.recipes import AdapterKind
 from ...identity.resampler import HEAD_DIM, PROJECTION_DIM, FacePlusProjection, FaceProjection
 from ...identity.resampler_loading import load_face_projection
 from ..data.batch import EMBEDDING_DIM, TrainingBatch

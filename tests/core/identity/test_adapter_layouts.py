@@ -14,7 +14,8 @@ from fpga.fpga_core.errors import (
     UnknownFormatError,
 )
 from fpga.fpga_core.identity.adapter_layouts import Variant, read_identity_adapter
-from fpga.fpga_core.identity.adapters import AdapterKind, LowRank
+from fpga.fpga_core.identity.adapters import LowRank
+from fpga.fpga_core.identity.recipes import AdapterKind
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_adapters import (
