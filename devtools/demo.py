@@ -101,7 +101,7 @@ def figure(title: str, texts: dict[str, str]) -> str:
         title: of the node.
         texts: what the nodes of its run reported.
     """
-    if title == "How alike":
+    if title == "Likeness":
         return score(texts)
     found = re.search(r"FaceSim (\S+) -> ([^\s,]+)", texts.get("Restore Faces", ""))
     sides = {"Faces before": 1, "Faces after": 2}
