@@ -5,7 +5,6 @@
     python dev.py demo photographs             all shipped workflows on real photographs and random weights
     python dev.py serve [ComfyUI arguments]    the editor with the pack loaded
     python dev.py bench [NAME] [--json FILE]   one measurement as a table; without a name, the list of them
-    python dev.py train TASK ...               a RepControlNet, an identity or a ControlNet, from a folder of data
     python dev.py lint                         ruff and pyright
     python dev.py world train [STAGE ...]      the small world's models, by recipe; resumable
     python dev.py world evaluate [TABLE ...]   the paper's tables, measured on the small world
@@ -72,7 +71,6 @@ COMMANDS = {
     "demo": lambda environment, arguments: launch(environment, "fpga.devtools.demo", arguments),
     "serve": lambda environment, arguments: launch(environment, "fpga.devtools.serve", arguments),
     "bench": lambda environment, arguments: launch(environment, "fpga.devtools.bench", arguments),
-    "train": lambda environment, arguments: launch(environment, "fpga.devtools.train", arguments),
     "lint": lint,
     "world": lambda environment, arguments: launch(environment, "fpga.laboratory.world", arguments),
     "workflows": lambda environment, arguments: launch(environment, "fpga.devtools.editor_workflows", arguments),

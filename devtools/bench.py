@@ -5,7 +5,8 @@ import os
 import runpy
 import sys
 
-from .launch import ROOT, import_comfyui
+from ..commands.comfyui import import_comfyui
+from .launch import ROOT
 
 BENCHES = ROOT / "benches"
 

@@ -4,8 +4,6 @@ The pack's root never goes on `sys.path`: its `nodes/` would shadow ComfyUI's `n
 `__path__` is the root is registered instead, the way ComfyUI itself loads the pack.
 """
 
-import importlib.util
-import os
 import runpy
 import sys
 from pathlib import Path
@@ -13,27 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def register_pack(name: str = "fpga") -> None:
-    """Makes the pack importable under a name that every program of the workshop shares."""
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{ROOT / '__init__.py'} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-def import_comfyui() -> None:
-    """Puts the ComfyUI of COMFYUI_PATH on `sys.path`, set to the CPU where torch sees no GPU."""
-    path = os.environ["COMFYUI_PATH"]
-    if path not in sys.path:
-        sys.path.insert(0, path)
-    import torch
-    from comfy.cli_args import args
-
-    args.cpu = not torch.cuda.is_available()
+def register_pack() -> None:
+    """Makes the pack importable under the name that every program of the workshop shares."""
+    runpy.run_path(str(ROOT / "__main__.py"))["register_pack"]("fpga")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .launch import ROOT, import_comfyui, register_pack
+from ..commands.comfyui import import_comfyui
+from .launch import ROOT, register_pack
 
 SUPPORT = ROOT / "tests" / "support"
 SMALL_WORLD = ROOT / "laboratory"

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..commands.comfyui import import_comfyui
 from ..devtools.environment import cache_folder
-from ..devtools.launch import import_comfyui
 from ..fpga_core.training.engine.loss_log import FILE as LOG_FILE
 
 NUM_PICTURES = 16000
@@ -111,8 +112,8 @@ def write_lessons() -> None:
 
 
 def train_network(name: str) -> None:
-    """Control and identity together, by `dev.py train`, on the checkpoint and the recogniser that are shipped."""
-    from ..devtools.train import main as train
+    """Trains control and identity together, with `fpga-portrait train`, on the shipped checkpoint and recogniser."""
+    from ..commands import main as fpga_portrait
     from .shipped import CHECKPOINT, COMFYUI_NODE
 
     folder = work_folder()
@@ -126,7 +127,9 @@ def train_network(name: str) -> None:
     }
     if begins_at is not None:
         files["--start-from"] = folder / "stages" / f"checkpoint-{begins_at:08}.pt"
-    train([task, *NETWORK_OPTIONS, *options, *(str(word) for pair in files.items() for word in pair)])
+    words = [task, *NETWORK_OPTIONS, *options, *(str(word) for pair in files.items() for word in pair)]
+    if status := fpga_portrait(["train", *words]):
+        sys.exit(status)
 
 
 def train_trials() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from ..devtools.launch import import_comfyui
+from ..commands.comfyui import import_comfyui
 from . import train
 from .shipped import BRANCH, IDENTITY_ADAPTER
 

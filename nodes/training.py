@@ -1,4 +1,4 @@
-"""Training nodes: train a RepControlNet or an identity on a folder of data, with the same core as `dev.py train`."""
+"""Training nodes: a RepControlNet or an identity from a folder of data, with the same core as `fpga-portrait train`."""
 
 import os
 import re

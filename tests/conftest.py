@@ -19,7 +19,9 @@ launch = runpy.run_path(str(ROOT / "devtools" / "launch.py"))
 launch["register_pack"]()
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 if os.environ.get("COMFYUI_PATH"):
-    launch["import_comfyui"]()
+    from fpga.commands.comfyui import import_comfyui
+
+    import_comfyui()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`dev.py train` as a program: on a small checkpoint that ComfyUI's stock loader reads, stopped and gone on with."""
+"""`fpga-portrait train` as a program: on a small checkpoint that ComfyUI's stock loader reads, stopped and resumed."""
 
 import json
 import signal
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from fpga.commands.train import main, parse
 from fpga.devtools.stand_ins import PACKS, small_checkpoint
-from fpga.devtools.train import main, parse
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
@@ -19,11 +19,11 @@ from fpga.fpga_core.training.engine.loss_log import FILE, read_losses
 from PIL import Image
 from training_samples import write_samples
 
-LAUNCH = Path(__file__).resolve().parents[2] / "devtools" / "launch.py"
+PACK = Path(__file__).resolve().parents[2]
 
 
 def command(*words) -> list[str]:
-    return [sys.executable, str(LAUNCH), "fpga.devtools.train", *map(str, words)]
+    return [sys.executable, str(PACK), "train", *map(str, words)]
 
 
 def test_a_training_is_stopped_gone_on_with_and_gives_its_files(tmp_path):
@@ -73,7 +73,7 @@ def test_what_is_wrong_with_the_words_is_said(tmp_path, capsys):
     config.write_text('{"batchsize": 4}')
     for words, message in (
         (["identity", "--data", "x"], "identity needs --output, --checkpoint"),
-        (["check", "--data", "x", "--config", str(config)], "sets batchsize, which is no option"),
+        (["check", "--data", "x", "--config", str(config)], "sets batchsize, which is not an option"),
     ):
         with pytest.raises(SystemExit):
             parse(words)

@@ -1,4 +1,4 @@
-"""A whole training beside ComfyUI's models: what the nodes and `dev.py train` run."""
+"""A whole training beside ComfyUI's models: what the nodes and `fpga-portrait train` run."""
 
 from __future__ import annotations
 
