@@ -48,3 +48,22 @@ def test_the_licence_is_the_whole_apache_2():
     assert "Version 2.0, January 2004" in text
     assert all(f"   {number}. " in text for number in range(1, 10))
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))])
+def test_pages_name_files_that_exist(page):
+    """Every path from the root in code marks, and every relative link."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    folders = "|".join(entry.name for entry in ROOT.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", text)
+    linked = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    missing = [path for path in named if not (ROOT / path).exists()]
+    missing += [link for link in linked if not (ROOT / page).parent.joinpath(link).exists()]
+    assert missing == []
+
+
+def test_pages_are_wrapped():
+    """At 100 characters, except for tables and pictures."""
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "web").rglob("*.md")):
+        lines = [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) > 100]
+        assert [line for line in lines if not line.lstrip().startswith(("|", "!["))] == [], page.name
