@@ -50,7 +50,9 @@ def test_the_licence_is_the_whole_apache_2():
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md")))]
+)
 def test_pages_name_files_that_exist(page):
     """Every path from the root in code marks, and every relative link."""
     text = (ROOT / page).read_text(encoding="utf-8")
