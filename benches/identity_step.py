@@ -16,7 +16,7 @@ from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.regions import Region
 from fpga.fpga_core.patching.cast.apply import apply_cast
-from fpga.fpga_core.patching.cast.slots import cross_attention_layers
+from fpga.fpga_core.patching.unet import cross_attention_layers
 from fpga.fpga_core.shapes import Extent
 from random_adapters import faceid, random_identity, read_adapter
 from tiny_models import tiny_model

@@ -1,8 +1,10 @@
-"""Where a UNet's transformer blocks are, in ComfyUI's terms."""
+"""Where a UNet's transformer blocks are, in ComfyUI's terms, and what each holds."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from torch import nn
 
 
 class BlockSlot(NamedTuple):
@@ -24,3 +26,19 @@ class BlockSlot(NamedTuple):
         if self.block == "middle":
             return f"middle_block.1.transformer_blocks.{self.index}"
         return f"{self.block}_blocks.{self.number}.1.transformer_blocks.{self.index}"
+
+
+class Attention(Protocol):
+    """An attention layer, as far as the pack needs it: its projections of queries, keys and values."""
+
+    to_q: nn.Linear
+    to_k: nn.Linear
+    to_v: nn.Linear
+
+
+class TransformerBlock(Protocol):
+    """A transformer block of a UNet: self attention, which some blocks skip, and cross attention to the text."""
+
+    disable_self_attn: bool
+    attn1: Attention
+    attn2: Attention

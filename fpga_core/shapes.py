@@ -9,8 +9,11 @@ from torch.nn import functional
 
 from .errors import ShapeMismatchError
 
+PIXELS_PER_LATENT = 8
+"""Pixels of a picture that become one latent pixel, in width and in height."""
+
 ASPECT_TOLERANCE = 0.02
-"""Aspect ratios that differ by no more than this fraction count as equal."""
+"""Aspect ratios that differ by less come from rounding sizes to whole pixels, or to multiples of 8."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Extent:
         return Extent(-(-self.width // factor), -(-self.height // factor))
 
     def has_aspect_of(self, other: Extent) -> bool:
-        """Whether the aspect ratios agree, but for what rounding sizes to whole pixels, or multiples of 8, changes."""
+        """Whether the aspect ratios agree, within `ASPECT_TOLERANCE`."""
         return abs(self.width * other.height / (self.height * other.width) - 1) <= ASPECT_TOLERANCE
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ..fpga_core.patching.cast.controlnet import control_model_of
 from ..fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
-from ..fpga_core.patching.repcontrolnet.fold import unet_of
+from ..fpga_core.patching.unet import unet_of
 from .generation_lab import controlnet_way, shipped_way, ways_of
 from .laboratory import NEGATIVE, STEPS, Laboratory, Way
 from .scenes import Shot

@@ -8,12 +8,11 @@ from ..fpga_core.patching.cast.apply import apply_cast
 from ..fpga_core.patching.cast.controlnet import apply_cast_controlnet
 from ..fpga_core.patching.cast.record import record_attention
 from ..fpga_core.patching.schedule import StepRange
-from ..fpga_core.shapes import Extent
+from ..fpga_core.shapes import PIXELS_PER_LATENT, Extent
 from .sockets import AttentionRecordSocket, CastSocket, IdentityAdapterSocket
 from .step_range import step_range
 
 CATEGORY = "FPGA Portrait/cast"
-PIXELS_PER_LATENT = 8
 
 
 class ApplyCast(io.ComfyNode):

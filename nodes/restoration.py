@@ -7,8 +7,9 @@ from comfy_api.v0_0_2 import io, ui
 from ..fpga_core.faces.drawing import FaceStyle
 from ..fpga_core.patching.restoration.face_conditioning import choose_control
 from ..fpga_core.patching.restoration.face_run import IdentityIn
-from ..fpga_core.patching.restoration.faces import native_size_px, restore_faces
+from ..fpga_core.patching.restoration.faces import restore_faces
 from ..fpga_core.patching.restoration.samplers import invert_latent, restoration_sampler
+from ..fpga_core.patching.unet import native_size_px
 from ..fpga_core.restoration.cache_plan import CacheMode
 from ..fpga_core.restoration.face_crops import known_faces
 from ..fpga_core.restoration.matching import MatchBy

@@ -152,12 +152,11 @@ def _scale(canvas: Extent, picture: Extent, source: str) -> np.ndarray:
     padded = Extent(*(64 * math.ceil(round(side * factor) / 64) for side in (picture.width, picture.height)))
     if canvas == padded:
         return np.array([1 / factor, 1 / factor])
-    scale = np.array([picture.width / canvas.width, picture.height / canvas.height])
     if not picture.has_aspect_of(canvas):
         raise ShapeMismatchError(
             f"{source} belongs to a {canvas} picture, the image is {picture}: connect the image it was detected in"
         )
-    return scale
+    return np.array([picture.width / canvas.width, picture.height / canvas.height])
 
 
 def _frames_for(payload: object, num_pictures: int, socket: str) -> list:

@@ -6,11 +6,11 @@ from fpga.fpga_core.patching.cast.apply import apply_cast
 from fpga.fpga_core.patching.cast.conditioning import (
     CastTokens,
     PendingCast,
-    add_cond,
     resolve_casts,
     rows_key,
     weights_key,
 )
+from fpga.fpga_core.patching.conditioning import add_cond
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -7,7 +7,8 @@ from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.recognisers import ANTELOPEV2, AURAFACE, BUFFALO_L
 from fpga.fpga_core.patching.restoration.face_run import RestoreSettings
-from fpga.fpga_core.patching.restoration.faces import native_size_px, restore_faces
+from fpga.fpga_core.patching.restoration.faces import restore_faces
+from fpga.fpga_core.patching.unet import native_size_px
 from fpga.fpga_core.restoration.face_crops import CropSettings
 from fpga.fpga_core.shapes import Extent
 from tiny_faces import face, found, pictures, tiny_vae

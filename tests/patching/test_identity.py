@@ -22,9 +22,10 @@ from fpga.fpga_core.identity.recognisers import AURAFACE
 from fpga.fpga_core.identity.regions import Region
 from fpga.fpga_core.patching.cast.apply import apply_cast, encode_cast
 from fpga.fpga_core.patching.cast.attention import CastRun, IdentityAttention
-from fpga.fpga_core.patching.cast.slots import claim_slots, cross_attention_layers
+from fpga.fpga_core.patching.cast.slots import claim_slots
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.schedule import StepRange
+from fpga.fpga_core.patching.unet import cross_attention_layers
 from fpga.fpga_core.shapes import Extent
 from random_branches import random_branch
 from tiny_identities import TOKEN_DIM, cast, member, tiny_adapter

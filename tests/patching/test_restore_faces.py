@@ -19,7 +19,8 @@ from fpga.fpga_core.patching.restoration.face_conditioning import (
     for_crops,
 )
 from fpga.fpga_core.patching.restoration.face_run import IdentityIn, RestoreSettings, ladder
-from fpga.fpga_core.patching.restoration.faces import native_size_px, restore_faces
+from fpga.fpga_core.patching.restoration.faces import restore_faces
+from fpga.fpga_core.patching.unet import native_size_px
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.face_crops import CropSettings
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource

@@ -9,7 +9,7 @@ from fpga.fpga_core.identity.recipes import AdapterKind
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.identity.regions import Region
 from fpga.fpga_core.identity.resampler import FaceProjection
-from fpga.fpga_core.patching.cast.slots import cross_attention_layers
+from fpga.fpga_core.patching.unet import cross_attention_layers
 from fpga.fpga_core.shapes import Extent
 
 TOKEN_DIM = 64

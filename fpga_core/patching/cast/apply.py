@@ -21,9 +21,9 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...block_slots import BlockSlot
+from ...block_slots import Attention, BlockSlot
 from ...checkpoints import hash_state_dict
 from ...errors import BaseModelError, InvalidInputError
 from ...identity.adapters import IdentityAdapter, stack_tokens
@@ -31,11 +31,13 @@ from ...identity.cast import Cast, CastMember
 from ...identity.layer_emphasis import LayerEmphasis
 from ...identity.regions import Region
 from ...shapes import Extent
-from ..repcontrolnet.fold import UNET_PREFIX, applied_branches, unet_of
+from ..conditioning import Conditioning, add_cond
+from ..repcontrolnet.fold import applied_branches
 from ..schedule import StepRange
+from ..unet import UNET_PREFIX, cross_attention_layers, unet_of
 from .attention import CastRun, IdentityAttention
-from .conditioning import CastTokens, Conditioning, PendingCast, add_cond, resolve_casts, rows_key, weights_key
-from .slots import claim_slots, cross_attention_layers
+from .conditioning import CastTokens, PendingCast, resolve_casts, rows_key, weights_key
+from .slots import claim_slots
 
 LORAS_ATTACHMENT = "fpga_identity_loras"
 """A model's memory of the adapters whose LoRA it carries."""
@@ -179,7 +181,7 @@ def _region_fingerprint(region: Region) -> str:
     return f"{region.box} {region.feather} {shape} {mask}"
 
 
-def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, nn.Module], network: str = "model") -> None:
+def check_adapter_fits(adapter: IdentityAdapter, layers: dict[BlockSlot, Attention], network: str = "model") -> None:
     """Raises where an adapter's widths or layers are not those of a network.
 
     Args:

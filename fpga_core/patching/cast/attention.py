@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...block_slots import BlockSlot
+from ...block_slots import Attention, BlockSlot
 from ...errors import ShapeMismatchError
 from ...identity.adapters import KeyValue
 from ...identity.layer_emphasis import LayerEmphasis
@@ -102,7 +102,7 @@ class CastRun:
         self._people.append(People(rows, weights))
         return self._people[-1]
 
-    def key_value(self, slot: BlockSlot, layers: Mapping[BlockSlot, nn.Module], q: Tensor) -> KeyValue:
+    def key_value(self, slot: BlockSlot, layers: Mapping[BlockSlot, Attention], q: Tensor) -> KeyValue:
         """Keys and values of the whole table in one layer, (rows, num_tokens, inner_dim), dtype and device of q."""
         key = (slot, q.device, q.dtype)
         if (projected := self._projected.get(key)) is None:
@@ -113,7 +113,7 @@ class CastRun:
                 self._projected[key] = projected
         return projected
 
-    def _project(self, slot: BlockSlot, attention: nn.Module, q: Tensor) -> KeyValue:
+    def _project(self, slot: BlockSlot, attention: Attention, q: Tensor) -> KeyValue:
         if self.projections is None:
             tokens = self.tokens.to(q.device, q.dtype)
             return KeyValue(attention.to_k(tokens), attention.to_v(tokens))
@@ -143,7 +143,7 @@ class IdentityAttention:
     slot: BlockSlot
     run: CastRun
     people: People
-    layers: Mapping[BlockSlot, nn.Module]
+    layers: Mapping[BlockSlot, Attention]
     combine: Callable[..., Tensor] = add_identities
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401

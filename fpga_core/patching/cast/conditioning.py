@@ -14,8 +14,6 @@ from ...errors import InvalidInputError
 from ...identity.cast import Cast
 from ...shapes import Extent
 
-Conditioning = list[list]
-
 
 @dataclass(frozen=True, eq=False)
 class CastTokens:
@@ -50,15 +48,6 @@ class PendingCast(CONDRegular):
 
     def size(self) -> list[int]:
         return list(self.cond.tokens.shape)
-
-
-def add_cond(conditioning: Conditioning, key: str, cond: CONDRegular) -> Conditioning:
-    """The conditioning with `cond` added to each of its entries; the entries passed in are not changed."""
-
-    def with_cond(options: Mapping[str, Any]) -> dict[str, Any]:
-        return {**options, "model_conds": {**options.get("model_conds", {}), key: cond}}
-
-    return [[text, with_cond(options)] for text, options in conditioning]
 
 
 def rows_key(key: str) -> str:

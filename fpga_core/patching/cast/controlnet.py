@@ -28,12 +28,13 @@ from ...identity.cast import Cast
 from ...identity.layer_emphasis import LayerEmphasis
 from ...identity.masked_attention import add_identities, replace_by_identities
 from ...shapes import Extent
-from ..repcontrolnet.apply import add_control, as_hint
+from ..conditioning import Conditioning, add_cond, add_control, as_hint
 from ..schedule import StepRange
+from ..unet import cross_attention_layers
 from .apply import check_adapter_fits, encode_cast
 from .attention import CastRun, IdentityAttention, People
-from .conditioning import CastTokens, Conditioning, add_cond
-from .slots import claim_slots, cross_attention_layers
+from .conditioning import CastTokens
+from .slots import claim_slots
 
 POSITIVE, NEGATIVE = 0, 1
 
@@ -77,8 +78,7 @@ def apply_cast_controlnet(
     if acting is not None:
         control, positive, negative = put_people_into(control_net, adapter, acting, positive, negative)
     control.set_cond_hint(hint, strength, (steps.start_percent, steps.end_percent))
-    positive, negative = add_control(control, positive, negative)
-    return positive, negative
+    return add_control(positive, negative, control)
 
 
 def put_people_into(

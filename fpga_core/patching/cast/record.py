@@ -13,8 +13,7 @@ from torch import Tensor
 from ...errors import InvalidInputError
 from ...identity.attention_maps import AttentionMap
 from ...shapes import Extent
-from ..repcontrolnet.fold import unet_of
-from .slots import cross_attention_layers
+from ..unet import cross_attention_layers, unet_of
 
 RECORDS_OPTION = "fpga_attention_records"
 """Where in `transformer_options` the records of a run stand; runs that are not recorded lack it."""

@@ -1,36 +1,18 @@
-"""The cross-attention layers of a UNet, and how several packs share the one attention slot that each of them has."""
+"""How several packs share the one slot that each cross-attention layer of a UNet has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
-from torch import Tensor, nn
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
 
 from ...block_slots import BlockSlot
 
 AttentionCall = Callable[..., Tensor]
 """What stands in an attention slot: `(q, k, v, extra_options)` -> the output before `to_out`."""
-
-
-def cross_attention_layers(unet: nn.Module) -> dict[BlockSlot, nn.Module]:
-    """The cross attentions of a UNet, or of a ControlNet (it has no output blocks), in the order in which they run."""
-    return {
-        BlockSlot(kind, number, index): block.attn2
-        for kind, number, layers in _blocks(unet)
-        for transformer in layers
-        if isinstance(transformer, SpatialTransformer)
-        for index, block in enumerate(transformer.transformer_blocks)
-    }
-
-
-def _blocks(unet: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
-    yield from (("input", number, block) for number, block in enumerate(unet.input_blocks))
-    if unet.middle_block is not None:  # some distilled SDXL have none
-        yield "middle", 0, unet.middle_block
-    yield from (("output", number, block) for number, block in enumerate(getattr(unet, "output_blocks", ())))
 
 
 def claim_slots(

@@ -8,16 +8,16 @@ from enum import Enum
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...errors import InvalidInputError, UnsupportedModeError
+from ...errors import UnsupportedModeError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import foldable_parameters
 from ...repcontrolnet.matching import check_adapter_fits
+from ..conditioning import Conditioning, add_control, as_hint
 from ..schedule import StepRange
-from .fold import fold_branch, unet_of
+from ..unet import unet_of
+from .fold import fold_branch
 from .hint import HintControl
 from .live import attach_branch
-
-Conditioning = list[list]
 
 
 class BranchMode(str, Enum):
@@ -102,33 +102,5 @@ def apply_repcontrolnet(
     if strength != 0:
         control = HintControl.from_branch(branch)
         control.set_cond_hint(hint, strength, (steps.start_percent, steps.end_percent))
-        positive, negative = add_control(control, positive, negative)
+        positive, negative = add_control(positive, negative, control)
     return AppliedRepControlNet(model, positive, negative, note)
-
-
-def as_hint(image: torch.Tensor) -> torch.Tensor:
-    """A condition image on the host's layout, (n, height, width, channels), as the adapter takes it, (n, 3, height,
-    width)."""
-    if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
-        raise InvalidInputError(
-            f"the condition image has the shape {tuple(image.shape)}; connect an IMAGE: (pictures, height, width, 3 or"
-            f" 4 channels)"
-        )
-    return image[..., :3].movedim(-1, 1)  # BHWC -> BCHW; a transparent picture's alpha is dropped
-
-
-def add_control(control: HintControl, *conditionings: Conditioning) -> list[Conditioning]:
-    """Puts one shared control object on every conditioning: the host batches positive and negative only if it is the
-    same object.
-
-    Conditionings that already carry other controls keep them; each distinct chain gets its own copy in front.
-    """
-    by_previous: dict[object, HintControl] = {}
-
-    def controlled(options: dict) -> dict:
-        previous = options.get("control")
-        if previous not in by_previous:
-            by_previous[previous] = control.copy().set_previous_controlnet(previous)
-        return {**options, "control": by_previous[previous], "control_apply_to_uncond": False}
-
-    return [[[tokens, controlled(options)] for tokens, options in conditioning] for conditioning in conditionings]

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 
-from ...errors import CheckpointKeyError, PatchConflictError, UnsupportedModeError
+from ...errors import CheckpointKeyError, PatchConflictError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import foldable_parameters
 from ...repcontrolnet.matching import fit_branch
+from ..unet import UNET_PREFIX, unet_of
 
-UNET_PREFIX = "diffusion_model."
 BRANCHES_ATTACHMENT = "fpga_branches"
 
 
@@ -32,21 +31,6 @@ class AppliedBranch:
 def applied_branches(model: ModelPatcher) -> tuple[AppliedBranch, ...]:
     """The RepControlNets that `model` carries, in the order of their application."""
     return model.get_attachment(BRANCHES_ATTACHMENT) or ()
-
-
-def unet_of(model: ModelPatcher) -> UNetModel:
-    """The UNet of a model of the Stable Diffusion 1.x/2.x/XL family.
-
-    Raises:
-        UnsupportedModeError: the model is a transformer (Flux, SD3, ...) or another architecture.
-    """
-    unet = model.get_model_object("diffusion_model")
-    if not isinstance(unet, UNetModel):
-        raise UnsupportedModeError(
-            f"the connected model is of the family {type(model.model).__name__} ({type(unet).__name__}); "
-            "this node works with UNet models: SD1.5 and SDXL checkpoints and their fine-tunes"
-        )
-    return unet
 
 
 def remember_branch(model: ModelPatcher, record: AppliedBranch) -> None:

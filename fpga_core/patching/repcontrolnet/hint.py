@@ -14,8 +14,7 @@ from comfy.model_patcher import CoreModelPatcher
 
 from ...repcontrolnet.adapter import build_hint_encoder
 from ...repcontrolnet.branch import RepControlNet
-
-PIXELS_PER_LATENT = 8
+from ...shapes import PIXELS_PER_LATENT
 
 
 class HintControl(ControlBase):

@@ -18,7 +18,8 @@ from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import foldable_parameters
 from ...repcontrolnet.matching import fit_branch
 from ..schedule import StepRange
-from .fold import AppliedBranch, remember_branch, unet_of
+from ..unet import unet_of
+from .fold import AppliedBranch, remember_branch
 
 
 class BranchLayers(nn.Module):

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_sampling
-from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
+from comfy.ldm.modules.attention import SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from comfy.model_patcher import ModelPatcher
-from torch import nn
 
 from ...block_slots import BlockSlot
 from ...errors import PatchConflictError, UnsupportedModeError
 from ...restoration.cache_plan import AttentionLayer
 from ...shapes import Extent
-from ..repcontrolnet.fold import unet_of
+from ..unet import transformer_blocks, unet_blocks, unet_of
 
 SUPPORTED = "checkpoints of Stable Diffusion 1.x, 2.x and SDXL, and their fine-tunes"
 
@@ -69,26 +68,19 @@ def self_attention_layers(model: ModelPatcher, latent: Extent) -> tuple[Attentio
     Returns:
         The layers; shapes follow from the architecture, no model call is made.
     """
-    unet = unet_of(model)
     layers: list[AttentionLayer] = []
     skips: list[Extent] = []
     extent = latent
-    for number, block in enumerate(unet.input_blocks):
-        layers += _layers_of("input", number, block, extent)
-        if any(isinstance(module, Downsample) for module in block):
-            extent = extent.downscaled(2)
-        skips.append(extent)
-    layers += _layers_of("middle", 0, unet.middle_block, extent)
-    for number, block in enumerate(unet.output_blocks):
-        layers += _layers_of("output", number, block, skips.pop())
+    for kind, number, block in unet_blocks(unet_of(model)):
+        if kind == "output":
+            extent = skips.pop()
+        layers += [
+            AttentionLayer(BlockSlot(kind, number, index), extent.num_cells, layer.attn1.to_q.in_features)
+            for index, layer in enumerate(transformer_blocks(block))
+            if not layer.disable_self_attn
+        ]
+        if kind == "input":
+            if any(isinstance(module, Downsample) for module in block):
+                extent = extent.downscaled(2)
+            skips.append(extent)
     return tuple(layers)
-
-
-def _layers_of(kind: str, number: int, block: nn.Module, extent: Extent) -> list[AttentionLayer]:
-    transformers = [module for module in block if isinstance(module, SpatialTransformer)]
-    blocks = [layer for transformer in transformers for layer in enumerate(transformer.transformer_blocks)]
-    return [
-        AttentionLayer(BlockSlot(kind, number, index), extent.num_cells, layer.attn1.to_q.in_features)
-        for index, layer in blocks
-        if not layer.disable_self_attn
-    ]

@@ -22,12 +22,13 @@ from ...identity.layer_emphasis import LayerEmphasis
 from ...repcontrolnet.branch import RepControlNet
 from ...shapes import Extent, cell_means
 from ..cast.apply import CastPatch, add_lora, check_adapter_fits, warn_of_missing_branch
-from ..cast.conditioning import CastTokens, Conditioning, PendingCast, add_cond
+from ..cast.conditioning import CastTokens, PendingCast
 from ..cast.controlnet import put_people_into
-from ..cast.slots import cross_attention_layers
-from ..repcontrolnet.apply import BranchMode, add_control, apply_repcontrolnet, as_hint
-from ..repcontrolnet.fold import applied_branches, unet_of
+from ..conditioning import Conditioning, add_cond, add_control, as_hint
+from ..repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from ..repcontrolnet.fold import applied_branches
 from ..schedule import StepRange
+from ..unet import cross_attention_layers, unet_of
 
 CAST_PREFIX = "fpga_cast_"
 
@@ -247,8 +248,7 @@ class ControlNetFaces:
                 self.control_net, acting.adapter, (acting.positive, acting.negative), positive, negative
             )
         control.set_cond_hint(as_hint(hints), self.strength, (0.0, 1.0), vae=self.vae)
-        positive, negative = add_control(control, positive, negative)
-        return positive, negative
+        return add_control(positive, negative, control)
 
 
 def choose_control(

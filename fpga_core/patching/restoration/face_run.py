@@ -19,7 +19,7 @@ from ...restoration.cache_plan import MIB, CacheMode, CachePlan
 from ...restoration.fusion import FusionSettings
 from ...restoration.matching import MatchBy
 from ...shapes import Extent
-from ..cast.conditioning import Conditioning
+from ..conditioning import Conditioning
 from .checks import self_attention_layers
 from .face_conditioning import ActingFaces, FaceControl, FaceIdentities
 from .people import People, Subject

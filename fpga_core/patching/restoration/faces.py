@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from comfy.model_base import SDXL
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import V_PREDICTION
 from comfy.sd import VAE
 from torch import Tensor
 
@@ -17,21 +15,14 @@ from ...faces.drawing import DrawnParts, FaceStyle, draw_conditions
 from ...faces.face import FaceAnalyzer, PictureFaces
 from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
-from ...repcontrolnet.bases import recognise_base
-from ...repcontrolnet.folding import foldable_parameters
 from ...restoration.face_crops import CropSettings, FaceCrop, FaceParser, crop_faces, or_blank, paste_crops
 from ...restoration.report import FaceOutcome, background_difference, write_report
 from ...shapes import Extent
-from ..cast.conditioning import Conditioning
-from ..repcontrolnet.fold import unet_of
+from ..conditioning import Conditioning
 from .checks import check_restoring_model
 from .face_conditioning import FaceControl, check_model_is_plain, for_crops
 from .face_run import FaceRun, IdentityIn, MakeCallback, RestoredCrop, RestoreSettings
 from .people import People, Subject
-
-NATIVE_SIZE_PX = 512
-NATIVE_SIZE_SD2_V_PX = 768
-NATIVE_SIZE_SDXL_PX = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,15 +41,6 @@ class RestoredPictures:
     before: Tensor
     after: Tensor
     report: str
-
-
-def native_size_px(model: ModelPatcher) -> int:
-    """Side of the pictures that a model was trained on."""
-    if isinstance(model.model, SDXL):
-        return NATIVE_SIZE_SDXL_PX
-    is_sd2 = recognise_base(foldable_parameters(unet_of(model))) == "sd21"
-    predicts_v = isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
-    return NATIVE_SIZE_SD2_V_PX if is_sd2 and predicts_v else NATIVE_SIZE_PX
 
 
 def restore_faces(

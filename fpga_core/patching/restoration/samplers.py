@@ -28,9 +28,9 @@ from ...restoration.fusion import FusionSettings, StyleSource
 from ...restoration.inversion import Denoiser, StepCounter, check_sigmas, invert
 from ...restoration.sampling import restore
 from ...shapes import Extent, as_masks, cell_means
+from ..conditioning import Conditioning
 from .checks import check_restoring_model, self_attention_layers
 
-Conditioning = list[list]
 Callback = Callable[[int, Tensor, Tensor, int], None]
 """The host's `(step, x0, x, total_steps)`, which draws progress and previews and raises on interrupts."""
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from ...block_slots import BlockSlot
+from ...block_slots import Attention, BlockSlot
 from ...identity.masked_attention import identity_attention
 from ...patching.cast.attention import layer_grid
 from ...shapes import Extent, cell_means
@@ -46,7 +46,9 @@ class RecordedFeature:
 
 
 def attention_options(
-    layers: Mapping[BlockSlot, nn.Module], identity: ReadIdentity | None = None, record: RecordedFeature | None = None
+    layers: Mapping[BlockSlot, Attention],
+    identity: ReadIdentity | None = None,
+    record: RecordedFeature | None = None,
 ) -> dict[str, Any]:
     """ComfyUI's `transformer_options` for one forward under training.
 
@@ -75,7 +77,7 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: Mapping[str, 
 
 
 def cross_attention(
-    slot: BlockSlot, attention: nn.Module, identity: ReadIdentity | None, record: RecordedFeature | None,
+    slot: BlockSlot, attention: Attention, identity: ReadIdentity | None, record: RecordedFeature | None,
     q: Tensor, k: Tensor, v: Tensor, extra_options: Mapping[str, Any], **kwargs: Any,  # noqa: ANN401
 ) -> Tensor:  # fmt: skip
     """Attention to the text, and to the identity inside its region.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...checkpoints import write_safetensors
 from ...identity.export import write_fpga_adapter
 from ...patching.cast.controlnet import HandsOnOptions
-from ...patching.cast.slots import cross_attention_layers
+from ...patching.unet import cross_attention_layers
 from ...repcontrolnet.adapter import SD15_WIDTHS
 from ..method.curriculum import Curriculum
 from ..method.denoising import DenoisingModel

@@ -12,7 +12,8 @@ from ...checkpoints import hash_state_dict
 from ...errors import FaceNotFoundError, InvalidInputError, ShapeMismatchError, TrainingDataError
 from ...faces.face import FaceAnalyzer
 from ...identity.encoding import ImageEncoder, encode_photos
-from ..data.batch import EMBEDDING_DIM, PIXELS_PER_LATENT
+from ...shapes import PIXELS_PER_LATENT
+from ..data.batch import EMBEDDING_DIM
 from ..data.encoded_set import NO_CAPTION
 from ..data.encodings import Encoding
 from ..data.samples import TrainingSample

@@ -19,9 +19,9 @@ from ...errors import InvalidInputError
 from ...faces.face import FaceAnalyzer
 from ...identity.encoding import ImageEncoder
 from ...identity.resampler import PROJECTION_DIM
-from ...patching.repcontrolnet.fold import unet_of
+from ...patching.unet import unet_of
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet
-from ..data.batch import PIXELS_PER_LATENT
+from ...shapes import PIXELS_PER_LATENT
 from ..data.encoded_set import EncodedSet
 from ..data.encodings import EncodingStore
 from ..data.reading import TrainingSet

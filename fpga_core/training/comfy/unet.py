@@ -17,11 +17,9 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...block_slots import BlockSlot
+from ...block_slots import Attention, BlockSlot
 from ...errors import UnsupportedModeError
-from ...patching.cast.slots import cross_attention_layers
-from ...patching.repcontrolnet.fold import unet_of
-from ...repcontrolnet.bases import recognise_base
+from ...patching.unet import base_of, cross_attention_layers, unet_of
 from ..method.noising import NoiseSchedule, Prediction
 
 SAVED_PREFIX = "model.diffusion_model."
@@ -48,7 +46,7 @@ class FrozenUNet:
     unet: UNetModel
     config: dict[str, Any]
     base: str
-    layers: dict[BlockSlot, nn.Module]
+    layers: dict[BlockSlot, Attention]
     schedule: NoiseSchedule
 
     @classmethod
@@ -74,9 +72,8 @@ class FrozenUNet:
             sigmas = model.get_model_object("model_sampling").sigmas.clone()
         if is_checkpointed:
             checkpoint_blocks(unet)
-        shapes = {name: parameter.shape for name, parameter in unet.named_parameters()}
         schedule = NoiseSchedule.from_sigmas(sigmas, PREDICTIONS[model.model.model_type])
-        return cls(unet, config, recognise_base(shapes), cross_attention_layers(unet), schedule)
+        return cls(unet, config, base_of(unet), cross_attention_layers(unet), schedule)
 
     @property
     def stride(self) -> int:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ShapeMismatchError
-from ...shapes import Extent
+from ...shapes import PIXELS_PER_LATENT, Extent
 
-PIXELS_PER_LATENT = 8
 EMBEDDING_DIM = 512
 
 

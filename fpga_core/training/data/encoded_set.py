@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .batch import PIXELS_PER_LATENT, TrainingBatch
+from ...shapes import PIXELS_PER_LATENT
+from .batch import TrainingBatch
 from .encodings import Encoding, EncodingStore, content_key
 from .reading import TrainingSet
 from .samples import TrainingSample

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import InvalidInputError, ShapeMismatchError
-from ...shapes import Extent
-from ..data.batch import PIXELS_PER_LATENT, TrainingBatch
+from ...shapes import PIXELS_PER_LATENT, Extent
+from ..data.batch import TrainingBatch
 
 
 @dataclass(frozen=True)

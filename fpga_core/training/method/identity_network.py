@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...block_slots import BlockSlot
+from ...block_slots import Attention, BlockSlot
 from ...errors import InvalidInputError
 from ...identity.adapters import IdentityAdapter, KeyValue, Negative
 from ...identity.recipes import AdapterKind
@@ -74,7 +74,7 @@ class IdentityNetwork(nn.Module):
     Source: FPGA section 3.1.
     """
 
-    def __init__(self, recipe: IdentityRecipe, layers: Mapping[BlockSlot, nn.Module], seed: int = 0) -> None:
+    def __init__(self, recipe: IdentityRecipe, layers: Mapping[BlockSlot, Attention], seed: int = 0) -> None:
         super().__init__()
         self.recipe = recipe
         token_dim = int(next(iter(layers.values())).to_k.in_features)
@@ -118,7 +118,7 @@ class IdentityNetwork(nn.Module):
         tokens = self.resampler(*inputs)
         return torch.where(is_dropped.to(tokens.device)[:, None, None], self.null_tokens.to(tokens.dtype), tokens)
 
-    def key_value(self, slot: BlockSlot, attention: nn.Module, tokens: Tensor) -> KeyValue:
+    def key_value(self, slot: BlockSlot, attention: Attention, tokens: Tensor) -> KeyValue:
         """Keys and values of tokens in one layer, (batch, num_tokens, inner_dim) each.
 
         Args:
@@ -134,7 +134,12 @@ class IdentityNetwork(nn.Module):
         return KeyValue(key, value)
 
     def as_adapter(
-        self, name: str, base: str, layers: Mapping[BlockSlot, nn.Module], branch_hash: str | None, dtype: torch.dtype
+        self,
+        name: str,
+        base: str,
+        layers: Mapping[BlockSlot, Attention],
+        branch_hash: str | None,
+        dtype: torch.dtype,
     ) -> IdentityAdapter:
         """The adapter that generates with what was trained; it shares nothing with this network.
 

@@ -1,0 +1,88 @@
+"""The UNet of a Stable Diffusion 1.x, 2.x or SDXL model: its blocks, its attention layers and its native size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_base import SDXL
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import V_PREDICTION
+from torch import nn
+
+from ..block_slots import Attention, BlockSlot, TransformerBlock
+from ..errors import UnsupportedModeError
+from ..repcontrolnet.bases import recognise_base
+
+UNET_PREFIX = "diffusion_model."
+"""What the names of the UNet's parameters begin with in a model's patches."""
+
+NATIVE_SIZE_PX = 512
+NATIVE_SIZE_SD2_V_PX = 768
+NATIVE_SIZE_SDXL_PX = 1024
+
+
+def unet_of(model: ModelPatcher) -> UNetModel:
+    """The UNet of a model of the Stable Diffusion 1.x/2.x/XL family.
+
+    Raises:
+        UnsupportedModeError: the model is a transformer (Flux, SD3, ...) or another architecture.
+    """
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, UNetModel):
+        raise UnsupportedModeError(
+            f"the connected model is of the family {type(model.model).__name__} ({type(unet).__name__}); "
+            "this node works with UNet models: SD1.5 and SDXL checkpoints and their fine-tunes"
+        )
+    return unet
+
+
+def base_of(unet: nn.Module) -> str:
+    """Name of a UNet's architecture, as `recognise_base` gives it."""
+    return recognise_base({name: parameter.shape for name, parameter in unet.named_parameters()})
+
+
+def native_size_px(model: ModelPatcher) -> int:
+    """Side of the pictures that a model was trained on.
+
+    Raises:
+        UnsupportedModeError: the model is not a UNet.
+    """
+    unet = unet_of(model)
+    if isinstance(model.model, SDXL):
+        return NATIVE_SIZE_SDXL_PX
+    predicts_v = isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
+    return NATIVE_SIZE_SD2_V_PX if predicts_v and base_of(unet) == "sd21" else NATIVE_SIZE_PX
+
+
+def unet_blocks(unet: Any) -> Iterator[tuple[str, int, Iterable[nn.Module]]]:  # noqa: ANN401
+    """The blocks of a UNet, or of a ControlNet (it has no output blocks), in the order in which they run.
+
+    Yields:
+        ComfyUI's name of the block's kind, the block's number among its kind, and the block.
+    """
+    yield from (("input", number, block) for number, block in enumerate(unet.input_blocks))
+    if unet.middle_block is not None:  # some distilled SDXL have none
+        yield "middle", 0, unet.middle_block
+    yield from (("output", number, block) for number, block in enumerate(getattr(unet, "output_blocks", ())))
+
+
+def transformer_blocks(block: Iterable[nn.Module]) -> list[TransformerBlock]:
+    """The transformer blocks in a block of a UNet; each holds a self attention and a cross attention."""
+    return [
+        transformer_block
+        for module in block
+        if isinstance(module, SpatialTransformer)
+        for transformer_block in module.transformer_blocks
+    ]
+
+
+def cross_attention_layers(unet: Any) -> dict[BlockSlot, Attention]:  # noqa: ANN401
+    """The cross attentions of a UNet, or of a ControlNet, in the order in which they run."""
+    return {
+        BlockSlot(kind, number, index): transformer_block.attn2
+        for kind, number, block in unet_blocks(unet)
+        for index, transformer_block in enumerate(transformer_blocks(block))
+    }
