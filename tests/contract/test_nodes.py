@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from comfy_api.v0_0_2 import io
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("en", "zh")
@@ -47,17 +48,37 @@ def test_help_page_names_every_input_and_output(schema):
     assert "## Errors" in page
 
 
+def grown(schema) -> dict[str, str]:
+    """Tooltips of the inputs that grow, by the key with which the editor looks for them.
+
+    The editor labels these inputs by itself, and finds their tooltip only if they have no translated name.
+    """
+    growing = [put for put in schema.inputs if isinstance(put, io.Autogrow.Input)]
+    return {f"{put.id}_{name}": put.template.input.tooltip for put in growing for name in put.template.names}
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_translations_cover_the_node_exactly(schema, language):
     entry = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))[schema.node_id]
+    tooltips = {put.id: put.tooltip for put in schema.inputs} | grown(schema)
     assert entry["display_name"] and entry["description"]
-    assert entry["inputs"].keys() == {put.id for put in schema.inputs}
+    assert entry["inputs"].keys() == tooltips.keys()
     assert entry["outputs"].keys() == {str(index) for index in range(len(schema.outputs))}
-    for put in (*entry["inputs"].values(), *entry["outputs"].values()):
-        assert put["name"] and put["tooltip"]
+    assert {name for name, put in entry["inputs"].items() if put.get("name")} == {put.id for put in schema.inputs}
+    assert not any("name" in entry["inputs"][name] for name in grown(schema))
+    assert all(put["tooltip"] for put in (*entry["inputs"].values(), *entry["outputs"].values()))
+    assert all(put["name"] for put in entry["outputs"].values())
     if language == "en":
         assert entry["display_name"] == schema.display_name and entry["description"] == schema.description
-        assert {put.id: put.tooltip for put in schema.inputs} == {k: v["tooltip"] for k, v in entry["inputs"].items()}
+        assert tooltips == {name: put["tooltip"] for name, put in entry["inputs"].items()}
+        assert [put.tooltip for put in schema.outputs] == [put["tooltip"] for put in entry["outputs"].values()]
+
+
+def test_the_chinese_editor_shows_no_english_category_or_type():
+    main = json.loads((ROOT / "locales" / "zh" / "main.json").read_text(encoding="utf-8"))
+    assert main["nodeCategories"].keys() == {part for schema in SCHEMAS for part in schema.category.split("/")}
+    types = {put.get_io_type() for schema in SCHEMAS for put in (*schema.inputs, *schema.outputs)}
+    assert main["dataTypes"].keys() == {name for name in types if name.startswith("FPGA_")}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
