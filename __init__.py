@@ -1,11 +1,7 @@
 """FPGA Portrait: real people in generated pictures, each in their own place. ComfyUI nodes, and a library beneath them.
 
-As a library the package offers the names of `fpga_core`, imported when they are asked for: `fpga_portrait.Identity`.
+The library's parts are those of `fpga_core`, and are imported when they are asked for: `fpga_portrait.paste_faces`.
 """
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .fpga_core import *  # noqa: F403
 
 __version__ = "0.1.0"
 WEB_DIRECTORY = "./web"
@@ -23,7 +19,17 @@ async def comfy_entrypoint():
     return FPGAPortraitExtension()
 
 
-def __getattr__(name: str) -> object:
-    from .fpga_core import public_part
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .fpga_core import *  # noqa: F403
+else:
 
-    return public_part(name)
+    def __getattr__(name):
+        from .fpga_core import __getattr__ as public_part
+
+        return public_part(name)
+
+    def __dir__():
+        from .fpga_core import __all__ as public_parts
+
+        return [*globals(), *public_parts]

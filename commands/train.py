@@ -238,7 +238,7 @@ def load_models(given: argparse.Namespace) -> FrozenModels:
         runpy.run_path(str(given.custom_node / "__init__.py"))
     model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(given.checkpoint))
     if given.vae is not None:
-        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(given.vae)))
+        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(given.vae), safe_load=True))
     analysis = None if given.face_analysis is None else load_insightface_pack(given.face_analysis)
     vision = None
     if given.clip_vision is not None:

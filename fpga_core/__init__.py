@@ -1,7 +1,38 @@
-"""FPGA's method without sockets: see the package of each part of the paper."""
+"""FPGA's method without sockets, and by name its public parts: tensors in, tensors out, no ComfyUI.
+
+Each part is imported when it is asked for. Importing the package alone needs neither torch nor any other package.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-def public_part(name: str) -> object:
-    raise AttributeError(name)
+if TYPE_CHECKING:
+    from .errors import FPGAError as FPGAError
+    from .evaluation.facesim import CastScore as CastScore
+    from .evaluation.facesim import score_cast as score_cast
+    from .faces.face import Face as Face
+    from .faces.face import FaceAnalyzer as FaceAnalyzer
+    from .geometry import Box as Box
+    from .identity.masked_attention import identity_attention as identity_attention
+    from .shapes import Extent as Extent
+else:
+    PARTS = {
+        "errors": ("FPGAError",),
+        "evaluation.facesim": ("CastScore", "score_cast"),
+        "faces.face": ("Face", "FaceAnalyzer"),
+        "geometry": ("Box",),
+        "identity.masked_attention": ("identity_attention",),
+        "shapes": ("Extent",),
+    }
+    MODULES = {name: module for module, names in PARTS.items() for name in names}
+    __all__ = list(MODULES)
+
+    def __getattr__(name: str) -> object:
+        if name not in MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{MODULES[name]}", __name__), name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__]

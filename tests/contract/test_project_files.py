@@ -1,6 +1,7 @@
 """Files that say the same thing twice say the same."""
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_the_registry_gets_what_it_asks_for():
     assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
 
 
+def test_the_version_is_the_same_everywhere():
+    version = pyproject()["project"]["version"]
+    assert f'\n__version__ = "{version}"\n' in (ROOT / "__init__.py").read_text(encoding="utf-8")
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 def test_the_licence_is_the_whole_apache_2():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Version 2.0, January 2004" in text
@@ -64,8 +71,31 @@ def test_pages_name_files_that_exist(page):
     assert missing == []
 
 
+REPOSITORY = "https://github.com/fpga-portrait/fpga-portrait/blob/main/"
+LEFT_OUT = requirement_lines(ROOT / ".comfyignore")
+PAGES_OF_THE_ARCHIVE = [
+    page
+    for page in ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
+    if page not in LEFT_OUT
+]
+
+
+def test_what_the_archive_leaves_out_is_there():
+    assert [pattern for pattern in LEFT_OUT if not [*ROOT.glob(pattern)]] == []
+
+
+@pytest.mark.parametrize("page", PAGES_OF_THE_ARCHIVE)
+def test_pages_of_the_archive_lead_into_it_or_to_the_repository(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [*re.findall(r"\]\(([^)#\s]+)", text), *re.findall(r"^\[.+\]: (\S+)", text, re.MULTILINE)]
+    inside = [((ROOT / page).parent / link).relative_to(ROOT).as_posix() for link in links if "://" not in link]
+    left_out = [path for path in inside if any(fnmatch(f"{path}/", f"{pattern.rstrip('/')}/*") for pattern in LEFT_OUT)]
+    gone = [link for link in links if link.startswith(REPOSITORY) and not (ROOT / link[len(REPOSITORY) :]).exists()]
+    assert (left_out, gone) == ([], [])
+
+
 def test_pages_are_wrapped():
-    """At 100 characters, except for tables and pictures."""
+    """At 100 characters, except for tables, pictures and the addresses of links."""
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "web").rglob("*.md")):
         lines = [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) > 100]
-        assert [line for line in lines if not line.lstrip().startswith(("|", "!["))] == [], page.name
+        assert [line for line in lines if not re.match(r"\s*(\||!\[|\[.+\]: )", line)] == [], page.name
