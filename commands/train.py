@@ -152,7 +152,7 @@ def check(given: argparse.Namespace) -> int:
     """Reads the whole set, names every fault, and returns 1 if there is one."""
     from ..fpga_core.training.data.reading import TrainingSet, faults
 
-    data = TrainingSet(given.data, given.multiple)
+    data = TrainingSet(given.data, multiple_px=given.multiple)
     found = list(faults(data, progress_bar("checking", is_shown=True)))
     print("\n".join([*found, f"{len(data)} samples of {data.extent}, {len(found)} that cannot be used"]))
     return min(len(found), 1)
@@ -186,12 +186,15 @@ def run(given: argparse.Namespace) -> int:
     accelerator = start_processes(settings.precision, use_cpu=not torch.cuda.is_available())  # before ComfyUI
     import_comfyui()
     from ..fpga_core.identity.resampler import PROJECTION_DIM
-    from ..fpga_core.training.comfy.run import Task, TrainingPlan, run_training
+    from ..fpga_core.training.comfy.run import run_training
     from ..fpga_core.training.engine.loop import Hooks
     from ..fpga_core.training.method.curriculum import Curriculum
     from ..fpga_core.training.method.fusion import MultiModeFusion
+    from ..fpga_core.training.plan import Task, TrainingPlan
 
-    fusion = MultiModeFusion(given.landmarks, given.skeleton, given.both, given.clone_every, given.single_share)
+    fusion = MultiModeFusion(
+        given.landmarks, given.skeleton, given.both, clone_every=given.clone_every, single_share=given.single_share
+    )
     plan = TrainingPlan(
         task=Task(given.task),
         settings=settings,
@@ -246,7 +249,7 @@ def load_models(given: argparse.Namespace) -> FrozenModels:
     branch = None
     if given.repcontrolnet is not None:
         branch = read_repcontrolnet(*read_safetensors(given.repcontrolnet), name=given.repcontrolnet.name)
-    return FrozenModels(model, clip, vae, face_analysis=analysis, clip_vision=vision, branch=branch)
+    return FrozenModels(model=model, clip=clip, vae=vae, face_analysis=analysis, clip_vision=vision, branch=branch)
 
 
 def main(arguments: list[str]) -> int:

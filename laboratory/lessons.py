@@ -72,7 +72,7 @@ def write_lessons(folder: Path, pictures_folder: Path, num_scenes: int, recognis
     with ShardWriter(folder) as writer:
         for sample in lessons(pictures_folder, num_scenes, recogniser, first):
             writer.write(sample)
-    write_header(folder, recogniser.hash, "the small world of laboratory")
+    write_header(folder, recogniser=recogniser.hash, source="the small world of laboratory")
 
 
 def write_all_lessons(
@@ -97,4 +97,4 @@ def write_all_lessons(
     for shard in groups.glob("*.tar"):
         shard.rename(folder / f"groups-{shard.name}")
     groups.rmdir()
-    write_header(folder, recogniser.hash, "the small world of laboratory")
+    write_header(folder, recogniser=recogniser.hash, source="the small world of laboratory")

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..fpga_core.training.comfy.encoding import ComfyEncoder, FaceEncoder
+from ..fpga_core.training.comfy.encoding import ComfyEncoder
 from ..fpga_core.training.comfy.repcontrolnet import RepControlNetTraining
-from ..fpga_core.training.comfy.run import DTYPES
 from ..fpga_core.training.data.encoded_set import EncodedSet
 from ..fpga_core.training.data.encodings import EncodingStore
+from ..fpga_core.training.data.face_encoding import FaceEncoder
 from ..fpga_core.training.data.reading import TrainingSet
 from ..fpga_core.training.engine.loop import train
 from ..fpga_core.training.engine.processes import start_processes
@@ -55,9 +55,15 @@ class Trial:
 
     def start(self, model: ModelPatcher, recogniser: str) -> RepControlNetTraining:
         """What is trained, before its first iteration."""
-        recipe = IdentityRecipe(recogniser, projections=self.projections, inner_dim=IDENTITY_DIM)
+        recipe = IdentityRecipe(recogniser=recogniser, projections=self.projections, inner_dim=IDENTITY_DIM)
         return RepControlNetTraining.of(
-            model, CURRICULUM, recipe, self.part, self.ratio, dtype=DTYPES[SETTINGS.precision], seed=self.seed
+            model,
+            CURRICULUM,
+            recipe,
+            part=self.part,
+            ratio=self.ratio,
+            dtype=SETTINGS.precision.dtype,
+            seed=self.seed,
         )
 
 
@@ -77,7 +83,7 @@ TRIALS = {
 def world_set(folder: Path, recogniser: str, cache: Path) -> EncodedSet:
     """A folder of lessons, encoded by the shipped models."""
     model, clip, vae = load_checkpoint()
-    data = TrainingSet(folder, MULTIPLE_PX)
+    data = TrainingSet(folder, multiple_px=MULTIPLE_PX)
     return EncodedSet(data, ComfyEncoder(model, clip, vae, FaceEncoder(None, None, recogniser)), EncodingStore(cache))
 
 
@@ -89,12 +95,12 @@ def train_trials(folder: Path) -> None:
     """
     accelerator = start_processes(SETTINGS.precision, use_cpu=not torch.cuda.is_available())
     with torch.inference_mode(False), torch.enable_grad():
-        data = TrainingSet(folder / "lessons", MULTIPLE_PX)
+        data = TrainingSet(folder / "lessons", multiple_px=MULTIPLE_PX)
         batches = world_set(folder / "lessons", data.recogniser or "", folder / "encodings")
         for name, trial in TRIALS.items():
             model = trial.start(load_checkpoint()[0], data.recogniser or "")
             settings = replace(SETTINGS, seed=trial.seed)
-            outcome = train(model, batches, settings, trial_folder(folder, name), accelerator)
+            outcome = train(model, batches, settings, folder=trial_folder(folder, name), accelerator=accelerator)
             if outcome.was_stopped:
                 return
             last = [line["loss"] for line in outcome.losses[-50:]]

@@ -1,31 +1,17 @@
 """Training nodes: a RepControlNet or an identity from a folder of data, with the same core as `fpga-portrait train`."""
 
-import os
-import re
-import shutil
 from pathlib import Path
 
-import comfy.model_management
-import comfy.utils
 import folder_paths
-import numpy as np
-import torch
 from comfy_api.v0_0_2 import io, ui
 
-from ..fpga_core.checkpoints import read_safetensors
-from ..fpga_core.errors import InvalidInputError
-from ..fpga_core.identity.adapter_layouts import read_identity_adapter
 from ..fpga_core.patching.clip_vision import ClipVisionEncoder
-from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
-from ..fpga_core.training.comfy.run import FrozenModels, Task, TrainingPlan, run_training
-from ..fpga_core.training.engine.curves import draw_curves
-from ..fpga_core.training.engine.loop import Hooks, Outcome
-from ..fpga_core.training.engine.loss_log import as_loss_map
-from ..fpga_core.training.engine.processes import start_processes
+from ..fpga_core.training.comfy.in_graph import HostFolders, Trained, train_in_graph
+from ..fpga_core.training.comfy.run import FrozenModels
 from ..fpga_core.training.engine.settings import Precision, TrainingSettings
 from ..fpga_core.training.method.curriculum import Curriculum
 from ..fpga_core.training.method.fusion import MultiModeFusion
-from ..fpga_core.training.method.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
+from ..fpga_core.training.plan import Task, TrainingPlan
 from .sockets import FaceAnalysisSocket, IdentityAdapterSocket, LossMapSocket, RepControlNetSocket
 
 CATEGORY = "FPGA Portrait/training"
@@ -139,69 +125,37 @@ def result_outputs() -> list[io.Output]:
     ]
 
 
-def plan(task: Task, widgets: dict) -> TrainingPlan:
+def train(task: Task, models: FrozenModels, *, data: str, output_name: str, widgets: dict) -> Trained:
+    """Trains with the settings of a node's widgets."""
     fusion = MultiModeFusion(
-        widgets["landmarks_steps"], widgets["skeleton_steps"], widgets["both_steps"], widgets["clone_every"]
+        widgets["landmarks_steps"],
+        widgets["skeleton_steps"],
+        widgets["both_steps"],
+        clone_every=widgets["clone_every"],
     )
     settings = TrainingSettings(
         iterations=fusion.num_iterations,
         precision=Precision(widgets["precision"]),
         **{name: widgets[name] for name in ("batch_size", "accumulation", "learning_rate", "seed")},
     )
-    return TrainingPlan(task, settings, Curriculum(fusion), is_checkpointed=widgets["gradient_checkpointing"])
-
-
-def train_in_graph(
-    task: Task, models: FrozenModels, data: str, output_name: str, widgets: dict
-) -> tuple[Outcome, Path]:
-    """Trains with progress shown on the node, and returns the outcome and the folder of the training.
-
-    Cancel saves the state and stops. Running the same node again continues from there.
-    """
-    if not re.fullmatch(r"[\w-]+", output_name):
-        raise InvalidInputError(f"'{output_name}' cannot be a file's name; use letters, digits, '-' and '_'")
-    inputs = os.path.abspath(folder_paths.get_input_directory())
-    data_folder = os.path.abspath(os.path.join(inputs, data))
-    if os.path.commonpath([inputs, data_folder]) != inputs:
-        raise InvalidInputError(f"'{data}' is not below ComfyUI's input folder; choose a folder there")
-    planned = plan(task, widgets)
-    folder = Path(folder_paths.get_output_directory(), RUNS, output_name)
-    device = comfy.model_management.get_torch_device()
-    accelerator = start_processes(planned.settings.precision, use_cpu=device.type == "cpu")
-    bar = comfy.utils.ProgressBar(planned.settings.iterations)
-
-    def encoding(done: int, total: int) -> None:
-        bar.update_absolute(done, total)
-        comfy.model_management.throw_exception_if_processing_interrupted()
-
-    hooks = Hooks(
-        report=lambda line: bar.update_absolute(int(line["iteration"]) + 1, planned.settings.iterations),
-        should_stop=comfy.model_management.processing_interrupted,
+    plan = TrainingPlan(
+        task=task,
+        settings=settings,
+        curriculum=Curriculum(fusion),
+        is_checkpointed=widgets["gradient_checkpointing"],
     )
-    outcome = run_training(
-        planned, models, Path(data_folder), folder, accelerator, folder / "encodings", hooks, encoding
+    folders = HostFolders(
+        inputs=Path(folder_paths.get_input_directory()),
+        outputs=Path(folder_paths.get_output_directory()),
+        controlnets=Path(folder_paths.get_folder_paths("controlnet")[0]),
+        adapters=Path(folder_paths.get_folder_paths("fpga")[0]),
     )
-    comfy.model_management.throw_exception_if_processing_interrupted()
-    return outcome, folder
+    return train_in_graph(plan, models, data=data, output_name=output_name, folders=folders)
 
 
-def keep(file: Path, model_folder: str, name: str) -> Path:
-    """Copies a trained file to where the load nodes look, under the next free number, and returns its path."""
-    folder = Path(folder_paths.get_folder_paths(model_folder)[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while (path := folder / f"{name}_{number:05}.safetensors").exists():
-        number += 1
-    shutil.copyfile(file, path)
-    return path
-
-
-def results(outcome: Outcome, *kept: Path) -> tuple[dict, torch.Tensor, str]:
-    """The loss map, the picture of the curves, and the report."""
-    curves = torch.from_numpy(np.array(draw_curves(outcome.losses))).float()[None] / 255
-    losses = as_loss_map(outcome.losses)
-    report = [f"{outcome.iterations} steps, loss {losses['loss'][-1]:.4f}", *(f"saved {path}" for path in kept)]
-    return losses, curves, "\n".join(report)
+def shown(trained: Trained) -> tuple:
+    """What both nodes show of a training: `result_outputs`."""
+    return trained.loss_map, trained.curves, trained.report
 
 
 class TrainRepControlNet(io.ComfyNode):
@@ -238,12 +192,9 @@ class TrainRepControlNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, data, output_name, repcontrolnet=None, **widgets) -> io.NodeOutput:
-        models = FrozenModels(model, clip, vae, branch=repcontrolnet)
-        outcome, folder = train_in_graph(Task.REPCONTROLNET, models, data, output_name, widgets)
-        kept = keep(folder / REPCONTROLNET_FILE, "controlnet", output_name)
-        losses, curves, report = results(outcome, kept)
-        trained = read_repcontrolnet(*read_safetensors(kept), name=kept.name)
-        return io.NodeOutput(trained, losses, curves, report, ui=ui.PreviewImage(curves))
+        models = FrozenModels(model=model, clip=clip, vae=vae, branch=repcontrolnet)
+        trained = train(Task.REPCONTROLNET, models, data=data, output_name=output_name, widgets=widgets)
+        return io.NodeOutput(trained.repcontrolnet, *shown(trained), ui=ui.PreviewImage(trained.curves))
 
 
 class TrainIdentity(io.ComfyNode):
@@ -301,14 +252,13 @@ class TrainIdentity(io.ComfyNode):
         cls, model, clip, vae, data, output_name, face_analysis=None, clip_vision=None, repcontrolnet=None, **widgets
     ) -> io.NodeOutput:
         encoder = None if clip_vision is None else ClipVisionEncoder(clip_vision)
-        models = FrozenModels(model, clip, vae, face_analysis, encoder, repcontrolnet)
-        outcome, folder = train_in_graph(Task.IDENTITY, models, data, output_name, widgets)
-        branch = keep(folder / REPCONTROLNET_FILE, "controlnet", output_name)
-        adapter = keep(folder / IDENTITY_FILE, "fpga", output_name)
-        losses, curves, report = results(outcome, adapter, branch)
-        trained = read_identity_adapter(*read_safetensors(adapter), name=adapter.name)
-        belonging = read_repcontrolnet(*read_safetensors(branch), name=branch.name)
-        return io.NodeOutput(trained, belonging, losses, curves, report, ui=ui.PreviewImage(curves))
+        models = FrozenModels(
+            model=model, clip=clip, vae=vae, face_analysis=face_analysis, clip_vision=encoder, branch=repcontrolnet
+        )
+        trained = train(Task.IDENTITY, models, data=data, output_name=output_name, widgets=widgets)
+        return io.NodeOutput(
+            trained.adapter, trained.repcontrolnet, *shown(trained), ui=ui.PreviewImage(trained.curves)
+        )
 
 
 NODES: list[type[io.ComfyNode]] = [TrainRepControlNet, TrainIdentity]

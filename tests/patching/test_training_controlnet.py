@@ -47,9 +47,9 @@ def test_an_untrained_controlnet_adds_nothing_and_copies_the_encoder():
     batch = tiny_batch()
     times = torch.full((2,), 500)
     with torch.no_grad():
-        alone = training.base(batch.latents, times, batch.text, attention_options(training.base.layers))
+        alone = training.unet(batch.latents, times, text=batch.text, options=attention_options(training.unet.layers))
     assert torch.equal(predicted(training, batch), alone)
-    copied = training.base.unet.state_dict()
+    copied = training.unet.network.state_dict()
     shared = {name: tensor for name, tensor in training.control_net.state_dict().items() if name in copied}
     assert len(shared) > 100 and all(torch.equal(tensor, copied[name]) for name, tensor in shared.items())
 
@@ -58,7 +58,7 @@ def test_an_untrained_controlnet_adds_nothing_and_copies_the_encoder():
 def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family, projections):
     """The stock loader reads the ControlNet, and the pack puts the identity into it."""
     batch = tiny_batch()
-    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER, projections=projections))
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(recogniser=RECOGNISER, projections=projections))
     train(training, batch, 3)
     files = training.export(tmp_path, "random numbers")
     assert [file.name for file in files] == ["controlnet.safetensors", "identity_adapter.safetensors"]
@@ -84,7 +84,7 @@ def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family, project
 
 
 def test_gradients_reach_everything_but_the_base():
-    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER))
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(recogniser=RECOGNISER))
     batch = tiny_batch(8)
     train(training, batch, 2)  # the zero convolutions hide the rest from the first gradient
     training.zero_grad()
@@ -92,11 +92,11 @@ def test_gradients_reach_everything_but_the_base():
     without = [name for name, parameter in training.named_parameters() if parameter.grad is None]
     still = [name for name, parameter in training.named_parameters() if not without and not parameter.grad.any()]
     assert without == [] and [name for name in still if "null" not in name] == []
-    assert all(parameter.grad is None for parameter in training.base.unet.parameters())
+    assert all(parameter.grad is None for parameter in training.unet.network.parameters())
 
 
 def test_clone_face_tuning_compares_the_controlnets_first_layer():
-    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER))
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(recogniser=RECOGNISER))
     parts = training(tiny_batch(), 9, seeded())
     assert parts["l_cfa"] > 0 and parts["cfa_feature_norm"] > 0
     parts["loss"].backward()
@@ -108,7 +108,7 @@ def test_checkpointing_changes_memory_alone():
     gradients = []
     for is_checkpointed in (False, True):
         training = ControlNetTraining.of(
-            tiny_model(), BOTH, IdentityRecipe(RECOGNISER), is_checkpointed=is_checkpointed
+            tiny_model(), BOTH, IdentityRecipe(recogniser=RECOGNISER), is_checkpointed=is_checkpointed
         )
         train(training, tiny_batch(), 2)
         training.zero_grad()
@@ -118,6 +118,6 @@ def test_checkpointing_changes_memory_alone():
 
 
 def test_fifty_steps_lower_the_loss():
-    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(RECOGNISER))
+    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(recogniser=RECOGNISER))
     losses = train(training, tiny_batch(), 50, rate=1e-3)
     assert losses[-1] < 0.95 * losses[0]

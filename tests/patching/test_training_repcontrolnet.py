@@ -25,7 +25,7 @@ from tiny_models import tiny_model, tiny_sdxl
 from training_batches import tiny_batch
 from training_runs import RECOGNISER, predicted, sampled_once, seeded, train
 
-RECIPE = IdentityRecipe(RECOGNISER)
+RECIPE = IdentityRecipe(recogniser=RECOGNISER)
 OWN = replace(RECIPE, projections=Projections.OWN)
 BOTH = Curriculum(MultiModeFusion(0, 0, 1000))
 CLONED = 9  # the first iteration with Clone Face Tuning
@@ -77,12 +77,12 @@ def test_the_exported_files_give_what_was_trained(tmp_path, mode, is_v):
 def test_an_identity_alone_gives_what_was_trained(tmp_path, recipe):
     """Identity without control, with projections of its own and with CLIP features."""
     batch = tiny_batch(clip_dim=recipe.clip_dim)
-    training = RepControlNetTraining.of(tiny_model(), BOTH, recipe, TrainedPart.NONE)
+    training = RepControlNetTraining.of(tiny_model(), BOTH, recipe, part=TrainedPart.NONE)
     assert all(name.startswith("identity.") for name in training.state_dict())
     train(training, batch, 3, rate=3e-2)
     (file,) = training.export(tmp_path, "")
     adapter = read_identity_adapter(*read_safetensors(file), "adapter")
-    assert adapter.branch_hash is None and adapter.projections.keys() == training.base.layers.keys()
+    assert adapter.branch_hash is None and adapter.projections.keys() == training.unet.layers.keys()
     expected, plain = predicted(training, batch), sampled_once(tiny_model(), batch, 1, lambda *args: args)
     assert relative_error(plain, expected[1:]) > 1e-2
     patch = with_person(batch, 1, adapter, clip_model=recipe.clip_model or None)
@@ -110,7 +110,7 @@ def test_a_run_continues_from_its_own_file(tmp_path):
     train(training, batch, 2)
     (file,) = training.export(tmp_path, "")
     branch = read_repcontrolnet(*read_safetensors(file), "branch")
-    resumed = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE, TrainedPart.KEYS_VALUES, initial=branch)
+    resumed = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE, part=TrainedPart.KEYS_VALUES, initial=branch)
     trained = {name for name, parameter in resumed.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[0] for name in trained} == {"branch", "identity"}
     assert all("attn2/to_k" in name or "attn2/to_v" in name for name in trained if name.startswith("branch."))
@@ -127,7 +127,7 @@ def test_patches_of_the_model_are_part_of_the_base(tmp_path):
     before = {name: tensor.clone() for name, tensor in model.model.diffusion_model.state_dict().items()}
     second = RepControlNetTraining.of(folded, BOTH)
     expected = {name: before[name] + weight for name, weight in first.branch.weights.items()}
-    found = second.base.unet.state_dict()
+    found = second.unet.network.state_dict()
     assert all(torch.allclose(found[name], weight, atol=1e-6) for name, weight in expected.items())
     folded.detach()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.model.diffusion_model.state_dict().items())
@@ -142,7 +142,7 @@ def test_gradients_reach_everything_that_is_trained_and_nothing_of_the_base(iter
     training(tiny_batch(64, 8, 8), iteration, seeded())["loss"].backward()
     gradients = {name: parameter.grad for name, parameter in training.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
-    for network in (training.base.unet, model.model.diffusion_model):
+    for network in (training.unet.network, model.model.diffusion_model):
         assert all(not p.requires_grad and p.grad is None for p in network.parameters())
     assert not any("unet" in name or "base" in name for name in training.state_dict())
 
@@ -210,7 +210,7 @@ def test_training_works_inside_inference_mode():
 )
 def test_fifty_steps_lower_the_loss(recipe, part):
     curriculum = Curriculum(MultiModeFusion(0, 100, 0), drops=Drops(0, 0))
-    training = RepControlNetTraining.of(tiny_model(), curriculum, recipe, part)
+    training = RepControlNetTraining.of(tiny_model(), curriculum, recipe, part=part)
     losses = train(training, tiny_batch(), 50, rate=1e-3)
     assert losses[-1] < (0.8 if part is TrainedPart.ALL else 0.999) * losses[0]
 

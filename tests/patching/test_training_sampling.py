@@ -29,7 +29,7 @@ class Oracle:
     curriculum: Curriculum = Curriculum()
     identity: object = None
 
-    def predict(self, x, timesteps, text, hint, identity, record=None):
+    def predict(self, x, timesteps, *, text, hint, identity, record=None):
         alpha = self.base.schedule.alphas_cumprod[timesteps][:, None, None, None]
         x0 = torch.cat([self.latents, -self.latents])
         eps = (x - alpha.sqrt() * x0) / (1 - alpha).sqrt()
@@ -65,7 +65,7 @@ def test_the_grid_has_conditions_results_and_pictures():
         decoded.append(latents)
         return torch.full((len(latents), 64, 64, 3), 0.5)
 
-    grid = sample_grid(Oracle(Base(schedule), given.latents), given, 0, 1, decode)
+    grid = sample_grid(Oracle(Base(schedule), given.latents), given, 0, seed=1, decode=decode)
     assert grid.size == (128, 192) and len(decoded) == 2 and torch.equal(decoded[1], given.latents)
     assert grid.getpixel((70, 100)) == (128, 128, 128)
     expected = (given.landmarks[1, :, 5, 6] * 255).round().int().tolist()

@@ -76,12 +76,12 @@ def run_toy(
         ToyModel(nan_at, dropout),
         ToyBatches(),
         settings,
-        Path(folder),
-        accelerator,
-        {"model": "toy"},
-        "toy data",
-        hooks,
-        start,
+        folder=Path(folder),
+        accelerator=accelerator,
+        model_settings={"model": "toy"},
+        trained_on="toy data",
+        hooks=hooks,
+        start=start,
     )
 
 

@@ -2,7 +2,7 @@
 
 import comfy.samplers
 import torch
-from fpga.fpga_core.training.comfy.attention import ReadIdentity
+from fpga.fpga_core.training.method.identity_network import ReadIdentity
 
 RECOGNISER = "ab" * 32
 
@@ -33,7 +33,7 @@ def predicted(training, batch, timestep: int = 500) -> torch.Tensor:
         tokens = training.identity.tokens(batch, torch.zeros(len(batch), dtype=torch.bool))
         identity = ReadIdentity(training.identity, tokens, batch.face_masks)
     times = torch.full((len(batch),), timestep)
-    return training.predict(batch.latents, times, batch.text, batch.skeleton, identity)
+    return training.predict(batch.latents, times, text=batch.text, hint=batch.skeleton, identity=identity)
 
 
 class OneCall(comfy.samplers.Sampler):

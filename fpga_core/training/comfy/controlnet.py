@@ -12,16 +12,16 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...checkpoints import write_safetensors
-from ...identity.export import write_fpga_adapter
 from ...patching.cast.controlnet import HandsOnOptions
 from ...patching.unet import cross_attention_layers
 from ...repcontrolnet.adapter import SD15_WIDTHS
+from ..method.clone_face import RecordedFeature
 from ..method.curriculum import Curriculum
 from ..method.denoising import DenoisingModel
 from ..method.folded_branch import untrained_adapter
-from ..method.identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe
-from ..method.output_files import CONTROLNET_FILE, IDENTITY_FILE
-from .attention import ReadIdentity, RecordedFeature, attention_options
+from ..method.identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe, ReadIdentity
+from ..method.output_files import CONTROLNET_FILE
+from .attention import attention_options
 from .unet import FrozenUNet, checkpoint_blocks
 
 ZERO_LAYERS = ("zero_convs.", "middle_block_out.")
@@ -32,7 +32,7 @@ class ControlNetTraining(DenoisingModel):
     """Trains a ControlNet whose cross attention reads the text and, through the same projections, an identity.
 
     Args:
-        base: the frozen model.
+        unet: the frozen model.
         curriculum: the stages of training and their losses.
         control_net: all of its parameters are trained, float32.
         identity: the identity part, or None.
@@ -44,13 +44,15 @@ class ControlNetTraining(DenoisingModel):
 
     def __init__(
         self,
-        base: FrozenUNet,
+        unet: FrozenUNet,
         curriculum: Curriculum,
         control_net: nn.Module,
+        *,
         identity: IdentityNetwork | None,
         save_dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(base, curriculum, identity, save_dtype)
+        super().__init__(unet.base, curriculum, identity, save_dtype=save_dtype)
+        self.unet = unet
         self.control_net = control_net
 
     @classmethod
@@ -59,6 +61,7 @@ class ControlNetTraining(DenoisingModel):
         model: ModelPatcher,
         curriculum: Curriculum,
         identity: IdentityRecipe | None = None,
+        *,
         dtype: torch.dtype = torch.float32,
         save_dtype: torch.dtype = torch.float32,
         is_checkpointed: bool = False,
@@ -76,58 +79,50 @@ class ControlNetTraining(DenoisingModel):
             UnsupportedModeError: the model is of another family.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            base = FrozenUNet.of(model, dtype, is_checkpointed)
-            control_net = initial_controlnet(base, seed)
+            unet = FrozenUNet.of(model, dtype=dtype, is_checkpointed=is_checkpointed)
+            control_net = initial_controlnet(unet, seed)
             if is_checkpointed:
                 checkpoint_blocks(control_net)
             layers = cross_attention_layers(control_net)
-            network = None if identity is None else IdentityNetwork(identity, layers, seed)
-            return cls(base, curriculum, control_net, network, save_dtype)
+            network = None if identity is None else IdentityNetwork(identity, layers, seed=seed)
+            return cls(unet, curriculum, control_net, identity=network, save_dtype=save_dtype)
 
     def predict(
         self,
         x: Tensor,
         timesteps: Tensor,
+        *,
         text: Tensor,
         hint: Tensor,
         identity: ReadIdentity | None,
         record: RecordedFeature | None = None,
     ) -> Tensor:
         """See `DenoisingModel`; the identity acts in the ControlNet only."""
-        options = attention_options(cross_attention_layers(self.control_net), identity, record)
+        options = attention_options(cross_attention_layers(self.control_net), identity=identity, record=record)
         reading = HandsOnOptions(self.control_net, options)
         times = timesteps.to(x.device).float()
         added = type(self.control_net).forward(reading, x=x, hint=hint, timesteps=times, context=text)
-        control = {kind: [part.to(self.base.dtype) for part in parts] for kind, parts in added.items()}
-        return self.base(x, timesteps, text, attention_options(self.base.layers), control)
+        control = {kind: [part.to(self.unet.dtype) for part in parts] for kind, parts in added.items()}
+        return self.unet(x, timesteps, text=text, options=attention_options(self.unet.layers), control=control)
 
-    def export(self, folder: Path, trained_on: str) -> list[Path]:
-        """Writes `controlnet.safetensors`, which ComfyUI's own loader reads, and `identity_adapter.safetensors` where
-        there is an identity; see `TrainingModel`.
-        """
-        files = [folder / CONTROLNET_FILE]
+    def export_control(self, folder: Path, trained_on: str) -> list[Path]:
+        """Writes `controlnet.safetensors`, which ComfyUI's own loader reads."""
         state = {name: tensor.detach().to(self.save_dtype) for name, tensor in self.control_net.state_dict().items()}
         metadata = {"trained_on": trained_on, "conditions": json.dumps(self.curriculum.fusion.conditions)}
-        write_safetensors(files[0], state, metadata)
-        if self.identity is not None:
-            files.append(folder / IDENTITY_FILE)
-            layers = cross_attention_layers(self.control_net)
-            write_fpga_adapter(
-                self.identity.as_adapter("identity", self.base.base, layers, None, self.save_dtype), files[-1]
-            )
-        return files
+        write_safetensors(folder / CONTROLNET_FILE, state, metadata)
+        return [folder / CONTROLNET_FILE]
 
 
-def initial_controlnet(base: FrozenUNet, seed: int) -> comfy.cldm.cldm.ControlNet:
+def initial_controlnet(unet: FrozenUNet, seed: int) -> comfy.cldm.cldm.ControlNet:
     """A ControlNet that starts as a copy of the UNet's encoder and middle, and adds nothing: its outputs are zero.
 
     Source: ControlNet, section 3.1.
     """
-    config = {key: value for key, value in base.config.items() if key not in ("out_channels", "dtype")}
+    config = {key: value for key, value in unet.config.items() if key not in ("out_channels", "dtype")}
     control_net = comfy.cldm.cldm.ControlNet(
         **config, hint_channels=3, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init
     )
-    copied = base.unet.state_dict()
+    copied = unet.network.state_dict()
     encoder = untrained_adapter((*SD15_WIDTHS[:-1], control_net.model_channels), seed).state_dict()
     state = {}
     for name, parameter in control_net.state_dict().items():

@@ -9,16 +9,15 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...errors import InvalidInputError
-from ...identity.adapters import IdentityAdapter
-from ...identity.export import write_fpga_adapter
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet
 from ...repcontrolnet.export import write_repcontrolnet
+from ..method.clone_face import RecordedFeature
 from ..method.curriculum import Curriculum
 from ..method.denoising import DenoisingModel
 from ..method.folded_branch import FoldedBranch, TrainedPart
-from ..method.identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe
-from ..method.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
-from .attention import ReadIdentity, RecordedFeature, attention_options
+from ..method.identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe, ReadIdentity
+from ..method.output_files import REPCONTROLNET_FILE
+from .attention import attention_options
 from .unet import FrozenUNet
 
 
@@ -26,7 +25,7 @@ class RepControlNetTraining(DenoisingModel):
     """Trains a branch beside a UNet's frozen layers (Eq. 5), and the identity tokens that its cross attention reads.
 
     Args:
-        base: the frozen model; nothing else may use it, because the branch is attached to it for good.
+        unet: the frozen model; nothing else may use it, because the branch is attached to it for good.
         curriculum: the stages of training and their losses.
         branch: what is folded into the base's layers; None: the plain base, for an identity without control.
         identity: the identity part, or None.
@@ -40,16 +39,18 @@ class RepControlNetTraining(DenoisingModel):
 
     def __init__(
         self,
-        base: FrozenUNet,
+        unet: FrozenUNet,
         curriculum: Curriculum,
         branch: FoldedBranch | None,
+        *,
         identity: IdentityNetwork | None,
         save_dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(base, curriculum, identity, save_dtype)
+        super().__init__(unet.base, curriculum, identity, save_dtype=save_dtype)
+        self.unet = unet
         self.branch = branch
         if branch is not None:
-            branch.attach(base.unet)
+            branch.attach(unet.network)
         if not any(parameter.requires_grad for parameter in self.parameters()):
             raise InvalidInputError("nothing would be trained; train a part of the branch, or an identity")
 
@@ -59,6 +60,7 @@ class RepControlNetTraining(DenoisingModel):
         model: ModelPatcher,
         curriculum: Curriculum,
         identity: IdentityRecipe | None = None,
+        *,
         part: TrainedPart = TrainedPart.ALL,
         ratio: float = INITIAL_RATIO,
         initial: RepControlNet | None = None,
@@ -75,7 +77,7 @@ class RepControlNetTraining(DenoisingModel):
             identity: what the identity adapter reads; None: no identity is trained.
             part: what is trained of the branch. With `NONE` and no `initial` there is no branch.
             ratio: multiple of the base weights that a new branch starts from.
-            initial: a branch to start from in the place of a new one.
+            initial: a branch to start from instead of a new one.
             dtype, is_checkpointed: as in `FrozenUNet.of`.
             save_dtype: of the tensors in the exported files.
             seed: of the first weights of adapter and resampler.
@@ -85,19 +87,20 @@ class RepControlNetTraining(DenoisingModel):
             InvalidInputError: nothing would be trained, or the ratio is out of range.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            base = FrozenUNet.of(model, dtype, is_checkpointed)
-            network = None if identity is None else IdentityNetwork(identity, base.layers, seed)
+            unet = FrozenUNet.of(model, dtype=dtype, is_checkpointed=is_checkpointed)
+            network = None if identity is None else IdentityNetwork(identity, unet.layers, seed=seed)
             branch = None
             if initial is not None:
-                branch = FoldedBranch.resume(base.unet, initial, part)
+                branch = FoldedBranch.resume(unet.network, initial, part=part)
             elif part is not TrainedPart.NONE:
-                branch = FoldedBranch.start(base.unet, ratio, part, seed)
-            return cls(base, curriculum, branch, network, save_dtype)
+                branch = FoldedBranch.start(unet.network, ratio=ratio, part=part, seed=seed)
+            return cls(unet, curriculum, branch, identity=network, save_dtype=save_dtype)
 
     def predict(
         self,
         x: Tensor,
         timesteps: Tensor,
+        *,
         text: Tensor,
         hint: Tensor,
         identity: ReadIdentity | None,
@@ -106,8 +109,9 @@ class RepControlNetTraining(DenoisingModel):
         """See `DenoisingModel`."""
         control = None
         if self.branch is not None:
-            control = {"input": [self.branch.adapter(hint).to(self.base.dtype)]}
-        return self.base(x, timesteps, text, attention_options(self.base.layers, identity, record), control)
+            control = {"input": [self.branch.adapter(hint).to(self.unet.dtype)]}
+        options = attention_options(self.unet.layers, identity=identity, record=record)
+        return self.unet(x, timesteps, text=text, options=options, control=control)
 
     def repcontrolnet(self, trained_on: str) -> RepControlNet | None:
         """The branch as it is now, as its file would be read; None where there is none."""
@@ -120,23 +124,15 @@ class RepControlNetTraining(DenoisingModel):
         conditions = self.curriculum.fusion.conditions
         return RepControlNet.from_weights("repcontrolnet", weights, adapter, conditions, trained_on)
 
-    def identity_adapter(self) -> IdentityAdapter | None:
-        """The identity as it is now, as the nodes apply it; None where there is none."""
-        if self.identity is None:
-            return None
+    def branch_hash(self) -> str | None:
+        """See `DenoisingModel`."""
         branch = self.repcontrolnet("")
-        branch_hash = None if branch is None else branch.header.branch_hash
-        return self.identity.as_adapter("identity", self.base.base, self.base.layers, branch_hash, self.save_dtype)
+        return None if branch is None else branch.header.branch_hash
 
-    def export(self, folder: Path, trained_on: str) -> list[Path]:
-        """Writes `repcontrolnet.safetensors` and `identity_adapter.safetensors`, each where it is there; see
-        `TrainingModel`.
-        """
-        files, branch, adapter = [], self.repcontrolnet(trained_on), self.identity_adapter()
-        if branch is not None:
-            files.append(folder / REPCONTROLNET_FILE)
-            write_repcontrolnet(branch, files[-1])
-        if adapter is not None:
-            files.append(folder / IDENTITY_FILE)
-            write_fpga_adapter(adapter, files[-1])
-        return files
+    def export_control(self, folder: Path, trained_on: str) -> list[Path]:
+        """Writes `repcontrolnet.safetensors` if there is a branch."""
+        branch = self.repcontrolnet(trained_on)
+        if branch is None:
+            return []
+        write_repcontrolnet(branch, folder / REPCONTROLNET_FILE)
+        return [folder / REPCONTROLNET_FILE]

@@ -1,4 +1,4 @@
-"""A ComfyUI model as training sees it: a frozen UNet that autograd passes through, and its noise schedule."""
+"""A ComfyUI model as training sees it: a frozen UNet that autograd passes through."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from ...block_slots import Attention, BlockSlot
 from ...errors import UnsupportedModeError
 from ...patching.unet import base_of, cross_attention_layers, unet_of
+from ..method.denoising import FrozenBase
 from ..method.noising import NoiseSchedule, Prediction
 
 SAVED_PREFIX = "model.diffusion_model."
@@ -30,37 +31,38 @@ PREDICTIONS: Mapping[ModelType, Prediction] = {
 LATENT_CHANNELS = 4
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FrozenUNet:
-    """A copy of a model's UNet with every patch in its weights, for training alone. It is no module, so that whatever
-    holds it does not take its parameters for its own.
+    """A copy of a model's UNet with every patch in its weights, for training alone. It is not a module, so that a
+    module that holds it does not take its parameters for its own.
 
     Attributes:
-        unet: the network; its parameters are frozen.
+        network: its parameters are frozen.
         config: what it was built from, as ComfyUI describes it.
-        base: name of its architecture.
         layers: its cross attentions.
-        schedule: of the model's noise.
+        base: what the objective needs to know of it.
     """
 
-    unet: UNetModel
+    network: UNetModel
     config: dict[str, Any]
-    base: str
     layers: dict[BlockSlot, Attention]
-    schedule: NoiseSchedule
+    base: FrozenBase
 
     @classmethod
-    def of(cls, model: ModelPatcher, dtype: torch.dtype = torch.float32, is_checkpointed: bool = False) -> FrozenUNet:
+    def of(
+        cls, model: ModelPatcher, *, dtype: torch.dtype = torch.float32, is_checkpointed: bool = False
+    ) -> FrozenUNet:
         """Copies a model's UNet.
 
         Args:
             model: any checkpoint of the SD1.x/2.x family, which stays as it is. Patches of its weights (LoRAs, folds)
                 are copied; what packs attach to its calls is not.
             dtype: of the frozen weights and of what runs through them; what is trained stays float32.
-            is_checkpointed: whether each block is computed a second time for the gradient, in the place of keeping
-                what it computed: slower by a third, in much less memory.
+            is_checkpointed: whether each block is computed a second time for the gradient instead of keeping what
+                it computed: slower by a third, in much less memory.
         Raises:
-            UnsupportedModeError: the model is no UNet, reads more than latents and text, or predicts neither eps nor v.
+            UnsupportedModeError: the model is not a UNet, reads more than latents and text, or predicts neither eps nor
+                v.
         """
         _check_supported(model)
         with torch.inference_mode(False):
@@ -72,20 +74,27 @@ class FrozenUNet:
             sigmas = model.get_model_object("model_sampling").sigmas.clone()
         if is_checkpointed:
             checkpoint_blocks(unet)
-        schedule = NoiseSchedule.from_sigmas(sigmas, PREDICTIONS[model.model.model_type])
-        return cls(unet, config, base_of(unet), cross_attention_layers(unet), schedule)
-
-    @property
-    def stride(self) -> int:
-        """Latent pixels that become one in the lowest level."""
-        return 2 ** (len(self.config["channel_mult"]) - 1)
+        base = FrozenBase(
+            architecture=base_of(unet),
+            latent_channels=config["in_channels"],
+            text_dim=config["context_dim"],
+            stride=2 ** (len(config["channel_mult"]) - 1),
+            schedule=NoiseSchedule.from_sigmas(sigmas, PREDICTIONS[model.model.model_type]),
+        )
+        return cls(network=unet, config=config, layers=cross_attention_layers(unet), base=base)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.config["dtype"]
 
     def __call__(
-        self, x: Tensor, timesteps: Tensor, text: Tensor, options: dict[str, Any], control: dict | None = None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        *,
+        text: Tensor,
+        options: dict[str, Any],
+        control: dict[str, Any] | None = None,
     ) -> Tensor:
         """The network's prediction.
 
@@ -100,13 +109,13 @@ class FrozenUNet:
         """
         self.to(x.device)
         timesteps = timesteps.to(x.device).float()
-        output = self.unet(x.to(self.dtype), timesteps, text.to(self.dtype), None, control, options)
+        output = self.network(x.to(self.dtype), timesteps, text.to(self.dtype), None, control, options)
         return output.float()
 
     def to(self, device: torch.device) -> None:
         """Moves the network to a device, once."""
-        if next(self.unet.parameters()).device != device:
-            self.unet.to(device)
+        if next(self.network.parameters()).device != device:
+            self.network.to(device)
 
 
 def checkpoint_blocks(network: nn.Module) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from ...shapes import PIXELS_PER_LATENT, Extent
 EMBEDDING_DIM = 512
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingBatch:
     """Pictures of one person each, with everything that is known of them; all tensors are float32 and on one device.
 
@@ -79,3 +81,20 @@ class TrainingBatch:
         """The same batch on another device."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
+
+
+class BatchSource(Protocol):
+    """A training set, encoded; `encoded_set.EncodedSet` is one."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the set: a training resumes only on the one that it began with."""
+        ...
+
+    def batch(self, indices: Sequence[int]) -> TrainingBatch:
+        """The samples of these numbers, on any device. It is called from another thread, one batch ahead."""
+        ...

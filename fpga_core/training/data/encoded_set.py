@@ -49,7 +49,7 @@ class SampleEncoder(Protocol):
 
 
 class EncodedSet:
-    """The batches of a training set; a `loop.BatchSource`.
+    """The batches of a training set; a `batch.BatchSource`.
 
     Args:
         data: the set.
@@ -58,7 +58,9 @@ class EncodedSet:
         memory_mib: as many samples as fit are kept whole, so that a small set is decoded only once.
     """
 
-    def __init__(self, data: TrainingSet, encoder: SampleEncoder, store: EncodingStore, memory_mib: int = 1024) -> None:
+    def __init__(
+        self, data: TrainingSet, encoder: SampleEncoder, store: EncodingStore, *, memory_mib: int = 1024
+    ) -> None:
         self._data = data
         self._encoder = encoder
         self._store = store
@@ -76,7 +78,7 @@ class EncodedSet:
         return content_key(self._data.fingerprint, encoder.image_key, encoder.text_key, encoder.face_key)[:16]
 
     def prepare(
-        self, process: int = 0, num_processes: int = 1, progress: Callable[[int, int], None] | None = None
+        self, *, process: int = 0, num_processes: int = 1, progress: Callable[[int, int], None] | None = None
     ) -> None:
         """Encodes this process's share of the set, so that the models may leave the memory before training begins.
 
@@ -137,13 +139,13 @@ class EncodedSet:
         image_key = content_key("image", encoder.image_key, sample.image)
         stored = np.zeros(0) if sample.embedding is None else sample.embedding
         face_key = content_key("face", encoder.face_key, sample.face, stored)
-        mask = torch.from_numpy(sample.mask).float()[None] / 255
+        mask = torch.as_tensor(sample.mask).float()[None] / 255
         return {
             **store.get(image_key, lambda: {"latents": encoder.encode_image(sample.image)}),
             **store.get(face_key, lambda: encoder.encode_face(sample)),
             "text": self._encode_caption(sample.caption),
-            "skeleton": torch.from_numpy(sample.skeleton).movedim(-1, 0),  # HWC -> CHW
-            "landmarks": torch.from_numpy(sample.landmarks).movedim(-1, 0),  # HWC -> CHW
+            "skeleton": torch.as_tensor(sample.skeleton).movedim(-1, 0),  # HWC -> CHW
+            "landmarks": torch.as_tensor(sample.landmarks).movedim(-1, 0),  # HWC -> CHW
             "face_mask": functional.avg_pool2d(mask, PIXELS_PER_LATENT),
         }
 

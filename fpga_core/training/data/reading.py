@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...errors import TrainingDataError
 from ...shapes import Extent
@@ -51,7 +51,7 @@ class TrainingSet:
         TrainingDataError: the folder is missing, holds no samples, or a shard or the header cannot be read.
     """
 
-    def __init__(self, folder: Path, multiple_px: int = 8) -> None:
+    def __init__(self, folder: Path, *, multiple_px: int = 8) -> None:
         if not folder.is_dir():
             raise TrainingDataError(f"the data folder '{folder}' is not there; check its name")
         self.folder = folder
@@ -142,10 +142,11 @@ def _read_header(folder: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingDataError(f"'{path}' cannot be read: {error}; write it anew or delete it") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("version"), int):
+    header = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    if header.get("format") != FORMAT or not isinstance(header.get("version"), int):
         raise TrainingDataError(f"'{path}' is not the header of a training set; see docs/formats.md, or delete it")
     if header["version"] > VERSION:
         raise TrainingDataError(f"'{path}' is of version {header['version']}, newer than this pack reads; update it")

@@ -37,7 +37,7 @@ REQUIRED = tuple(modality for modality in Modality if modality is not Modality.E
 SAME_SIZE = (Modality.SKELETON, Modality.LANDMARKS, Modality.MASK)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingSample:
     """A picture of one person and everything that is known of it.
 
@@ -192,8 +192,7 @@ def _extent(picture: np.ndarray) -> Extent:
 
 def _decode_picture(key: str, name: str, content: bytes, mode: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert(mode))
+        return np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert(mode))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise TrainingDataError(
             f"{name} of sample '{key}' ({len(content):,} bytes) cannot be read as a picture: {error}; replace it or "

@@ -14,7 +14,7 @@ from .reading import FORMAT, HEADER_FILE, VERSION
 from .samples import TrainingSample, encode_sample
 
 
-def write_header(folder: Path, recogniser: str | None = None, source: str = "") -> None:
+def write_header(folder: Path, *, recogniser: str | None = None, source: str = "") -> None:
     """Writes what concerns the whole set.
 
     Args:
@@ -50,7 +50,7 @@ class ShardWriter:
         samples_per_shard: how many samples each shard holds.
     """
 
-    def __init__(self, folder: Path, samples_per_shard: int = 1000) -> None:
+    def __init__(self, folder: Path, *, samples_per_shard: int = 1000) -> None:
         self._folder = folder
         self._samples_per_shard = samples_per_shard
         self._num_samples = 0

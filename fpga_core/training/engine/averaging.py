@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -30,7 +30,7 @@ class ParameterAverage:
             mean.lerp_(self._parameters[name], 1 - decay)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> Generator[None, None, None]:
         """Within the block the parameters are their average."""
         current = {name: self._parameters[name].detach().clone() for name in self._means}
         self._copy(self._means)

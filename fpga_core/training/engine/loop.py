@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ...errors import TrainingCheckpointError, TrainingDivergedError
-from ..data.batch import TrainingBatch
-from ..data.order import SampleOrder, slot_generator
+from ..data.batch import BatchSource
 from ..method.objective import TrainingModel
+from ..method.seeding import seeded
 from .averaging import ParameterAverage
+from .batches_ahead import BatchesAhead
 from .curves import draw_curves
 from .loss_log import LossLog, copy_losses
+from .order import SampleOrder, slot_generator
 from .processes import stop_signals
 from .saved_states import TrainingState, check_parameters, check_settings, newest_state, read_state, write_state
 from .settings import Precision, TrainingSettings
@@ -30,23 +31,6 @@ if TYPE_CHECKING:
 
 CURVES_FILE = "losses.png"
 SAMPLES_FOLDER = "samples"
-
-
-class BatchSource(Protocol):
-    """A training set, encoded. `encoded_set.EncodedSet` is one."""
-
-    def __len__(self) -> int:
-        """How many samples there are."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the set: a training resumes only on the one that it began with."""
-        ...
-
-    def batch(self, indices: Sequence[int]) -> TrainingBatch:
-        """The samples of these numbers, on any device. Called from another thread, one batch ahead."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +69,7 @@ def train(
     model: TrainingModel,
     batches: BatchSource,
     settings: TrainingSettings,
+    *,
     folder: Path,
     accelerator: Accelerator,
     model_settings: Mapping[str, Any] | None = None,
@@ -101,13 +86,13 @@ def train(
         model: on any device; moved to the accelerator's.
         batches: the training set.
         settings: of the engine.
-        folder: created where it is not there.
+        folder: created if it is not there.
         accelerator: from `processes.start_processes`, of the same precision.
         model_settings: what else the loss curve depends on, name -> number or text (the base model, lengths of stages).
         trained_on: what the exported files say that they were trained on.
         hooks: what the caller is told and asked.
-        start: a state of another training, to begin with where the folder has none: parameters, optimizer and iteration
-            are its, settings and data may be others. The log begins with the other one's.
+        start: a state of another training, to begin with if the folder has none: parameters, optimizer and iteration
+            are that one's, settings and data may differ. The log begins with that one's.
     Returns:
         What became of it.
     Raises:
@@ -119,8 +104,16 @@ def train(
     _make_folder(folder)
     hooks = hooks or Hooks()
     with stop_signals() as stop, torch.inference_mode(False), torch.enable_grad():
-        run = _Run(model, batches, settings, folder, accelerator, dict(model_settings or {}), start)
-        with run.prefetching():
+        run = _Run(
+            given=model,
+            batches=batches,
+            settings=settings,
+            folder=folder,
+            accelerator=accelerator,
+            model_settings=dict(model_settings or {}),
+            start=start,
+        )
+        with run.ahead:
             while run.iteration < settings.iterations and not run.is_stopped:
                 line = run.step(stop.is_set() or hooks.should_stop())
                 if accelerator.is_main_process:
@@ -133,7 +126,7 @@ def train(
         return Outcome(run.iteration, run.is_stopped, tuple(run.log.lines()), files)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Run:
     """One run of a training, with everything that changes in it."""
 
@@ -143,23 +136,23 @@ class _Run:
     folder: Path
     accelerator: Accelerator
     model_settings: dict[str, Any]
-    start: Path | None = None
+    start: Path | None
     iteration: int = 0
     is_stopped: bool = False
     _saved: int = 0
-    _ahead: Future[TrainingBatch] | None = None
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "fpga-training-data"))
 
     def __post_init__(self) -> None:
         settings, accelerator = self.settings, self.accelerator
-        self.num_slots = settings.accumulation * accelerator.num_processes
-        self.order = SampleOrder(len(self.batches), settings.seed, settings.batch_size, self.num_slots)
+        num_slots = settings.accumulation * accelerator.num_processes
+        self.slots = range(accelerator.process_index, num_slots, accelerator.num_processes)
+        order = SampleOrder(len(self.batches), seed=settings.seed, batch_size=settings.batch_size, num_slots=num_slots)
+        self.ahead = BatchesAhead(self.batches, order, self.slots)
         self.decisive = {**settings.decisive(accelerator.num_processes), **self.model_settings}
         self.decisive["data"] = self.batches.fingerprint
         self.given.to(accelerator.device)
         self.parameters = {name: value for name, value in self.given.named_parameters() if value.requires_grad}
         optimizer = torch.optim.AdamW(
-            self._groups(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
+            self._groups(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self.average = ParameterAverage(self.parameters, settings.ema_decay)
         state = self._read_state()
@@ -224,22 +217,11 @@ class _Run:
         with self.average.applied(), torch.no_grad():
             return tuple(self.given.export(self.folder, trained_on))
 
-    @contextmanager
-    def prefetching(self) -> Iterator[None]:
-        """Within the block, batches are read one ahead, in another thread."""
-        try:
-            yield
-        finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _own_slots(self) -> range:
-        return range(self.accelerator.process_index, self.num_slots, self.accelerator.num_processes)
-
     def _backward_all(self) -> list[dict[str, Tensor]]:
         """The gradients of this process's slots. Whatever breaks in here (the host's Cancel, a bad sample, too little
         memory) has changed no parameter yet: the state is saved before the error goes its way."""
         try:
-            return [self._backward(slot) for slot in self._own_slots()]
+            return [self._backward(slot) for slot in self.slots]
         except BaseException:
             if self.iteration > self._saved:
                 self._save()
@@ -247,29 +229,13 @@ class _Run:
 
     def _backward(self, slot: int) -> dict[str, Tensor]:
         """Adds the gradients of one slot; those of all processes are averaged with the last slot."""
-        batch = self._batch(slot).to(self.accelerator.device)
+        batch = self.ahead.take(self.iteration, slot).to(self.accelerator.device)
         generator = slot_generator(self.settings.seed, self.iteration, slot)
-        is_last = slot == self._own_slots()[-1]
-        with (
-            nullcontext() if is_last else self.accelerator.no_sync(self.model),
-            torch.random.fork_rng(devices=_gpus(self.accelerator.device)),
-        ):
-            torch.manual_seed(generator.initial_seed())  # for whatever draws from the global generator, as dropout
-            parts = self.model(batch, self.iteration, generator)
+        synchronised = nullcontext() if slot == self.slots[-1] else self.accelerator.no_sync(self.model)
+        with synchronised, seeded(generator.initial_seed(), self.accelerator.device):  # the seed is for dropout
+            parts: dict[str, Tensor] = self.model(batch, self.iteration, generator)
             self.accelerator.backward(parts["loss"] / self.settings.accumulation)
         return {name: part.detach() for name, part in parts.items()}
-
-    def _batch(self, slot: int) -> TrainingBatch:
-        """The batch of a slot, read ahead where it was; starts reading the next one."""
-        batch = self._ahead.result() if self._ahead else self.batches.batch(self.order.indices(self.iteration, slot))
-        following = slot + self.accelerator.num_processes
-        iteration, slot = (
-            (self.iteration, following)
-            if following < self.num_slots
-            else (self.iteration + 1, self.accelerator.process_index)
-        )
-        self._ahead = self._pool.submit(self.batches.batch, self.order.indices(iteration, slot))
-        return batch
 
     def _mean_over_processes(
         self, parts: list[dict[str, Tensor]], is_stop_wanted: bool
@@ -341,7 +307,3 @@ def _save_picture(picture: Image.Image, path: Path) -> None:
         picture.save(path)
     except OSError as error:
         raise TrainingCheckpointError(f"'{path}' cannot be written: {error}; free some disk space") from error
-
-
-def _gpus(device: torch.device) -> list[torch.device]:
-    return [] if device.type == "cpu" else [device]

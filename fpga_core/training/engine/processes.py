@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ def start_processes(precision: Precision, use_cpu: bool) -> Accelerator:
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Generator[threading.Event, None, None]:
     """Within the block, Ctrl-C and SIGTERM set the event instead of ending the program; a second Ctrl-C ends it.
 
     Outside the main thread, where Python handles no signals, the event is never set.

@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -79,16 +79,17 @@ def read_state(path: Path) -> TrainingState:
         TrainingCheckpointError: it is damaged or not a training's state.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise TrainingCheckpointError(
             f"'{path}' cannot be read: {error}; delete it to go on from the state before it"
         ) from error
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    fields = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    if fields.pop("format", None) != FORMAT:
         raise TrainingCheckpointError(f"'{path}' is not the state of a training; move it out of the folder")
-    if (version := content.pop("version")) > VERSION:
+    if (version := fields.pop("version")) > VERSION:
         raise TrainingCheckpointError(f"'{path}' is of version {version}, newer than this pack reads; update it")
-    return TrainingState(**content)
+    return TrainingState(**fields)
 
 
 def check_settings(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
+
 from ...errors import InvalidInputError
 
 
@@ -18,8 +20,12 @@ class Precision(str, Enum):
     BFLOAT16 = "bf16"
     FLOAT16 = "fp16"
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """Settings of the engine; the paper's where it names them (section 4.1: Adam, 1e-4).
 

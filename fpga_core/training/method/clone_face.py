@@ -13,7 +13,7 @@ from ...shapes import PIXELS_PER_LATENT, Extent
 from ..data.batch import TrainingBatch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CloneFaceTuning:
     """How Clone Face Tuning weighs and compares faces.
 
@@ -73,6 +73,19 @@ def splice(batch: TrainingBatch, stride: int) -> TrainingBatch:
     )
 
 
+@dataclass(eq=False)
+class RecordedFeature:
+    """Cross-attention features of one layer, text and identity together, before `to_out`: F_CA of Eq. 2.
+
+    Attributes:
+        features: (batch, queries, inner_dim); None until the network has run.
+        grid: width and height of the queries.
+    """
+
+    features: Tensor | None = None
+    grid: Extent = Extent(0, 0)
+
+
 @dataclass(frozen=True, eq=False)
 class CloneFaceLoss:
     """L_cfa, and how large the features that it compares are.
@@ -87,7 +100,7 @@ class CloneFaceLoss:
     feature_norm: Tensor
 
 
-def clone_face_loss(features: Tensor, grid: Extent, masks: Tensor, tuning: CloneFaceTuning) -> CloneFaceLoss:
+def clone_face_loss(features: Tensor, grid: Extent, *, masks: Tensor, tuning: CloneFaceTuning) -> CloneFaceLoss:
     """`L_cfa = |(Crop(F, M_1) - Crop(F, M_2)) G|^2`, the mean over cells, channels and the pictures that show a face.
 
     M_1 and M_2 are the two halves' face regions. A region's bounding box is cropped from the features and resampled,
@@ -110,7 +123,7 @@ def clone_face_loss(features: Tensor, grid: Extent, masks: Tensor, tuning: Clone
             f"{features.shape[1]} features on a {grid} grid and masks of {tuple(masks.shape)} are not of spliced "
             "pictures; a patch that merges or drops tokens is probably active on this model: bypass it"
         )
-    maps = features.float().transpose(1, 2).unflatten(2, (grid.height, grid.width))
+    maps = features.float().transpose(1, 2).reshape(len(features), -1, grid.height, grid.width)
     boxes, has_face = face_boxes(masks[..., : masks.shape[-1] // 2])
     kernel = gaussian_kernel(tuning.crop_cells, tuning.gaussian_deviation).to(maps)
     first, second = (kernel * _crop(half, boxes, tuning.crop_cells) for half in maps.chunk(2, dim=-1))
@@ -130,7 +143,7 @@ def face_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
         face; and whether there is one, (batch,), 1 or 0.
     """
     is_face = (masks > 0) & (masks >= masks.amax(dim=(2, 3), keepdim=True) / 2)
-    sides = []
+    sides: list[Tensor] = []
     for axis in (2, 3):
         covered = is_face.any(dim=axis)[:, 0].float()  # (batch, width), then (batch, height)
         first = covered.argmax(dim=1)

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ...errors import ShapeMismatchError
-from ..comfy.attention import ReadIdentity, RecordedFeature
-from ..comfy.unet import FrozenUNet
+from ...identity.adapters import IdentityAdapter
+from ...identity.export import write_fpga_adapter
 from ..data.batch import TrainingBatch
-from .clone_face import clone_face_loss, splice
+from .clone_face import RecordedFeature, clone_face_loss, splice
 from .curriculum import Curriculum
 from .fusion import condition_image
-from .identity_network import IdentityNetwork
-from .noising import draw_normal
+from .identity_network import IdentityNetwork, ReadIdentity
+from .noising import NoiseSchedule, draw_normal
 from .objective import TrainingModel
+from .output_files import IDENTITY_FILE
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrozenBase:
+    """What the objective needs to know of the frozen model.
+
+    Attributes:
+        architecture: its name, as `recognise_base` gives it.
+        latent_channels: channels of the latents that it reads.
+        text_dim: width of the text that it reads.
+        stride: latent pixels that become one in its lowest level.
+        schedule: of its noise.
+    """
+
+    architecture: str
+    latent_channels: int
+    text_dim: int
+    stride: int
+    schedule: NoiseSchedule
 
 
 class DenoisingModel(TrainingModel):
     """Learns to predict the noise in pictures, given text, condition image and identity.
 
     Args:
-        base: the frozen model.
+        base: what the frozen model is.
         curriculum: the stages of training and their losses.
         identity: the identity part; None: none is trained or read.
         save_dtype: of the tensors in the exported files.
@@ -32,9 +54,10 @@ class DenoisingModel(TrainingModel):
 
     def __init__(
         self,
-        base: FrozenUNet,
+        base: FrozenBase,
         curriculum: Curriculum,
         identity: IdentityNetwork | None,
+        *,
         save_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -48,6 +71,7 @@ class DenoisingModel(TrainingModel):
         self,
         x: Tensor,
         timesteps: Tensor,
+        *,
         text: Tensor,
         hint: Tensor,
         identity: ReadIdentity | None,
@@ -60,7 +84,7 @@ class DenoisingModel(TrainingModel):
             timesteps: (batch,).
             text: (batch, num_tokens, context_dim).
             hint: condition images, (batch, 3, 8 height, 8 width) in [0, 1].
-            identity: who is in the pictures.
+            identity: the identity in each picture; None: nobody's.
             record: gets the features of the control branch's first cross attention.
         Returns:
             float32, the shape of x.
@@ -91,20 +115,45 @@ class DenoisingModel(TrainingModel):
         record = RecordedFeature() if is_cloned else None
         left_out = fusion.left_out_at(iteration, len(batch), generator)
         hint = condition_image(batch, fusion.shown_at(iteration), left_out)
-        predicted = self.predict(x, timesteps, text, hint, identity, record)
+        predicted = self.predict(x, timesteps, text=text, hint=hint, identity=identity, record=record)
         target = self.base.schedule.target(batch.latents, noise, timesteps)
         loss = functional.mse_loss(predicted, target)
         parts = {"l_cldm": loss.detach()}
         if record is not None and record.features is not None:
             tuning = self.curriculum.clone_face
-            cfa = clone_face_loss(record.features, record.grid, batch.face_masks, tuning)
+            cfa = clone_face_loss(record.features, record.grid, masks=batch.face_masks, tuning=tuning)
             loss = loss + tuning.weight * cfa.loss
             parts |= {"l_cfa": cfa.loss.detach(), "cfa_feature_norm": cfa.feature_norm.detach()}
         return {"loss": loss, **parts}
 
+    @abstractmethod
+    def export_control(self, folder: Path, trained_on: str) -> list[Path]:
+        """Writes the control branch, as it is now; see `TrainingModel.export`. Returns no file if there is none."""
+
+    def branch_hash(self) -> str | None:
+        """Hash of the RepControlNet branch that the identity is trained with; None: of none."""
+        return None
+
+    def identity_adapter(self) -> IdentityAdapter | None:
+        """The identity as it is now, as the nodes apply it; None if none is trained."""
+        if self.identity is None:
+            return None
+        return self.identity.as_adapter(
+            "identity", base=self.base.architecture, branch_hash=self.branch_hash(), dtype=self.save_dtype
+        )
+
+    def export(self, folder: Path, trained_on: str) -> list[Path]:
+        """Writes the control branch and `identity_adapter.safetensors`, each if it is trained; see `TrainingModel`."""
+        files = self.export_control(folder, trained_on)
+        adapter = self.identity_adapter()
+        if adapter is not None:
+            files.append(folder / IDENTITY_FILE)
+            write_fpga_adapter(adapter, files[-1])
+        return files
+
     def _check(self, batch: TrainingBatch) -> None:
         found = (batch.latents.shape[1], batch.text.shape[2])
-        expected = (self.base.config["in_channels"], self.base.config["context_dim"])
+        expected = (self.base.latent_channels, self.base.text_dim)
         if found != expected:
             raise ShapeMismatchError(
                 f"the data have latents of {found[0]} channels and text {found[1]} wide, the model reads {expected[0]} "

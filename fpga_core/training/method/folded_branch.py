@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from ...repcontrolnet.adapter import SD15_WIDTHS, HintEncoder, build_hint_encode
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet, initial_branch
 from ...repcontrolnet.folding import foldable_parameters
 from ...repcontrolnet.matching import FIRST_CONVOLUTION, check_branch_fits
+from .seeding import seeded
 
 KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
@@ -40,7 +42,7 @@ class FoldedBranch(nn.Module):
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], adapter: HintEncoder, part: TrainedPart = TrainedPart.ALL
+        self, weights: Mapping[str, Tensor], adapter: HintEncoder, *, part: TrainedPart = TrainedPart.ALL
     ) -> None:
         super().__init__()
         self.layers = nn.ParameterDict(
@@ -53,7 +55,7 @@ class FoldedBranch(nn.Module):
 
     @classmethod
     def start(
-        cls, unet: nn.Module, ratio: float = INITIAL_RATIO, part: TrainedPart = TrainedPart.ALL, seed: int = 0
+        cls, unet: nn.Module, *, ratio: float = INITIAL_RATIO, part: TrainedPart = TrainedPart.ALL, seed: int = 0
     ) -> FoldedBranch:
         """The untrained branch of a UNet.
 
@@ -73,10 +75,10 @@ class FoldedBranch(nn.Module):
         base = {name: parameters[name] for name in foldable_parameters(unet)}
         width = len(parameters[FIRST_CONVOLUTION])
         inner = (min(inner, width) for inner in SD15_WIDTHS[1:-1])  # a small UNet gets a small encoder
-        return cls(initial_branch(base, ratio), untrained_adapter((SD15_WIDTHS[0], *inner, width), seed), part)
+        return cls(initial_branch(base, ratio), untrained_adapter((SD15_WIDTHS[0], *inner, width), seed), part=part)
 
     @classmethod
-    def resume(cls, unet: nn.Module, branch: RepControlNet, part: TrainedPart = TrainedPart.ALL) -> FoldedBranch:
+    def resume(cls, unet: nn.Module, branch: RepControlNet, *, part: TrainedPart = TrainedPart.ALL) -> FoldedBranch:
         """The branch of a file, to be trained further.
 
         Args:
@@ -87,7 +89,7 @@ class FoldedBranch(nn.Module):
             BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit the UNet.
         """
         check_branch_fits(branch, foldable_parameters(unet))
-        return cls(branch.weights, build_hint_encoder(branch.adapter, dtype=torch.float32), part)
+        return cls(branch.weights, build_hint_encoder(branch.adapter, dtype=torch.float32), part=part)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -101,15 +103,23 @@ class FoldedBranch(nn.Module):
             unet: a copy that serves training alone. Its layers are of the kinds of `torch.nn`.
         """
         for path in dict.fromkeys(name.rpartition(".")[0] for name in self.weights):
-            layer = unet.get_submodule(path)
-            layer.forward = partial(self._run, layer, path)
+            layer = cast("nn.Linear | nn.Conv2d", unet.get_submodule(path))
+            layer.forward = partial(self._run, layer, path)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _run(self, layer: nn.Module, path: str, x: Tensor) -> Tensor:
+    def _run(self, layer: nn.Linear | nn.Conv2d, path: str, x: Tensor) -> Tensor:
         weight = self._folded(layer.weight, f"{path}.weight", x.dtype)
         bias = None if layer.bias is None else self._folded(layer.bias, f"{path}.bias", x.dtype)
         if isinstance(layer, nn.Linear):
             return nn.functional.linear(x, weight, bias)
-        return nn.functional.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        return nn.functional.conv2d(
+            x,
+            weight,
+            bias,
+            stride=layer.stride,
+            padding=cast("tuple[int, ...]", layer.padding),
+            dilation=layer.dilation,
+            groups=layer.groups,
+        )
 
     def _folded(self, base: Tensor, name: str, dtype: torch.dtype) -> Tensor:
         return (base.float() + self.layers[_key(name)]).to(dtype)
@@ -117,8 +127,7 @@ class FoldedBranch(nn.Module):
 
 def untrained_adapter(widths: tuple[int, ...], seed: int) -> HintEncoder:
     """A hint encoder of these widths with random weights, but for its last convolution, which is zero."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder = HintEncoder(widths)
     for parameter in encoder[-1].parameters():
         nn.init.zeros_(parameter)

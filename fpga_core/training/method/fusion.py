@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 
 import torch
@@ -28,7 +28,7 @@ class MultiModeFusion:
         num_landmarks: iterations that show face landmarks.
         num_skeleton: iterations that show the skeleton.
         num_both: iterations that show both in one picture.
-        clone_every: Clone Face Tuning happens in every so manieth iteration of the last stage; 0 = never.
+        clone_every: Clone Face Tuning happens in one iteration of the last stage out of so many; 0 = never.
         single_share: share of the last stage's pictures that show the landmarks alone, and as large a one that shows
             the skeleton alone, so that neither is forgotten; 0 = every picture shows both, as in the paper.
     Raises:
@@ -39,6 +39,7 @@ class MultiModeFusion:
     num_landmarks: int = 50_000
     num_skeleton: int = 100_000
     num_both: int = 1_000_000
+    _: KW_ONLY
     clone_every: int = 10
     single_share: float = 0.0
 
@@ -96,7 +97,7 @@ def condition_image(batch: TrainingBatch, shown: Shown, left_out: Tensor | None 
     Args:
         batch: its drawings are used.
         shown: what the images show.
-        left_out: of which pictures skeleton and landmarks are left out, where both are shown; (batch, 2) bool.
+        left_out: the pictures whose skeleton and landmarks are left out, if both are shown; (batch, 2) bool.
     Returns:
         (batch, 3, 8 height, 8 width) in [0, 1].
     Source: FPGA section 4.1.

@@ -17,6 +17,7 @@ from ...identity.recipes import AdapterKind
 from ...identity.resampler import HEAD_DIM, PROJECTION_DIM, FacePlusProjection, FaceProjection
 from ...identity.resampler_loading import load_face_projection
 from ..data.batch import EMBEDDING_DIM, TrainingBatch
+from .seeding import seeded
 
 NEW_IN_IDENTITY = ("identity.resampler.", "identity.null_tokens")
 """Parameters of the part called `identity` that start from random weights."""
@@ -31,7 +32,7 @@ class Projections(str, Enum):
     """Projections of the adapter's own, which start as copies of the text's: IP-Adapter's way."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IdentityRecipe:
     """What an identity adapter reads, and how it is read.
 
@@ -74,12 +75,12 @@ class IdentityNetwork(nn.Module):
     Source: FPGA section 3.1.
     """
 
-    def __init__(self, recipe: IdentityRecipe, layers: Mapping[BlockSlot, Attention], seed: int = 0) -> None:
+    def __init__(self, recipe: IdentityRecipe, layers: Mapping[BlockSlot, Attention], *, seed: int = 0) -> None:
         super().__init__()
         self.recipe = recipe
+        self._slots = tuple(layers)
         token_dim = int(next(iter(layers.values())).to_k.in_features)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             if recipe.clip_dim:
                 num_heads = max(token_dim // HEAD_DIM, 1)
                 self.resampler: FaceProjection = FacePlusProjection(
@@ -133,20 +134,12 @@ class IdentityNetwork(nn.Module):
         )
         return KeyValue(key, value)
 
-    def as_adapter(
-        self,
-        name: str,
-        base: str,
-        layers: Mapping[BlockSlot, Attention],
-        branch_hash: str | None,
-        dtype: torch.dtype,
-    ) -> IdentityAdapter:
+    def as_adapter(self, name: str, *, base: str, branch_hash: str | None, dtype: torch.dtype) -> IdentityAdapter:
         """The adapter that generates with what was trained; it shares nothing with this network.
 
         Args:
             name: how messages call it.
             base: architecture that it was trained on.
-            layers: cross attentions of the network that reads the tokens.
             branch_hash: hash of the RepControlNet branch that it was trained with, or None.
             dtype: of its tensors.
         """
@@ -157,7 +150,7 @@ class IdentityNetwork(nn.Module):
         if self.recipe.projections is Projections.OWN:
             own = {
                 slot: KeyValue(*(state[f"projections.{_name(slot, kind)}"] for kind in ("key", "value")))
-                for slot in layers
+                for slot in self._slots
             }
         return IdentityAdapter(
             name=name,
@@ -171,6 +164,21 @@ class IdentityNetwork(nn.Module):
             negative=Negative.TRAINED_NULL,
             null=state["null_tokens"],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ReadIdentity:
+    """The identity in each picture of a batch.
+
+    Attributes:
+        network: makes its keys and values.
+        tokens: (batch, num_tokens, token_dim).
+        masks: face regions, (batch, 1, height, width) latent pixels; the identity acts nowhere else.
+    """
+
+    network: IdentityNetwork
+    tokens: Tensor
+    masks: Tensor
 
 
 def _name(slot: BlockSlot, kind: str) -> str:

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..comfy.attention import ReadIdentity
 from ..data.batch import TrainingBatch
 from .denoising import DenoisingModel
 from .fusion import condition_image
+from .identity_network import ReadIdentity
 from .noising import NoiseSchedule, Prediction
 
 NUM_STEPS = 30
@@ -24,6 +24,7 @@ def generate(
     model: DenoisingModel,
     batch: TrainingBatch,
     iteration: int,
+    *,
     seed: int,
     num_steps: int = NUM_STEPS,
     guidance: float = GUIDANCE,
@@ -32,7 +33,7 @@ def generate(
 
     Args:
         model: the network.
-        batch: what the pictures shall show; on the device of the network's parameters.
+        batch: what the pictures should show; on the device of the network's parameters.
         iteration: whose condition is shown (`MultiModeFusion.shown_at`).
         seed: of the first noise.
         num_steps: steps of DDIM.
@@ -48,12 +49,14 @@ def generate(
     if model.identity is not None:
         both = [model.identity.tokens(batch, torch.full((len(batch),), is_dropped)) for is_dropped in (False, True)]
         identity = ReadIdentity(model.identity, torch.cat(both), batch.face_masks.repeat(2, 1, 1, 1))
-    times = torch.linspace(len(schedule.alphas_cumprod) - 1, 0, num_steps).round().long().tolist()
+    times = [int(time) for time in torch.linspace(len(schedule.alphas_cumprod) - 1, 0, num_steps).round()]
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
     for number, time in enumerate(times):
         timesteps = torch.full((2 * len(batch),), time)
-        wanted, unwanted = model.predict(x.repeat(2, 1, 1, 1), timesteps, text, hint, identity).chunk(2)
+        wanted, unwanted = model.predict(
+            x.repeat(2, 1, 1, 1), timesteps, text=text, hint=hint, identity=identity
+        ).chunk(2)
         x0, eps = _parts(schedule, time, x, unwanted + guidance * (wanted - unwanted))
         following = times[number + 1] if number + 1 < num_steps else None
         alpha = 1.0 if following is None else float(schedule.alphas_cumprod[following])
@@ -62,7 +65,12 @@ def generate(
 
 
 def sample_grid(
-    model: DenoisingModel, batch: TrainingBatch, iteration: int, seed: int, decode: Callable[[Tensor], Tensor]
+    model: DenoisingModel,
+    batch: TrainingBatch,
+    iteration: int,
+    *,
+    seed: int,
+    decode: Callable[[Tensor], Tensor],
 ) -> Image.Image:
     """A picture of conditions, of what the network makes of them, and of the data's own pictures, one row each.
 
@@ -70,7 +78,7 @@ def sample_grid(
         model, batch, iteration, seed: as in `generate`.
         decode: latents in the model's own scale to pictures, (batch, height, width, 3) in [0, 1].
     """
-    generated = generate(model, batch, iteration, seed)
+    generated = generate(model, batch, iteration, seed=seed)
     condition = condition_image(batch, model.curriculum.fusion.shown_at(iteration))
     rows = [condition.movedim(1, -1), decode(generated), decode(batch.latents)]  # BCHW -> BHWC
     pixels = torch.cat([torch.cat(list(row.float().cpu()), dim=1) for row in rows], dim=0)

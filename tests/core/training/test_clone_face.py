@@ -45,7 +45,7 @@ def test_the_loss_is_eq_2(deviation):
     boxes, grid = [(2, 3, 8, 9), (9, 0, 15, 6)], Extent(32, 16)
     features = torch.randn(2, grid.num_cells, 5, generator=torch.Generator().manual_seed(0))
     tuning = CloneFaceTuning(crop_cells=6, gaussian_deviation=deviation)
-    found = clone_face_loss(features, grid, masks(*boxes), tuning)
+    found = clone_face_loss(features, grid, masks=masks(*boxes), tuning=tuning)
     loss, norm = formula(features, grid, boxes, deviation)
     assert float(found.loss) == pytest.approx(loss, rel=1e-5)
     assert float(found.feature_norm) == pytest.approx(norm, rel=1e-5)
@@ -54,7 +54,7 @@ def test_the_loss_is_eq_2(deviation):
 def test_the_grid_may_be_coarser_than_the_latent():
     boxes, grid = [(4, 4, 12, 12)], Extent(16, 8)
     features = torch.randn(1, grid.num_cells, 5, generator=torch.Generator().manual_seed(0))
-    found = clone_face_loss(features, grid, masks(*boxes), CloneFaceTuning(crop_cells=4))
+    found = clone_face_loss(features, grid, masks=masks(*boxes), tuning=CloneFaceTuning(crop_cells=4))
     loss, _ = formula(features, grid, [(2, 2, 6, 6)], 0.5)
     assert float(found.loss) == pytest.approx(loss, rel=1e-5)
 
@@ -62,9 +62,9 @@ def test_the_grid_may_be_coarser_than_the_latent():
 def test_pictures_without_a_face_do_not_count():
     grid = Extent(32, 16)
     features = torch.randn(2, grid.num_cells, 5, generator=torch.Generator().manual_seed(0))
-    one = clone_face_loss(features[:1], grid, masks((2, 3, 8, 9)), CloneFaceTuning())
-    two = clone_face_loss(features, grid, masks((2, 3, 8, 9), None), CloneFaceTuning())
-    none = clone_face_loss(features, grid, masks(None, None), CloneFaceTuning())
+    one = clone_face_loss(features[:1], grid, masks=masks((2, 3, 8, 9)), tuning=CloneFaceTuning())
+    two = clone_face_loss(features, grid, masks=masks((2, 3, 8, 9), None), tuning=CloneFaceTuning())
+    none = clone_face_loss(features, grid, masks=masks(None, None), tuning=CloneFaceTuning())
     assert torch.allclose(one.loss, two.loss) and torch.allclose(one.feature_norm, two.feature_norm)
     assert none.loss == 0 and none.feature_norm == 0
 
@@ -73,15 +73,15 @@ def test_equal_halves_cost_nothing_and_vanishing_features_show():
     grid = Extent(32, 16)
     half = torch.randn(1, 16, 16, 5, generator=torch.Generator().manual_seed(0))
     features = torch.cat([half, half], dim=2).flatten(1, 2)
-    found = clone_face_loss(features, grid, masks((2, 3, 8, 9)), CloneFaceTuning())
-    collapsed = clone_face_loss(0.01 * features, grid, masks((2, 3, 8, 9)), CloneFaceTuning())
+    found = clone_face_loss(features, grid, masks=masks((2, 3, 8, 9)), tuning=CloneFaceTuning())
+    collapsed = clone_face_loss(0.01 * features, grid, masks=masks((2, 3, 8, 9)), tuning=CloneFaceTuning())
     assert found.loss < 1e-10 and collapsed.feature_norm == pytest.approx(0.01 * float(found.feature_norm), rel=1e-5)
 
 
 def test_only_the_faces_learn():
     grid = Extent(32, 16)
     features = torch.randn(1, grid.num_cells, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    clone_face_loss(features, grid, masks((2, 3, 8, 9)), CloneFaceTuning(crop_cells=6)).loss.backward()
+    clone_face_loss(features, grid, masks=masks((2, 3, 8, 9)), tuning=CloneFaceTuning(crop_cells=6)).loss.backward()
     touched = features.grad.abs().sum(-1).unflatten(1, (16, 32))[0] > 0
     expected = masks((2, 3, 8, 9))[0, 0] > 0
     assert torch.equal(touched, expected)
@@ -113,6 +113,6 @@ def test_bad_input_is_refused():
     with pytest.raises(InvalidInputError, match=r"needs a width of 32 \(256 px\)"):
         splice(tiny_batch(), 32)
     with pytest.raises(ShapeMismatchError, match="merges or drops tokens"):
-        clone_face_loss(torch.zeros(1, 100, 5), Extent(32, 16), masks((2, 3, 8, 9)), CloneFaceTuning())
+        clone_face_loss(torch.zeros(1, 100, 5), Extent(32, 16), masks=masks((2, 3, 8, 9)), tuning=CloneFaceTuning())
     with pytest.raises(InvalidInputError, match="Clone Face Tuning has"):
         CloneFaceTuning(weight=-1)

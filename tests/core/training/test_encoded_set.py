@@ -59,7 +59,7 @@ def test_a_batch_is_what_its_samples_are(data):
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_everything_is_encoded_once(data, tmp_path, on_disk, memory_mib):
     encoder = CountingEncoder()
-    batches = EncodedSet(data, encoder, EncodingStore(tmp_path / "cache" if on_disk else None), memory_mib)
+    batches = EncodedSet(data, encoder, EncodingStore(tmp_path / "cache" if on_disk else None), memory_mib=memory_mib)
     first = batches.batch(range(5))
     for _ in range(2):
         again = batches.batch(range(5))
@@ -70,7 +70,7 @@ def test_everything_is_encoded_once(data, tmp_path, on_disk, memory_mib):
 def test_a_folder_of_encodings_serves_the_next_training_and_knows_what_changed(data, tmp_path):
     store = EncodingStore(tmp_path / "cache")
     for process in range(2):
-        EncodedSet(data, CountingEncoder(), store).prepare(process, 2)
+        EncodedSet(data, CountingEncoder(), store).prepare(process=process, num_processes=2)
     encoder = CountingEncoder()
     batches = EncodedSet(data, encoder, store)
     batches.prepare()

@@ -148,7 +148,7 @@ def test_what_breaks_an_iteration_finds_the_state_saved(tmp_path, monkeypatch):
 
 def test_accumulated_slots_are_one_batch(tmp_path):
     """Two micro-batches give the mean of the gradients that each gives alone."""
-    from fpga.fpga_core.training.data.order import SampleOrder, slot_generator
+    from fpga.fpga_core.training.engine.order import SampleOrder, slot_generator
     from toy_training import ToyBatches
 
     run_toy(tmp_path, iterations=1, accumulation=2, max_grad_norm=1e9)
@@ -163,7 +163,7 @@ def test_accumulated_slots_are_one_batch(tmp_path):
 
 
 def test_every_epoch_has_every_sample_once_in_its_own_order():
-    from fpga.fpga_core.training.data.order import SampleOrder
+    from fpga.fpga_core.training.engine.order import SampleOrder
 
     order = SampleOrder(7, seed=3, batch_size=2, num_slots=2)
     positions = [index for iteration in range(7) for slot in range(2) for index in order.indices(iteration, slot)]

@@ -73,7 +73,7 @@ def test_a_state_dict_brings_the_branch_back():
 @pytest.mark.parametrize("part", list(TrainedPart))
 def test_what_is_trained(part):
     weights = {f"block.attn2.to_{letter}.weight": torch.zeros(4, 4) for letter in "qkv"}
-    branch = FoldedBranch(weights, HintEncoder((3, 2, 2, 2, 2, 2, 2, 2, 8)), part)
+    branch = FoldedBranch(weights, HintEncoder((3, 2, 2, 2, 2, 2, 2, 2, 8)), part=part)
     trained = {name.rpartition("/to_")[2] for name, parameter in branch.named_parameters() if parameter.requires_grad}
     adapter = {f"adapter.{2 * layer}.{kind}" for layer in range(8) for kind in ("weight", "bias")}
     keys_values = {"k/weight", "v/weight"}

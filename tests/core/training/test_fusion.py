@@ -46,10 +46,10 @@ def test_the_last_stage_that_there_is_goes_on(lengths, conditions):
     assert fusion.conditions == conditions
 
 
-@pytest.mark.parametrize("lengths", [(0, 0, 0), (-1, 0, 5), (1, 1, 1, -2)])
-def test_impossible_stages_are_refused(lengths):
+@pytest.mark.parametrize(("lengths", "clone_every"), [((0, 0, 0), 10), ((-1, 0, 5), 10), ((1, 1, 1), -2)])
+def test_impossible_stages_are_refused(lengths, clone_every):
     with pytest.raises(InvalidInputError, match="stages of training"):
-        MultiModeFusion(*lengths)
+        MultiModeFusion(*lengths, clone_every=clone_every)
 
 
 @pytest.mark.parametrize("style", [FaceStyle.OPENPOSE, FaceStyle.INSTANTID])

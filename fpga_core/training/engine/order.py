@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -33,12 +34,12 @@ class SampleOrder:
         num_slots: slots per iteration.
     """
 
-    def __init__(self, num_samples: int, seed: int, batch_size: int, num_slots: int) -> None:
+    def __init__(self, num_samples: int, *, seed: int, batch_size: int, num_slots: int) -> None:
         self._num_samples = num_samples
         self._seed = seed
         self._batch_size = batch_size
         self._num_slots = num_slots
-        self._epochs: dict[int, list[int]] = {}
+        self._epochs: dict[int, Tensor] = {}
 
     def indices(self, iteration: int, slot: int) -> list[int]:
         """Numbers of the samples of a slot; a batch may begin in one epoch and end in the next."""
@@ -50,5 +51,5 @@ class SampleOrder:
         if epoch not in self._epochs:
             generator = torch.Generator().manual_seed(derive_seed("epoch", self._seed, epoch))
             self._epochs = {number: order for number, order in self._epochs.items() if number == epoch - 1}
-            self._epochs[epoch] = torch.randperm(self._num_samples, generator=generator).tolist()
-        return self._epochs[epoch][place]
+            self._epochs[epoch] = torch.randperm(self._num_samples, generator=generator)
+        return int(self._epochs[epoch][place])

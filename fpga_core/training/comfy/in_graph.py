@@ -1,0 +1,152 @@
+"""A training inside a ComfyUI graph: progress on the node, Cancel, and the trained files where the loaders look."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...checkpoints import read_safetensors
+from ...errors import InvalidInputError
+from ...identity.adapter_layouts import read_identity_adapter
+from ...identity.adapters import IdentityAdapter
+from ...repcontrolnet.branch import RepControlNet
+from ...repcontrolnet.layouts import read_repcontrolnet
+from ..engine.curves import draw_curves
+from ..engine.loop import Hooks, Outcome
+from ..engine.loss_log import as_loss_map
+from ..engine.processes import start_processes
+from ..method.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
+from ..plan import TrainingPlan
+from .run import FrozenModels, run_training
+
+RUNS = "fpga_training"
+"""Folder of the trainings' own files, in ComfyUI's output folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFolders:
+    """ComfyUI's folders.
+
+    Attributes:
+        inputs: with the training sets below it.
+        outputs: what is generated is saved here.
+        controlnets: the loaders look for RepControlNets here.
+        adapters: the loaders look for identity adapters here.
+    """
+
+    inputs: Path
+    outputs: Path
+    controlnets: Path
+    adapters: Path
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """What a training gives to its node.
+
+    Attributes:
+        repcontrolnet: the trained branch, as read from its file.
+        adapter: the trained identity adapter, as read from its file; None if no identity was trained.
+        loss_map: the loss of every iteration, as ComfyUI's LOSS_MAP.
+        curves: the loss and its parts, drawn; (1, height, width, 3) in [0, 1].
+        report: how many steps were made, the last loss, and where the files are.
+    """
+
+    repcontrolnet: RepControlNet
+    adapter: IdentityAdapter | None
+    loss_map: dict[str, list[float]]
+    curves: Tensor
+    report: str
+
+
+def train_in_graph(
+    plan: TrainingPlan, models: FrozenModels, *, data: str, output_name: str, folders: HostFolders
+) -> Trained:
+    """Trains with progress shown on the node, and puts the trained files where the loaders find them.
+
+    Cancel saves the state and stops. Running the same node again continues from there.
+
+    Args:
+        plan: what is trained, and how; the task is REPCONTROLNET or IDENTITY.
+        models: what training looks through.
+        data: the training set's folder, below ComfyUI's input folder.
+        output_name: of the training and of its files.
+        folders: ComfyUI's.
+    Raises:
+        InvalidInputError: the name cannot be a file's, or the data is elsewhere.
+        comfy.model_management.InterruptProcessingException: Cancel was pressed.
+        FPGAError: as in `run_training`.
+    """
+    if not re.fullmatch(r"[\w-]+", output_name):
+        raise InvalidInputError(f"'{output_name}' cannot be a file's name; use letters, digits, '-' and '_'")
+    data_folder = _folder_below(folders.inputs, data)
+    folder = folders.outputs / RUNS / output_name
+    outcome = _train_with_progress(plan, models, data_folder=data_folder, folder=folder)
+    branch_file = _keep(folder / REPCONTROLNET_FILE, folders.controlnets, output_name)
+    kept, adapter = [branch_file], None
+    if plan.trains_identity:
+        adapter_file = _keep(folder / IDENTITY_FILE, folders.adapters, output_name)
+        kept = [adapter_file, branch_file]
+        adapter = read_identity_adapter(*read_safetensors(adapter_file), name=adapter_file.name)
+    loss_map = as_loss_map(outcome.losses)
+    report = [f"{outcome.iterations} steps, loss {loss_map['loss'][-1]:.4f}", *(f"saved {path}" for path in kept)]
+    return Trained(
+        repcontrolnet=read_repcontrolnet(*read_safetensors(branch_file), name=branch_file.name),
+        adapter=adapter,
+        loss_map=loss_map,
+        curves=torch.as_tensor(np.array(draw_curves(outcome.losses))).float()[None] / 255,
+        report="\n".join(report),
+    )
+
+
+def _folder_below(inputs: Path, data: str) -> Path:
+    top = os.path.abspath(inputs)
+    folder = os.path.abspath(os.path.join(top, data))
+    if os.path.commonpath([top, folder]) != top:
+        raise InvalidInputError(f"'{data}' is not below ComfyUI's input folder; choose a folder there")
+    return Path(folder)
+
+
+def _train_with_progress(plan: TrainingPlan, models: FrozenModels, *, data_folder: Path, folder: Path) -> Outcome:
+    device = comfy.model_management.get_torch_device()
+    accelerator = start_processes(plan.settings.precision, use_cpu=device.type == "cpu")
+    bar = comfy.utils.ProgressBar(plan.settings.iterations)
+
+    def encoding(done: int, total: int) -> None:
+        bar.update_absolute(done, total)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    outcome = run_training(
+        plan,
+        models,
+        data_folder=data_folder,
+        folder=folder,
+        accelerator=accelerator,
+        cache_folder=folder / "encodings",
+        hooks=Hooks(
+            report=lambda line: bar.update_absolute(int(line["iteration"]) + 1, plan.settings.iterations),
+            should_stop=comfy.model_management.processing_interrupted,
+        ),
+        preparing=encoding,
+    )
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    return outcome
+
+
+def _keep(file: Path, folder: Path, name: str) -> Path:
+    """Copies a trained file into a folder, under the next free number, and returns the copy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (path := folder / f"{name}_{number:05}.safetensors").exists():
+        number += 1
+    shutil.copyfile(file, path)
+    return path

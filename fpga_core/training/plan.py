@@ -1,0 +1,78 @@
+"""What is trained, and how: all that a node or a command line decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+
+from ..identity.resampler import PROJECTION_DIM
+from ..repcontrolnet.branch import RepControlNet
+from .engine.settings import TrainingSettings
+from .method.curriculum import Curriculum
+
+
+class Task(str, Enum):
+    """What is trained."""
+
+    REPCONTROLNET = "repcontrolnet"
+    """Copies of all of a UNet's layers and the adapter, to be folded in."""
+
+    IDENTITY = "identity"
+    """Identity tokens, and the copies of the projections that they are read through."""
+
+    CONTROLNET = "controlnet"
+    """A ControlNet with the identity in its cross attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What is trained, and how.
+
+    Attributes:
+        task: what is trained.
+        settings: of the engine.
+        curriculum: the stages of training and their losses.
+        has_identity: whether identity tokens are trained too; in an identity training they always are.
+        identity_dim: width of the layer between a face's embedding and its tokens; a small model needs a small one.
+        is_checkpointed: whether each block is computed a second time for the gradient, which needs much less memory.
+        save_dtype: of the exported tensors.
+    """
+
+    task: Task
+    settings: TrainingSettings
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    has_identity: bool = False
+    identity_dim: int = PROJECTION_DIM
+    is_checkpointed: bool = False
+    save_dtype: torch.dtype = torch.float32
+
+    @property
+    def trains_identity(self) -> bool:
+        return self.has_identity or self.task is Task.IDENTITY
+
+    def decisive(self, base_hash: str, branch: RepControlNet | None) -> Mapping[str, Any]:
+        """What the loss curve depends on beside the engine's settings, by name: a training resumes only with the same.
+
+        Args:
+            base_hash: of the frozen model's weights.
+            branch: what the training starts from; None: a new one.
+        """
+        fusion, clone_face = self.curriculum.fusion, self.curriculum.clone_face
+        return {
+            "task": self.task.value,
+            "identity": self.trains_identity,
+            "identity width": self.identity_dim,
+            "landmarks iterations": fusion.num_landmarks,
+            "skeleton iterations": fusion.num_skeleton,
+            "clone_every": fusion.clone_every,
+            "single_share": fusion.single_share,
+            "clone weight": clone_face.weight,
+            "text dropped": self.curriculum.drops.text,
+            "identity dropped": self.curriculum.drops.identity,
+            "branch": "new" if branch is None else branch.header.branch_hash[:16],
+            "base model": base_hash[:16],
+        }
