@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ..errors import InvalidInputError
+from ..packages import OPENCV, importing
 from .face import Face
 from .landmarks import five_points
 
@@ -72,5 +72,7 @@ def align_face(picture: np.ndarray, face: Face, size_px: int = ARCFACE_SIZE_PX) 
         InvalidInputError: the face has no usable landmarks.
     Source: insightface's `norm_crop`; IP-Adapter FaceID-Plus uses it at 224 for CLIP.
     """
+    with importing(OPENCV):
+        import cv2
     transform = similarity_transform(alignment_points(face), ARCFACE_TEMPLATE * (size_px / ARCFACE_SIZE_PX))
     return cv2.warpAffine(picture, transform, (size_px, size_px))

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CheckpointReadError, MissingModelError, MissingPackageError
+from ..errors import CheckpointReadError, MissingModelError
 from ..geometry import Box
+from ..packages import OPENCV, importing
 from .face import Face
 from .model_packs import KNOWN_PACKS, known_pack
 from .onnx_runtimes import (
     Provider,
     import_onnxruntime,
-    pip_command,
     provider_notes,
     reading_errors,
     wanted_providers,
@@ -214,10 +214,8 @@ def _damage_message(folder: Path, found: Path, error: Exception) -> str:
 
 def _import_face_analysis() -> type[FaceAnalysis]:
     """insightface's FaceAnalysis, imported only when a pack is loaded."""
-    try:
+    with importing(OPENCV):
+        import cv2  # noqa: F401 - insightface imports it, and would be called missing in its place
+    with importing("insightface", install=INSIGHTFACE):
         from insightface.app import FaceAnalysis
-    except ImportError as error:
-        raise MissingPackageError(
-            f"insightface cannot be imported ({error}); run, and restart ComfyUI: {pip_command(INSIGHTFACE)}"
-        ) from error
     return FaceAnalysis

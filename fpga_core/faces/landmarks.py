@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-import cv2
 import numpy as np
 
 from ..errors import InvalidInputError
+from ..packages import OPENCV, importing
 
 
 class FacePart(Enum):
@@ -195,6 +195,8 @@ def face_outline(landmarks: np.ndarray) -> np.ndarray | None:
     points = _seen(points)
     if len(points) < 3:
         return None
+    with importing(OPENCV):
+        import cv2
     return cv2.convexHull(points.astype(np.float32))[:, 0]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ..geometry import Box
+from ..packages import importing
 
 MIN_LIKENESS = 0.2
 """Faces whose cosine similarity is lower usually show two different people, by ArcFace-like recognisers."""
@@ -54,6 +54,8 @@ def best_assignment(scores: np.ndarray) -> dict[int, int]:
     Returns:
         Row -> column, for as many rows as there are partners.
     """
+    with importing("scipy"):
+        from scipy.optimize import linear_sum_assignment
     rows, columns = linear_sum_assignment(scores, maximize=True)
     return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 

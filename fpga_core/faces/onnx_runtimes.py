@@ -15,12 +15,16 @@ from enum import Enum
 from types import ModuleType
 
 from ..errors import MissingPackageError
+from ..packages import importing, pip_command
 
 GPU_PACKAGE = "onnxruntime-gpu"
 GPU_WITH_LIBRARIES = '"onnxruntime-gpu[cuda,cudnn]"'
 CPU_PACKAGE = "onnxruntime"
 SHARED_FOLDER = (CPU_PACKAGE, GPU_PACKAGE, "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
 """Distributions that all write the folder `onnxruntime`."""
+
+MENDING = "--force-reinstall --no-deps"
+"""How pip puts one distribution's files on top of whatever else wrote the folder `onnxruntime`."""
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -81,14 +85,9 @@ def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, st
     return found
 
 
-def pip_command(arguments: str) -> str:
-    """The command line that installs something into the Python that runs now."""
-    return f'"{sys.executable}" -m pip install {arguments}'
-
-
 def mending_command(package: str) -> str:
     """The command that puts one distribution's files on top of whatever else wrote the folder `onnxruntime`."""
-    return pip_command(f"--force-reinstall --no-deps {package}")
+    return pip_command(f"{MENDING} {package}")
 
 
 def empty_note(installed: Mapping[str, str]) -> str:
@@ -98,8 +97,8 @@ def empty_note(installed: Mapping[str, str]) -> str:
         installed: as `installed_runtimes` returns it.
     """
     return (
-        "onnxruntime is installed, but empty: one of two distributions that write the same folder was removed; run, "
-        f"and restart ComfyUI: {mending_command(_preferred(installed))}"
+        "onnxruntime is installed, but empty: one of two distributions that write the same folder was removed; run "
+        f"this command, then restart ComfyUI: {mending_command(_preferred(installed))}"
     )
 
 
@@ -114,8 +113,8 @@ def conflict_note(installed: Mapping[str, str], available: Sequence[str]) -> str
         return None
     names = " and ".join(f"{name} {version}" for name, version in installed.items())
     return (
-        f"{names} are both installed and write the same folder, and the CPU's files are on top; run, and restart "
-        f"ComfyUI: {mending_command(GPU_PACKAGE)}"
+        f"{names} are both installed and write the same folder, and the CPU's files are on top; run this "
+        f"command, then restart ComfyUI: {mending_command(GPU_PACKAGE)}"
     )
 
 
@@ -149,11 +148,12 @@ def fallback_note(
         return f"{start}: PyTorch sees no Nvidia GPU on this machine either; choose CPU, or mend the GPU's driver first"
     if CUDA not in available:
         return (
-            f"{start}: the installed onnxruntime is the CPU's; run, and restart ComfyUI: {mending_command(GPU_PACKAGE)}"
+            f"{start}: the installed onnxruntime is the CPU's; run this command, then restart ComfyUI: "
+            f"{mending_command(GPU_PACKAGE)}"
         )
     return (
         f"{start}: its CUDA and cuDNN libraries were not found, or are of another version than this {GPU_PACKAGE} "
-        f"needs; run, and restart ComfyUI: {pip_command(GPU_WITH_LIBRARIES)}"
+        f"needs; run this command, then restart ComfyUI: {pip_command(GPU_WITH_LIBRARIES)}"
     )
 
 
@@ -188,12 +188,8 @@ def import_onnxruntime() -> ModuleType:
     Raises:
         MissingPackageError: it is not installed, or empty; says the command that mends it.
     """
-    try:
+    with importing(CPU_PACKAGE, install=f"{MENDING} {CPU_PACKAGE}"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingPackageError(
-            f"onnxruntime cannot be imported ({error}); run, and restart ComfyUI: {mending_command(CPU_PACKAGE)}"
-        ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise MissingPackageError(empty_note(installed_runtimes()))
     return onnxruntime

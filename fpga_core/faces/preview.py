@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 
+from ..packages import OPENCV, importing
 from .coverage import ConvexPolygon, Ellipse, coverage
 from .face import Face, PictureFaces
 from .landmarks import face_outline
 
 BOX_COLOR = (255, 200, 0)
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_numbers(pictures: Sequence[np.ndarray], found: Sequence[PictureFaces]) -> torch.Tensor:
@@ -75,15 +74,18 @@ def _face_mask(face: Face, picture: PictureFaces) -> np.ndarray:
 
 
 def _draw_number(preview: np.ndarray, face: Face, number: int) -> None:
+    with importing(OPENCV):
+        import cv2
     height, width = preview.shape[:2]
+    font = cv2.FONT_HERSHEY_SIMPLEX
     stroke = max(round(min(width, height) / 256), 1)
     scale = max(face.size_px / 160, min(width, height) / 1024, 0.4)
     x0, y0, x1, y1 = (round(value) for value in (face.box.x0, face.box.y0, face.box.x1, face.box.y1))
     cv2.rectangle(preview, (x0, y0), (x1, y1), BOX_COLOR, stroke, cv2.LINE_AA)
-    (text_width, text_height), baseline = cv2.getTextSize(str(number), FONT, scale, 2 * stroke)
+    (text_width, text_height), baseline = cv2.getTextSize(str(number), font, scale, 2 * stroke)
     left = min(max(x0, 0), max(width - text_width - 2 * stroke, 0))
     bottom = min(max(y0 + text_height + baseline, text_height + baseline), height)
     corner = (left + text_width + 2 * stroke, bottom - text_height - baseline)
     cv2.rectangle(preview, (left, bottom), corner, BOX_COLOR, cv2.FILLED)
     origin = (left + stroke, bottom - baseline // 2)
-    cv2.putText(preview, str(number), origin, FONT, scale, (0, 0, 0), 2 * stroke, cv2.LINE_AA)
+    cv2.putText(preview, str(number), origin, font, scale, (0, 0, 0), 2 * stroke, cv2.LINE_AA)

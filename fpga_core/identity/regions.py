@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError
 from ..geometry import Box
+from ..packages import OPENCV, importing
 from ..shapes import Extent
 
 WHOLE_PICTURE = Box(0.0, 0.0, 1.0, 1.0)
@@ -176,6 +176,8 @@ def _signed_distance(inside: np.ndarray) -> np.ndarray:
     """Distance in pixels from pixel centres to the outline, positive inside; the picture's border is no outline."""
     if inside.all():
         return np.full(inside.shape, np.inf)
+    with importing(OPENCV):
+        import cv2
     to_outside = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     to_inside = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.where(inside, to_outside - 0.5, 0.5 - to_inside)  # the outline runs between two pixels' centres

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..faces.face import Face
 from ..faces.landmarks import face_outline
+from ..packages import OPENCV, importing
 
 MAX_AREA = 1.6
 """Area of a finished mask, soft edge included, as a multiple of that of the hull of the face's landmarks."""
@@ -46,12 +46,16 @@ def hull_area(face: Face) -> float:
     landmarks = face.landmarks
     if landmarks is None or face_outline(landmarks) is None:
         return polygon_area(face_hull(face))
+    with importing(OPENCV):
+        import cv2
     seen = landmarks[np.isfinite(landmarks).all(axis=1)].astype(np.float32)
     return polygon_area(cv2.convexHull(seen)) or polygon_area(face_hull(face))
 
 
 def polygon_area(corners: np.ndarray) -> float:
     """Area of a polygon, (num_corners, 2), in square pixels."""
+    with importing(OPENCV):
+        import cv2
     return float(cv2.contourArea(corners.astype(np.float32)))
 
 
@@ -64,6 +68,8 @@ def draw_hull(corners: np.ndarray, size_px: int) -> Tensor:
     Returns:
         (size_px, size_px) float32, 0 or 1.
     """
+    with importing(OPENCV):
+        import cv2
     canvas = np.zeros((size_px, size_px), np.uint8)
     centered = (corners - 0.5) * (1 << _SUBPIXEL_BITS)  # OpenCV's pixel (0, 0) has its centre there, ours at (0.5, 0.5)
     cv2.fillConvexPoly(canvas, centered.round().astype(np.int32), 1, cv2.LINE_8, _SUBPIXEL_BITS)
@@ -85,6 +91,8 @@ def soften_mask(mask: Tensor, dilate_px: float, feather_px: float) -> Tensor:
     inside = (mask >= 0.5).cpu().numpy().astype(np.uint8)
     if not inside.any():
         return torch.zeros(mask.shape)
+    with importing(OPENCV):
+        import cv2
     to_mask = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     beyond = torch.from_numpy(to_mask) - 0.5 - dilate_px  # the outline runs between two pixels' centres
     deviations = 4 * beyond / max(feather_px, torch.finfo(torch.float32).tiny) - 2
@@ -106,6 +114,8 @@ def growth_within(mask: Tensor, max_area: float) -> float:
     area = int(inside.sum())
     if area == 0 or area >= max_area:
         return 0.0
+    with importing(OPENCV):
+        import cv2
     contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     perimeter = sum(cv2.arcLength(contour, closed=True) for contour in contours)
     perimeter += math.pi  # the contours run through the outer pixels' centres, half a pixel inside their edges

@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "fpga_core"
-LEAVES = {"errors", "shapes", "geometry", "block_slots", "checkpoints", "faces"}
+LEAVES = {"errors", "shapes", "geometry", "block_slots", "checkpoints", "packages", "faces"}
 HOST = {"comfy", "comfy_extras", "comfy_execution"}
+SOME_NODES_NEED = {"cv2", "scipy", "insightface", "onnxruntime"}
 SOCKETS = {"comfy_api", "folder_paths", "server", "execution", "nodes"}
 # ComfyUI's model code may be imported where models are patched, and where the trainer adapts one.
 MAY_IMPORT_HOST = ("fpga_core/patching/", "fpga_core/training/comfy/", "nodes/")
@@ -95,6 +96,24 @@ def test_only_nodes_import_sockets_and_folders():
         return module[0] in SOCKETS and not (name(file).startswith("nodes/"))
 
     assert violations([file for file in PACK if file.is_relative_to(CORE)], is_wrong) == []
+
+
+def test_packages_that_only_some_nodes_need_are_imported_where_they_are_used():
+    """At the top of a file, one missing package would take down all nodes."""
+    at_the_top = [
+        f"{name(file)}:{node.lineno}"
+        for file in PACK
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        for module in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+        if module.split(".")[0] in SOME_NODES_NEED
+    ]
+    assert at_the_top == []
 
 
 def test_topic_packages_import_only_leaves_and_themselves():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ...errors import MissingPackageError
+from ...packages import importing
 from .settings import Precision
 
 if TYPE_CHECKING:
@@ -37,14 +36,9 @@ def start_processes(precision: Precision, use_cpu: bool) -> Accelerator:
     Raises:
         MissingPackageError: accelerate is not installed.
     """
-    try:
+    with importing("accelerate"):
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, is_initialized
-    except ImportError as error:
-        raise MissingPackageError(
-            f"training needs accelerate, which cannot be imported ({error}); run, and restart ComfyUI: "
-            f"{sys.executable} -m pip install accelerate"
-        ) from error
     if is_initialized():  # by a training before, in the same program
         state = AcceleratorState()
         if (state.mixed_precision, state.device.type == "cpu") != (precision.value, use_cpu):
