@@ -17,6 +17,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 if sys.version_info < (3, 10):  # noqa: UP036 - said before a newer syntax fails on an older Python
     sys.exit(f"dev.py needs Python 3.10 or newer, this is {sys.version.split()[0]}: run it with a newer one")
@@ -44,14 +46,23 @@ def run(environment: Environment, arguments: list[str]) -> int:
 
 
 def test(environment: Environment, arguments: list[str]) -> int:
-    """The chosen tests; or all: those without a server on every core, then those with the server and the browser."""
+    """The chosen tests; or all: the core, where ComfyUI cannot be imported, then the rest, then those with a server."""
     if arguments:
         return launch(environment, "pytest", arguments)
-    workers = min(os.cpu_count() or 1, 4)
-    environment.variables["OMP_NUM_THREADS"] = "1"  # a core for each worker
-    fast = launch(environment, "pytest", ["-n", str(workers), *(f"tests/{folder}" for folder in WITHOUT_SERVER)])
-    del environment.variables["OMP_NUM_THREADS"]
-    return fast or launch(environment, "pytest", [f"tests/{folder}" for folder in WITH_SERVER])
+    workers = str(min(os.cpu_count() or 1, 4))
+    one_thread = replace(environment, variables={**environment.variables, "OMP_NUM_THREADS": "1"})  # a worker a core
+    parts = [
+        ("tests/core", one_thread, ["-n", workers, "tests/core"]),
+        ("tests without a server", one_thread, ["-n", workers, *WITHOUT_SERVER]),
+        ("tests with a server", environment, [*WITH_SERVER]),
+    ]
+    for title, environment_of_part, chosen in parts:
+        began = time.monotonic()
+        status = launch(environment_of_part, "pytest", chosen)
+        print(f"{title}: {time.monotonic() - began:.0f} s", flush=True)
+        if status:
+            return status
+    return 0
 
 
 def lint(environment: Environment, arguments: list[str]) -> int:
@@ -64,8 +75,8 @@ def lint(environment: Environment, arguments: list[str]) -> int:
     )
 
 
-WITHOUT_SERVER = ("core", "contract", "patching", "gpu")
-WITH_SERVER = ("host", "browser")
+WITHOUT_SERVER = ("tests/contract", "tests/patching", "tests/slow", "tests/gpu")
+WITH_SERVER = ("tests/host", "tests/browser")
 COMMANDS = {
     "test": test,
     "demo": lambda environment, arguments: launch(environment, "fpga.devtools.demo", arguments),

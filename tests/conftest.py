@@ -1,4 +1,7 @@
-"""Makes the pack importable as `fpga`, and ComfyUI importable where it is there (see devtools/launch.py)."""
+"""Makes the pack importable as `fpga`, and ComfyUI too if there is one (see devtools/launch.py).
+
+A run of tests/core alone cannot import ComfyUI: nothing that is tested there may need it.
+"""
 
 import os
 import runpy
@@ -11,17 +14,35 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the fastest and most telling to the slowest. The browser comes last also because playwright keeps an event loop
 # running.
-ORDER = ("core", "contract", "patching", "gpu", "host", "browser")
+ORDER = ("core", "contract", "patching", "slow", "gpu", "host", "browser")
 NEEDS_COMFYUI = ("patching", "host", "browser")
-NEVER_SKIPPED_IN_CI = ("patching", "host", "browser")
+"""Folders whose tests all do; a test elsewhere that does is marked with `comfyui`."""
+NEVER_SKIPPED_IN_CI = (*NEEDS_COMFYUI, "slow")
 
 launch = runpy.run_path(str(ROOT / "devtools" / "launch.py"))
 launch["register_pack"]()
 sys.path.insert(0, str(ROOT / "tests" / "support"))
-if os.environ.get("COMFYUI_PATH"):
-    from fpga.commands.comfyui import import_comfyui
 
-    import_comfyui()
+
+def pytest_configure(config: pytest.Config) -> None:
+    if chosen_folders(config) == {"core"}:
+        from without_comfyui import refuse_comfyui
+
+        refuse_comfyui()
+    elif os.environ.get("COMFYUI_PATH"):
+        from fpga.commands.comfyui import import_comfyui
+
+        import_comfyui()
+
+
+def chosen_folders(config: pytest.Config) -> set[str]:
+    """The folders under tests/ that the run was asked for; `.` stands for tests/ itself and for what lies outside."""
+    folders = set()
+    for argument in config.args:
+        path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
+        below = path.relative_to(ROOT / "tests").parts if path.is_relative_to(ROOT / "tests") else ()
+        folders.add(below[0] if below else ".")
+    return folders
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +69,10 @@ def folder_of(item: pytest.Item) -> str:
     return item.path.relative_to(ROOT / "tests").parts[0]
 
 
+def needs_comfyui(item: pytest.Item) -> bool:
+    return folder_of(item) in NEEDS_COMFYUI or item.get_closest_marker("comfyui") is not None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs the folders in their order; tests that need a ComfyUI say so when there is none."""
     items.sort(key=lambda item: ORDER.index(folder_of(item)))
@@ -55,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     reason = "COMFYUI_PATH is not set: run `python dev.py test`, which gets a ComfyUI"
     for item in items:
-        if folder_of(item) in NEEDS_COMFYUI:
+        if needs_comfyui(item):
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
@@ -63,8 +88,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Under CI a skipped test is a failure where nothing that it needs may be missing."""
     report = yield
-    is_xfail = hasattr(report, "wasxfail")
-    if report.skipped and not is_xfail and os.environ.get("CI") and folder_of(item) in NEVER_SKIPPED_IN_CI:
+    must_run = folder_of(item) in NEVER_SKIPPED_IN_CI or needs_comfyui(item)
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") and must_run:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow here: {report.longrepr[2]}"
     return report

@@ -4,6 +4,10 @@ import ast
 import importlib
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.comfyui
+
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = Path(__file__).with_name("host_symbols.txt")
 HOST = ("comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "node_helpers")

@@ -15,7 +15,9 @@ if __name__ == "__main__":
 from fpga.fpga_core.checkpoints import write_safetensors
 from fpga.fpga_core.training.data.batch import TrainingBatch
 from fpga.fpga_core.training.engine.loop import Hooks, train
+from fpga.fpga_core.training.engine.loss_log import FILE
 from fpga.fpga_core.training.engine.processes import start_processes
+from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
 from fpga.fpga_core.training.engine.settings import Precision, TrainingSettings
 from fpga.fpga_core.training.method.objective import TrainingModel
 
@@ -85,14 +87,26 @@ def run_toy(
     )
 
 
+def assert_same_training(one, other):
+    """Two folders hold the same losses, states and exported files, bit for bit."""
+    assert (one / FILE).read_bytes() == (other / FILE).read_bytes()
+    states = [read_state(newest_state(folder)) for folder in (one, other)]
+    for kind in ("parameters", "average"):
+        ours, theirs = (getattr(state, kind) for state in states)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (one / "toy.safetensors").read_bytes() == (other / "toy.safetensors").read_bytes()
+
+
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[1])
-    slow = arguments.pop("seconds_per_iteration", 0)
+    waits_after = arguments.pop("waits_after", None)
 
     def report(line):
         sys.stdout.write(f"{int(line['iteration'])}\n")
         sys.stdout.flush()
-        time.sleep(slow)
+        if line["iteration"] == waits_after:
+            time.sleep(600)  # to be killed there
 
     outcome = run_toy(hooks=Hooks(report), **arguments)
     sys.stdout.write(f"stopped {outcome.was_stopped}\n")

@@ -11,8 +11,10 @@ import pytest
 from fpga.fpga_core.errors import DownloadError
 from fpga.fpga_core.faces.model_packs import KNOWN_PACKS, ModelPack, PackFile, known_pack
 from fpga.fpga_core.faces.pack_download import damaged_files, download_pack, file_sha256, missing_files
+from fpga.fpga_core.identity.recognisers import KNOWN_RECOGNISERS
 
-DETECTOR = bytes(range(256)) * 200_000 + b"detector"  # 51 MB: several of the client's chunks
+CHUNK_BYTES = 2**18
+DETECTOR = bytes(range(256)) * 5_000 + b"detector"  # five of the client's chunks
 RECOGNISER = b"recogniser" * 1000
 
 
@@ -56,6 +58,7 @@ def hub(monkeypatch) -> Iterator[Hub]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     template = f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK_BYTES)
     yield hub
     server.shutdown()
     server.server_close()
@@ -114,9 +117,9 @@ def test_only_what_is_missing_is_asked_for(hub, tmp_path):
 
 def test_an_interrupted_download_goes_on_from_there(hub, tmp_path):
     with pytest.raises(Stop):
-        download_pack(PACK, tmp_path, stop_after(20_000_000))
+        download_pack(PACK, tmp_path, stop_after(2 * CHUNK_BYTES))
     kept = (tmp_path / "det.onnx.part").stat().st_size
-    assert 20_000_000 <= kept < len(DETECTOR) and not (tmp_path / "det.onnx").exists()
+    assert 2 * CHUNK_BYTES <= kept < len(DETECTOR) and not (tmp_path / "det.onnx").exists()
     seen = []
     download_pack(PACK, tmp_path, lambda done, total: seen.append(done))
     assert seen[0] == kept
@@ -175,3 +178,15 @@ def test_known_packs_are_complete_and_plausible():
         assert "/" in pack.repository and len(pack.revision) == 40 and len(pack.files) >= 2
         assert all(len(f.sha256) == 64 and f.num_bytes > 1_000_000 for f in pack.files)
     assert known_pack("mine") is None
+
+
+def test_known_packs_hold_the_recognisers_that_identities_know():
+    recognisers = {file.sha256 for pack in KNOWN_PACKS for file in pack.files} & KNOWN_RECOGNISERS.keys()
+    assert recognisers == KNOWN_RECOGNISERS.keys()
+
+
+def test_file_hash_is_sha256(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert (
+        file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )  # FIPS 180

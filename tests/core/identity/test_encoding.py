@@ -1,25 +1,17 @@
-"""From photos to an identity: with a made-up analyser, and with insightface on photographs that packages ship."""
+"""From photos to an identity, with a made-up analyser (tests/slow has photographs and insightface)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from fpga.fpga_core.errors import FaceNotFoundError, InvalidInputError, ShapeMismatchError
 from fpga.fpga_core.faces.alignment import align_face
 from fpga.fpga_core.faces.face import Face
-from fpga.fpga_core.faces.insightface_pack import load_insightface_pack
-from fpga.fpga_core.faces.onnx_runtimes import Provider
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.encoding import FaceChoice, choose_faces, encode_photos, photo_likeness, split_photos
 from fpga.fpga_core.identity.identity import Combine
-from onnx_pack import build_pack
-from skimage.data import astronaut
-
-pytestmark = pytest.mark.filterwarnings("ignore:`estimate` is deprecated")  # in insightface
 
 POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
 
@@ -228,39 +220,3 @@ def test_a_face_without_landmarks_cannot_be_cut_out():
     analysis = MadeUpAnalysis([(Face(Box(10, 10, 90, 90), embeddings={"rec": np.ones(512)}),)])
     with pytest.raises(InvalidInputError, match="cannot be aligned"):
         encode_photos([batch(1)], analysis, None)
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return load_insightface_pack(build_pack(tmp_path_factory.mktemp("models") / "small"), Provider.CPU)
-
-
-@pytest.fixture(scope="module")
-def collins() -> torch.Tensor:
-    """Eileen Collins's portrait, as it is and in two variants."""
-    straight = torch.from_numpy(astronaut()[:256, 96:352].copy()).float()[None] / 255
-    return torch.cat([straight, straight * 0.85, straight.clamp(0.05, 0.9)])
-
-
-def test_real_photos_give_one_person_and_a_stranger_stands_out(pack, collins):
-    group = cv2.imread(str(files("insightface") / "data" / "images" / "t1.jpg"))[..., ::-1]
-    stranger = torch.from_numpy(group[200:460, 400:660].copy()).float()[None] / 255
-    encoding = encode_photos([collins, stranger], pack, MadeUpEncoder(), drop_outliers=True, name="Eileen")
-    assert encoding.outliers == encoding.dropped == (4,)
-    assert encoding.identity.num_photos == 3 and list(encoding.identity.embeddings) == [pack.recogniser]
-    assert min(encoding.likeness[:3]) > 0.8 > 0.6 > encoding.likeness[3]
-    eyes = encoding.crops[0, 95:112, 60:165].mean()  # ArcFace's template at 224: eyes darker than the cheeks below
-    assert eyes < encoding.crops[0, 125:140, 60:100].mean()
-
-
-def test_an_alpha_channel_changes_nothing(pack, collins):
-    rgba = torch.cat([collins[:1], torch.zeros(1, 256, 256, 1)], dim=-1)
-    with_alpha, without = (encode_photos([images], pack, None) for images in (rgba, collins[:1]))
-    assert torch.equal(with_alpha.crops, without.crops)
-    assert torch.equal(with_alpha.identity.embeddings[pack.recogniser], without.identity.embeddings[pack.recogniser])
-
-
-def test_a_landscape_is_told_from_a_portrait(pack, collins):
-    landscape = torch.linspace(0, 1, 256)[None, :, None, None].expand(1, 256, 256, 3)
-    with pytest.raises(FaceNotFoundError, match="^photo 2 shows no face"):
-        encode_photos([collins[:1], landscape], pack, None)

@@ -1,4 +1,4 @@
-"""Two processes under `accelerate launch` train as one process does that accumulates two micro-batches."""
+"""Trainings in processes of their own: killed and started again, and several at once."""
 
 import json
 import subprocess
@@ -8,10 +8,30 @@ from pathlib import Path
 import torch
 from fpga.fpga_core.training.engine.loss_log import FILE, read_losses
 from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
-from toy_training import run_toy
+from toy_training import assert_same_training, run_toy
 
-PROGRAM = Path(__file__).resolve().parents[2] / "support" / "toy_training.py"
+PROGRAM = Path(__file__).resolve().parents[1] / "support" / "toy_training.py"
 SETTINGS = {"iterations": 5, "batch_size": 3, "learning_rate": 0.01, "checkpoint_every": 2}
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
+    """Killed between two saved states: the log is ahead of the state, and is cut back."""
+    settings = {"iterations": 14, "checkpoint_every": 5, "learning_rate": 0.01}
+    run_toy(tmp_path / "whole", **settings)
+    folder = tmp_path / "killed"
+    command = [sys.executable, str(PROGRAM), json.dumps({"folder": str(folder), "waits_after": 7, **settings})]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while (line := process.stdout.readline().strip()) != "7":
+            assert line, process.stderr.read()
+        process.kill()
+    assert len(read_losses(folder / FILE)) >= 8 and newest_state(folder).name == "checkpoint-00000005.pt"
+    with (folder / FILE).open("a") as file:
+        file.write('{"iteration": 99, "lo')  # and as if it had been in the middle of a line
+    (folder / "checkpoint-00000010.part").write_bytes(b"half")
+    outcome = run_toy(folder, **settings)
+    assert outcome.iterations == 14
+    assert_same_training(tmp_path / "whole", folder)
+    assert not list(folder.glob("*.part"))
 
 
 def launch(folder, **arguments):
@@ -20,13 +40,13 @@ def launch(folder, **arguments):
         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
         str(PROGRAM), json.dumps({"folder": str(folder), **arguments}),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path):
-    """They also go on where one process stopped: what counts is the number of slots."""
+    """As one process that accumulates two micro-batches; they also go on where one process stopped."""
     one, two = tmp_path / "one", tmp_path / "two"
     run_toy(two, accumulation=2, **{**SETTINGS, "iterations": 1})
     assert launch(two, **SETTINGS).count("stopped False") == 2

@@ -13,10 +13,7 @@ import pytest
 from fpga.fpga_core.errors import CheckpointReadError, MissingModelError
 from fpga.fpga_core.faces.face import FaceAnalyzer
 from fpga.fpga_core.faces.insightface_pack import complete_pack, load_insightface_pack, locate_onnx_files
-from fpga.fpga_core.faces.model_packs import KNOWN_PACKS
 from fpga.fpga_core.faces.onnx_runtimes import CPU, Provider
-from fpga.fpga_core.faces.pack_download import file_sha256
-from fpga.fpga_core.identity.recognisers import KNOWN_RECOGNISERS
 from insightface.app import FaceAnalysis
 from onnx_pack import build_detector, build_pack, build_recogniser
 from skimage.data import astronaut
@@ -216,15 +213,3 @@ def test_nothing_is_downloaded_for_a_folder_of_the_user_s_own(folder, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     complete_pack(tmp_path / "mine", lambda done, total: pytest.fail("nothing to download"))
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_known_packs_hold_the_recognisers_that_identities_know():
-    recognisers = {file.sha256 for pack in KNOWN_PACKS for file in pack.files} & KNOWN_RECOGNISERS.keys()
-    assert recognisers == KNOWN_RECOGNISERS.keys()
-
-
-def test_file_hash_is_sha256(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert (
-        file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )  # FIPS 180
