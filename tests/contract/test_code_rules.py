@@ -27,7 +27,7 @@ CATCHES_EVERYTHING = {
 """File -> number of places that catch every error, and why they may."""
 
 NOT_YET: dict[str, dict[str, int]] = {
-    "execute": {"nodes": 2},
+    "execute": {},
     "calls": {
         "fpga_core/faces": 6,
         "fpga_core/identity": 2,
@@ -35,8 +35,8 @@ NOT_YET: dict[str, dict[str, int]] = {
         "fpga_core/patching/restoration": 8,
         "fpga_core/repcontrolnet": 1,
         "fpga_core/restoration": 2,
-        "fpga_core/training": 5,
-        "nodes": 12,
+        "fpga_core/training": 1,
+        "nodes": 10,
     },
     "parameters": {
         "fpga_core/checkpoints.py": 1,
@@ -48,9 +48,9 @@ NOT_YET: dict[str, dict[str, int]] = {
         "fpga_core/patching/restoration": 7,
         "fpga_core/repcontrolnet": 4,
         "fpga_core/restoration": 15,
-        "fpga_core/training": 20,
+        "fpga_core/training": 2,
     },
-    "skips": {"": 80},
+    "skips": {"": 79},
 }
 """Rule -> room -> how many exceptions are left there: this list only shrinks, and goes."""
 

@@ -80,10 +80,10 @@ def test_translations_cover_the_node_exactly(schema, language):
         assert [put.tooltip for put in schema.outputs] == [put["tooltip"] for put in entry["outputs"].values()]
 
 
-def test_the_chinese_editor_shows_no_english_category_or_type():
+def test_the_chinese_editor_shows_no_english_category_or_type(schemas):
     main = json.loads((ROOT / "locales" / "zh" / "main.json").read_text(encoding="utf-8"))
-    assert main["nodeCategories"].keys() == {part for schema in SCHEMAS for part in schema.category.split("/")}
-    types = {put.get_io_type() for schema in SCHEMAS for put in (*schema.inputs, *schema.outputs)}
+    assert main["nodeCategories"].keys() == {part for schema in schemas.values() for part in schema.category.split("/")}
+    types = {put.get_io_type() for schema in schemas.values() for put in (*schema.inputs, *schema.outputs)}
     assert main["dataTypes"].keys() == {name for name in types if name.startswith("FPGA_")}
 
 
