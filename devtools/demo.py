@@ -138,7 +138,7 @@ DEMONSTRATIONS = {
 
 def main(name: str = "world") -> None:
     if name not in DEMONSTRATIONS:
-        sys.exit(f"dev.py demo: there is no demonstration {name!r}; choose of {', '.join(DEMONSTRATIONS)}")
+        sys.exit(f"dev.py demo: there is no demonstration {name!r}; choose one of {', '.join(DEMONSTRATIONS)}")
     demonstration, remark = DEMONSTRATIONS[name]
     picture = demonstration(cache_folder() / "demo")
     file = OUTPUT / f"{name}.png"

@@ -16,7 +16,7 @@ from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK_NAME = "fpga-portrait"
-NOT_PART_OF_THE_PACK = (".git", "__pycache__", "tests", "devtools", ".venv")
+NOT_PART_OF_THE_PACK = (".git", "__pycache__", "tests", "devtools", "laboratory", "benches", ".venv")
 
 
 class ServerError(Exception):

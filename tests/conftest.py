@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 # From the fastest and most telling to the slowest. The browser comes last also because playwright keeps an event loop
@@ -22,6 +23,9 @@ NEVER_SKIPPED_IN_CI = (*NEEDS_COMFYUI, "slow")
 launch = runpy.run_path(str(ROOT / "devtools" / "launch.py"))
 launch["register_pack"]()
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+# A machine may have other work: how long an example takes says nothing.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
