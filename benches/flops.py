@@ -10,7 +10,7 @@ import torch
 from _models import meta_controlnet, meta_unet
 from _report import arguments, report
 from comfy.ldm.models.autoencoder import AutoencoderKL
-from fpga.fpga_core.repcontrolnet.adapter import HintEncoder
+from fpga.fpga_core.repcontrolnet.hint_encoder import HintEncoder
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -77,7 +77,7 @@ def row(what: str, macs: int, flops: int, parameters: int, base: dict | None) ->
 
 def main() -> None:
     options = arguments(__doc__)
-    unet, controlnet, adapter = meta_unet(), meta_controlnet(), HintEncoder(device="meta")
+    unet, controlnet, hint_encoder = meta_unet(), meta_controlnet(), HintEncoder(device="meta")
     rest = num_parameters(text_encoder(), autoencoder())
     unet_inputs, control_inputs = (LATENT, TIMESTEP, TEXT), (LATENT, HINT, TIMESTEP, TEXT)
 
@@ -98,12 +98,12 @@ def main() -> None:
     rows = [
         base,
         beside("ControlNet + SD1.5", controlnet, *control_inputs),
-        beside("RepControlNet, folded, adapter in every step", adapter, HINT),
+        beside("RepControlNet, folded, hint encoder in every step", hint_encoder, HINT),
     ]
     exact_rows = [{"what": r["what"], **r.pop("_exact")} for r in rows]
     report("One UNet evaluation at 512x512 (FPGA Table 5)", rows)
     report("The same, exact", exact_rows, options.json)
-    once = layer_macs(adapter, HINT) / 30 / exact["macs"]
+    once = layer_macs(hint_encoder, HINT) / 30 / exact["macs"]
     print(f"\nThis pack encodes the condition image once a run: {once:+.2%} FLOPs a step over 30 steps.")
 
 

@@ -10,7 +10,6 @@ from _models import SD15_UNET, random_model
 from _report import arguments, report
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
-from fpga.fpga_core.patching.schedule import StepRange
 from random_branches import random_branch
 
 SMALL_UNET = {**SD15_UNET, "model_channels": 32, "num_heads": 2}
@@ -55,7 +54,7 @@ def main() -> None:
                 "weights stored as": label,
                 "rounding alone": relative_error(sample(model), plain),
                 "folded": relative_error(sample(fold_branch(model, branch)), controlled),
-                "live": relative_error(sample(attach_branch(model, branch, 1.0, 1.0, StepRange())), controlled),
+                "live": relative_error(sample(attach_branch(model, branch)), controlled),
                 "what the control changes": relative_error(controlled, plain),
             }
         )

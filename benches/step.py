@@ -12,7 +12,7 @@ import comfy.sample
 import torch
 from _models import SD15_UNET, TINY_UNET, random_controlnet, random_model
 from _report import arguments, in_turn, ratio_rows, report
-from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from random_branches import random_branch
 
 import nodes
@@ -52,7 +52,9 @@ def main() -> None:
     controlled = nodes.ControlNetApplyAdvanced().apply_controlnet(*conditionings, control, picture, 1.0, 0.0, 1.0)
 
     def with_branch(mode: BranchMode) -> tuple:
-        applied = apply_repcontrolnet(model, *conditionings, branch, picture, mode)
+        applied = apply_repcontrolnet(
+            model, *conditionings, branch=branch, image=picture, settings=RepControlNetSettings(mode=mode)
+        )
         return applied.model, applied.positive, applied.negative
 
     alternatives = {

@@ -32,6 +32,7 @@ def small_checkpoint(path: Path) -> None:
     import comfy.taesd.taesd
     import torch
     from fpga.fpga_core.checkpoints import write_safetensors
+    from fpga.laboratory.checkpoint_file import checkpoint_tensors
     from tiny_models import fill_random
 
     small_sd = load_small_sd()
@@ -45,14 +46,7 @@ def small_checkpoint(path: Path) -> None:
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.Conv2d.reset_parameters(layer)  # ComfyUI's layers leave it out
     centre_output(autoencoder.taesd_decoder)
-    parts = {
-        "model.diffusion_model.": model.diffusion_model,
-        "cond_stage_model.transformer.text_model.": text,
-        "first_stage_model.": autoencoder,
-    }
-    tensors = {
-        prefix + name: tensor.half() for prefix, module in parts.items() for name, tensor in module.state_dict().items()
-    }
+    tensors = checkpoint_tensors(unet=model.diffusion_model, text_model=text, autoencoder=autoencoder)
     write_safetensors(path, tensors, {})
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -129,36 +130,70 @@ def list_names(names: Iterable[str]) -> str:
     return listed if len(ordered) <= NUM_LISTED else f"{listed} and {len(ordered) - NUM_LISTED} more"
 
 
-def check_header(
-    file: str, header: Mapping[str, str], kind: str, format_name: str, version: int, entries: Iterable[str]
-) -> None:
-    """Raises unless a file's header is of one of the pack's own formats (docs/formats.md), and complete.
+@dataclass(frozen=True, kw_only=True)
+class FileFormat:
+    """One of the pack's own file formats, which docs/formats.md specifies.
+
+    Attributes:
+        name: the header's entry `format`.
+        version: what is written, and the newest that is read.
+        kind: what messages call such a file.
+        entries: what a header holds beside `format` and `version`.
+    """
+
+    name: str
+    version: int
+    kind: str
+    entries: tuple[str, ...]
+
+    def header(self, **entries: str) -> dict[str, str]:
+        """The header of a new file: its format, its version, and the given entries."""
+        return {"format": self.name, "version": str(self.version), **entries}
+
+    def check_header(self, file: str, header: Mapping[str, str]) -> None:
+        """Raises unless a file's header is of this format, and complete.
+
+        Args:
+            file: what messages call the file.
+            header: its text entries.
+        Raises:
+            UnknownFormatError: another format, a newer version, or entries are missing.
+        """
+        if header.get("format") != self.name:
+            raise UnknownFormatError(
+                f"'{file}' is not {self.kind}: its header says format {header.get('format', 'none')!r}, not "
+                f"'{self.name}'; choose another file, or use the original one if a program that saved it again has "
+                "dropped the header"
+            )
+        found = header.get("version", "")
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", found):
+            raise UnknownFormatError(f"the header of '{file}' gives {found!r} as its version; the file is damaged")
+        if int(found) > self.version:
+            raise UnknownFormatError(
+                f"'{file}' is of version {found} of the format '{self.name}', this pack reads up to version "
+                f"{self.version}; update the pack"
+            )
+        if missing := [entry for entry in self.entries if entry not in header]:
+            raise UnknownFormatError(f"the header of '{file}' lacks {list_names(missing)}; the file is damaged")
+
+
+def check_hash(file: str, tensors: Mapping[str, Tensor], expected: str, *, part: str = "tensors") -> None:
+    """Raises unless tensors of a file are those that it was written with.
 
     Args:
         file: what messages call the file.
-        header: its text entries.
-        kind: what messages call such a file.
-        format_name: value of its entry `format`.
-        version: the newest that this pack reads.
-        entries: names of what the header must hold beside `format` and `version`.
+        tensors: the file's, or a part of them.
+        expected: their `hash_state_dict`, from the header.
+        part: what messages call these tensors.
     Raises:
-        UnknownFormatError: another format, a newer version, or entries are missing.
+        CheckpointReadError: the hashes differ.
     """
-    if header.get("format") != format_name:
-        raise UnknownFormatError(
-            f"'{file}' is no {kind}: its header says format {header.get('format', 'none')!r}, not '{format_name}'; "
-            "choose another file, or use the original one if a program that saved it again has dropped the header"
+    found = hash_state_dict(tensors)
+    if found != expected:
+        raise CheckpointReadError(
+            f"'{file}' is damaged, or was changed after it was written: the hash of its {part} is {found[:12]}, the "
+            f"header says {expected[:12]}; get the original file"
         )
-    found = header.get("version", "")
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", found):
-        raise UnknownFormatError(f"the header of '{file}' gives {found!r} as its version; the file is damaged")
-    if int(found) > version:
-        raise UnknownFormatError(
-            f"'{file}' is of version {found} of the format '{format_name}', this pack reads up to version {version}; "
-            "update the pack"
-        )
-    if missing := [entry for entry in entries if entry not in header]:
-        raise UnknownFormatError(f"the header of '{file}' lacks {list_names(missing)}; the file is damaged")
 
 
 def check_keys(file: str, found: Iterable[str], expected: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from torch.nn.functional import mse_loss
 from ..fpga_core.checkpoints import write_safetensors
 from . import comfyui_node as node
 from .autoencoder import SD15_SCALE, as_tensor
+from .checkpoint_file import checkpoint_tensors
 from .gallery import Gallery
 from .loop import DEVICE, Recipe, autocast, train
 
@@ -108,19 +109,7 @@ def train_base(autoencoder: comfy.taesd.taesd.TAESD, pictures: Gallery, file: Pa
 
 def write_checkpoint(base: BaseModel, autoencoder: comfy.taesd.taesd.TAESD, file: Path) -> None:
     """One checkpoint file, half precision, as `CheckpointLoaderSimple` takes it."""
-    parts = {
-        "model.diffusion_model.": base.unet,
-        "cond_stage_model.transformer.": base.text,
-        "first_stage_model.": autoencoder,
-    }
-    tensors = {
-        prefix + name: tensor.half().cpu().contiguous()
-        for prefix, module in parts.items()
-        for name, tensor in module.state_dict().items()
-    }
+    tensors = checkpoint_tensors(unet=base.unet, text_model=base.text.text_model, autoencoder=autoencoder)
     # The scale is too small a number to lose half of its digits.
-    tensors |= {
-        f"first_stage_model.vae_{name}": getattr(autoencoder, f"vae_{name}").cpu() for name in ("scale", "shift")
-    }
-    tensors = {name: tensor for name, tensor in tensors.items() if "text_projection" not in name}
+    tensors |= {f"first_stage_model.vae_{name}": getattr(autoencoder, f"vae_{name}") for name in ("scale", "shift")}
     write_safetensors(file, tensors, {})

@@ -32,7 +32,7 @@ from ..fpga_core.identity.identity import Identity
 from ..fpga_core.identity.regions import Region
 from ..fpga_core.patching.cast.apply import apply_cast
 from ..fpga_core.patching.cast.controlnet import apply_cast_controlnet
-from ..fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from ..fpga_core.patching.repcontrolnet.apply import add_hint
 from ..fpga_core.patching.repcontrolnet.fold import fold_branch
 from ..fpga_core.repcontrolnet.branch import RepControlNet
 from ..fpga_core.shapes import Extent
@@ -142,9 +142,11 @@ class Laboratory:
 
     def generate(self, way: Way, cases: Sequence[Case], seed: int = 0) -> Iterator[Tensor]:
         """Pictures of the cases, (1, SIZE_PX, SIZE_PX, 3) each; the noise is the same for every way."""
-        folded = self.model if way.branch is None else fold_branch(self.model, way.branch, way.alpha, way.beta)
+        model = self.model
+        if way.branch is not None:
+            model = fold_branch(model, way.branch, alpha=way.alpha, beta=way.beta)
         for case in cases:
-            conditioned = self._conditioned(way, case, folded, self.encode(case.scene.caption), self.encode(NEGATIVE))
+            conditioned = self._conditioned(way, case, model, self.encode(case.scene.caption), self.encode(NEGATIVE))
             yield self.sample(*conditioned, seed=seed * 100_000 + case.number)
 
     def _conditioned(self, way: Way, case: Case, model: ModelPatcher, positive: list, negative: list) -> tuple:
@@ -155,16 +157,8 @@ class Laboratory:
                 positive, negative, way.control_net, way.adapter, cast, case.condition(way.parts), way.strength
             )
         if way.branch is not None:
-            applied = apply_repcontrolnet(
-                model,
-                positive,
-                negative,
-                way.branch,
-                case.condition(way.parts),
-                BranchMode.ADAPTER_ONLY,
-                strength=way.strength,
-            )
-            model, positive, negative = applied.model, applied.positive, applied.negative
+            hint = case.condition(way.parts)
+            positive, negative = add_hint(positive, negative, branch=way.branch, image=hint, strength=way.strength)
         if way.adapter is not None:
             model, positive, negative = apply_cast(model, positive, negative, way.adapter, cast)
         return model, positive, negative

@@ -100,7 +100,7 @@ class RestorationLab:
         model, (positive, negative) = self.lab.model, self.prompts(one.case)
         if has_control:
             hint = draw_landmarks(places[0], RestoreSettings().style)[None]
-            applied = apply_repcontrolnet(model, positive, negative, self.branch, hint)
+            applied = apply_repcontrolnet(model, positive, negative, branch=self.branch, image=hint)
             model, positive, negative = applied.model, applied.positive, applied.negative
         assert self.adapter is not None
         model, positive, negative = apply_cast(model, positive, negative, self.adapter, one.case.everywhere)

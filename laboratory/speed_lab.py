@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from ..fpga_core.patching.cast.controlnet import control_model_of
-from ..fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from ..fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from ..fpga_core.patching.unet import unet_of
 from .generation_lab import controlnet_way, shipped_way, ways_of
 from .laboratory import NEGATIVE, STEPS, Laboratory, Way
@@ -26,12 +26,18 @@ def evaluate_speed(folder: Path) -> str:
     (case,) = lab.cases(Shot.HALF, 1)
     assert shipped.branch is not None
     base = sum(parameter.numel() for parameter in unet_of(lab.model).parameters())
-    adapter = sum(tensor.numel() for tensor in shipped.branch.adapter.values())
+    hint_encoder = sum(tensor.numel() for tensor in shipped.branch.hint_encoder.values())
     copies = sum(tensor.numel() for tensor in shipped.branch.weights.values())
 
     def live() -> None:
         texts = lab.encode(case.scene.caption), lab.encode(NEGATIVE)
-        applied = apply_repcontrolnet(lab.model, *texts, shipped.branch, case.condition(), BranchMode.LIVE)
+        applied = apply_repcontrolnet(
+            lab.model,
+            *texts,
+            branch=shipped.branch,
+            image=case.condition(),
+            settings=RepControlNetSettings(mode=BranchMode.LIVE),
+        )
         lab.sample(applied.model, applied.positive, applied.negative, 0)
 
     def generated(way: Way) -> Callable[[], None]:
@@ -39,9 +45,9 @@ def evaluate_speed(folder: Path) -> str:
 
     forms: dict[str, tuple[Callable[[], None], int]] = {
         "base": (generated(Way()), base),
-        "RepControlNet folded": (generated(Way(branch=shipped.branch)), base + adapter),
-        "RepControlNet folded, with an identity": (generated(shipped), base + adapter),
-        "RepControlNet live": (live, base + copies + adapter),
+        "RepControlNet folded": (generated(Way(branch=shipped.branch)), base + hint_encoder),
+        "RepControlNet folded, with an identity": (generated(shipped), base + hint_encoder),
+        "RepControlNet live": (live, base + copies + hint_encoder),
     }
     for name, way in control.items():
         assert way.control_net is not None

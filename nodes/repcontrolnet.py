@@ -3,7 +3,7 @@
 import folder_paths
 from comfy_api.v0_0_2 import io, ui
 
-from ..fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from ..fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from ..fpga_core.patching.repcontrolnet.saving import save_folded_model
 from ..fpga_core.patching.schedule import StepRange
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
@@ -163,18 +163,9 @@ class ApplyRepControlNet(io.ComfyNode):
         start_percent=0.0,
         end_percent=1.0,
     ) -> io.NodeOutput:
-        applied = apply_repcontrolnet(
-            model,
-            positive,
-            negative,
-            repcontrolnet,
-            image,
-            BranchMode(mode),
-            alpha,
-            beta,
-            strength,
-            StepRange(start_percent, end_percent),
-        )
+        steps = StepRange(start_percent, end_percent)
+        settings = RepControlNetSettings(mode=BranchMode(mode), alpha=alpha, beta=beta, strength=strength, steps=steps)
+        applied = apply_repcontrolnet(model, positive, negative, branch=repcontrolnet, image=image, settings=settings)
         return io.NodeOutput(applied.model, applied.positive, applied.negative, ui=ui.PreviewText(applied.note))
 
 
@@ -231,8 +222,8 @@ class SaveFoldedModel(io.ComfyNode):
         folder, name, counter, *_ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
-        saved = save_folded_model(model, repcontrolnet, f"{folder}/{name}_{counter:05}_", clip, vae)
-        return io.NodeOutput(saved.model_path, saved.adapter_path, ui=ui.PreviewText("\n".join(saved)))
+        saved = save_folded_model(model, repcontrolnet, f"{folder}/{name}_{counter:05}_", clip=clip, vae=vae)
+        return io.NodeOutput(saved.model_path, saved.hint_encoder_path, ui=ui.PreviewText("\n".join(saved)))
 
 
 NODES: list[type[io.ComfyNode]] = [LoadRepControlNet, ApplyRepControlNet, SaveFoldedModel]

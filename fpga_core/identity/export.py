@@ -11,11 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints import check_header, check_keys, hash_state_dict, write_safetensors
+from ..checkpoints import FileFormat, check_hash, check_keys, hash_state_dict, write_safetensors
 from ..errors import (
     BaseModelError,
     CheckpointKeyError,
-    CheckpointReadError,
     CheckpointShapeError,
     InvalidInputError,
     UnknownFormatError,
@@ -27,11 +26,14 @@ from .recipes import AdapterKind
 from .resampler import FacePlusProjection, FaceProjection
 from .resampler_loading import load_face_projection
 
-FORMAT = "fpga-identity-adapter"
-VERSION = 1
+FORMAT = FileFormat(
+    name="fpga-identity-adapter",
+    version=1,
+    kind="an FPGA identity adapter",
+    entries=("base", "negative", "recogniser", "clip_model", "branch_hash", "tensors_hash"),
+)
 NETWORK = "resampler."
 NULL = "null_tokens"
-HEADER_KEYS = ("base", "negative", "recogniser", "clip_model", "branch_hash", "tensors_hash")
 NEGATIVES = (Negative.TRAINED_NULL, Negative.SAME_TOKENS)
 
 
@@ -60,16 +62,14 @@ def as_state_dict(adapter: IdentityAdapter) -> tuple[dict[str, Tensor], dict[str
         tensors[NULL] = adapter.null
     if adapter.projections is not None:
         tensors |= projection_tensors(adapter.projections)
-    return tensors, {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "base": adapter.base,
-        "negative": adapter.negative.value,
-        "recogniser": adapter.recogniser or "",
-        "clip_model": adapter.clip_model or "",
-        "branch_hash": adapter.branch_hash or "",
-        "tensors_hash": hash_state_dict(tensors),
-    }
+    return tensors, FORMAT.header(
+        base=adapter.base,
+        negative=adapter.negative.value,
+        recogniser=adapter.recogniser or "",
+        clip_model=adapter.clip_model or "",
+        branch_hash=adapter.branch_hash or "",
+        tensors_hash=hash_state_dict(tensors),
+    )
 
 
 def check_fpga_adapter(adapter: IdentityAdapter) -> None:
@@ -105,7 +105,7 @@ def check_fpga_adapter(adapter: IdentityAdapter) -> None:
 
 def is_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str]) -> bool:
     """Whether a file is, or was meant to be, an FPGA identity adapter."""
-    return metadata.get("format") == FORMAT or any(str(key).startswith(NETWORK) for key in state)
+    return metadata.get("format") == FORMAT.name or any(str(key).startswith(NETWORK) for key in state)
 
 
 def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], name: str) -> IdentityAdapter:
@@ -149,8 +149,7 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
             f"the header of '{name}' names the CLIP-Vision model '{metadata['clip_model']}', which does not fit its "
             "tensors; the file is damaged"
         )
-    if hash_state_dict(state) != metadata["tensors_hash"]:
-        raise CheckpointReadError(f"the tensors of '{name}' are not those that it was written with; download it again")
+    check_hash(name, state, metadata["tensors_hash"])
     return IdentityAdapter(
         name=name,
         kind=AdapterKind.FPGA,
@@ -166,7 +165,7 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
 
 
 def _check_header(metadata: Mapping[str, str], name: str) -> Negative:
-    check_header(name, metadata, "FPGA identity adapter", FORMAT, VERSION, HEADER_KEYS)
+    FORMAT.check_header(name, metadata)
     if not metadata["recogniser"]:
         raise UnknownFormatError(f"the header of '{name}' does not name a recogniser; the file is damaged")
     if metadata["negative"] not in [negative.value for negative in NEGATIVES]:

@@ -8,18 +8,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..checkpoints import check_header, hash_state_dict, list_names, read_safetensors, write_safetensors
+from ..checkpoints import FileFormat, check_hash, hash_state_dict, list_names, read_safetensors, write_safetensors
 from ..errors import (
     CheckpointKeyError,
-    CheckpointReadError,
     CheckpointShapeError,
     InvalidInputError,
     ShapeMismatchError,
 )
 from .identity import Identity
 
-FORMAT = "fpga-identity"
-VERSION = 1
+FORMAT = FileFormat(name="fpga-identity", version=1, kind="an identity", entries=("name", "combine", "tensors_hash"))
 PARTS = {"embedding": "embeddings", "clip_hidden": "clip_hidden", "clip_null": "clip_null"}
 """Beginning of a tensor's name -> attribute of `Identity`; the encoder's key follows after a dot."""
 
@@ -34,13 +32,8 @@ def save_identity(path: str | os.PathLike[str], identity: Identity) -> None:
         CheckpointError: the file cannot be written; one that was there before is unchanged.
     """
     tensors = identity_tensors(identity)
-    header = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "name": identity.name,
-        "combine": identity.combine,
-        "tensors_hash": hash_state_dict(tensors),
-    }
+    tensors_hash = hash_state_dict(tensors)
+    header = FORMAT.header(name=identity.name, combine=identity.combine, tensors_hash=tensors_hash)
     write_safetensors(path, tensors, header)
 
 
@@ -68,13 +61,10 @@ def load_identity(path: str | os.PathLike[str]) -> Identity:
     """
     file = Path(path).name
     tensors, header = read_safetensors(path)
-    check_header(file, header, "identity", FORMAT, VERSION, ("name", "combine", "tensors_hash"))
+    FORMAT.check_header(file, header)
     if stray := [name for name in tensors if name.partition(".")[0] not in PARTS]:
         raise CheckpointKeyError(f"'{file}' holds tensors that are no part of an identity: {list_names(stray)}")
-    if hash_state_dict(tensors) != header["tensors_hash"]:
-        raise CheckpointReadError(
-            f"the tensors of '{file}' are not those that were saved; the file is damaged: save the identity again"
-        )
+    check_hash(file, tensors, header["tensors_hash"])
     parts: dict[str, Mapping[str, Tensor]] = {
         attribute: {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
         for part, attribute in PARTS.items()

@@ -13,7 +13,7 @@ from .bases import recognise_base
 INITIAL_RATIO = 0.1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BranchHeader:
     """Where a branch comes from.
 
@@ -39,20 +39,21 @@ class RepControlNet:
         header: where it comes from.
         weights: `<module path in the UNet>.weight` or `.bias` -> tensor of the base parameter's shape; empty for a file
             that holds the hint encoder only, because the copy is already folded into a saved model.
-        adapter: state dict of the hint encoder (`adapter.HintEncoder`).
+        hint_encoder: state dict of the hint encoder (`hint_encoder.HintEncoder`).
     """
 
     name: str
     header: BranchHeader
     weights: Mapping[str, Tensor]
-    adapter: Mapping[str, Tensor]
+    hint_encoder: Mapping[str, Tensor]
 
     @classmethod
     def from_weights(
         cls,
         name: str,
         weights: Mapping[str, Tensor],
-        adapter: Mapping[str, Tensor],
+        hint_encoder: Mapping[str, Tensor],
+        *,
         conditions: tuple[str, ...] = (),
         trained_on: str = "",
     ) -> RepControlNet:
@@ -61,16 +62,17 @@ class RepControlNet:
         Args:
             name: how messages call it.
             weights: copies of all of a UNet's convolution and linear layers.
-            adapter: state dict of the hint encoder.
+            hint_encoder: state dict of the hint encoder.
             conditions: what the condition image shows.
             trained_on: the data or purpose it was trained on.
         """
         base = recognise_base({parameter: weight.shape for parameter, weight in weights.items()})
-        header = BranchHeader(base, conditions, trained_on, branch_hash=hash_state_dict(weights))
-        return cls(name, header, weights, adapter)
+        branch_hash = hash_state_dict(weights)
+        header = BranchHeader(base=base, conditions=conditions, trained_on=trained_on, branch_hash=branch_hash)
+        return cls(name, header, weights, hint_encoder)
 
     @property
-    def is_adapter_only(self) -> bool:
+    def is_hint_encoder_only(self) -> bool:
         """Whether the file holds the hint encoder only, so that there is nothing to fold."""
         return not self.weights
 

@@ -70,25 +70,25 @@ def convert_diffusers(state_dict: Mapping[str, Tensor], file: str) -> tuple[dict
     """
     blocks = block_names(_original(name) for name in state_dict)
     weights: dict[str, Tensor] = {}
-    adapter: dict[str, Tensor] = {}
+    hint_encoder: dict[str, Tensor] = {}
     strangers: list[str] = []
     for name, tensor in state_dict.items():
         original = _original(name)
         is_copy = original != name
         if name.startswith(HINT_ENCODER):
-            part, key = adapter, _translate(name.removeprefix(HINT_ENCODER), HINT_LAYERS)
+            part, key = hint_encoder, _translate(name.removeprefix(HINT_ENCODER), HINT_LAYERS)
         else:
             part, key = weights, parameter_name(original, blocks)
         if key is None or (is_copy and key in part):
             strangers.append(name)
-        elif is_copy or part is adapter:
+        elif is_copy or part is hint_encoder:
             part[key] = tensor
     if strangers:
         raise CheckpointKeyError(
             f"'{file}' has the names of a diffusers RepControlNet, but {len(strangers)} of its tensors have no place "
             f"of their own in a UNet ({list_names(strangers)}); the file is damaged or of a newer layout"
         )
-    return weights, adapter
+    return weights, hint_encoder
 
 
 def block_names(names: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,8 @@
-"""Folding a branch into the weights that it was copied from."""
+"""The fold of a branch into the weights that it was copied from (Eq. 6).
+
+Training folds its branch with `fold_weight` in every step. On ComfyUI, the host's weight patches compute the same
+numbers (`patching/repcontrolnet/fold.py`).
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,17 @@ def foldable_parameters(unet: nn.Module) -> dict[str, torch.Size]:
     """
     shapes: dict[str, torch.Size] = {}
     for path, module in unet.named_modules():
-        weight = module._parameters.get("weight")
+        own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+        weight, bias = own.get("weight"), own.get("bias")
         if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding):
             continue
         shapes[f"{path}.weight"] = weight.shape
-        bias = module._parameters.get("bias")
         if bias is not None:
             shapes[f"{path}.bias"] = bias.shape
     return shapes
 
 
-def fold_weight(base: Tensor, branch: Tensor, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
+def fold_weight(base: Tensor, branch: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
     """Folds one parameter of a branch into the base's.
 
     Args:
@@ -39,11 +43,16 @@ def fold_weight(base: Tensor, branch: Tensor, alpha: float = 1.0, beta: float = 
         alpha: weight of the base.
         beta: weight of the copy.
     Returns:
-        `alpha base + beta branch`, computed in float32, in the dtype and on the device of `base`.
+        `alpha base + beta branch`, computed in float32, in the dtype and on the device of `base`; differentiable.
     Raises:
         ShapeMismatchError: the two shapes differ.
     Source: FPGA Eq. 6.
     """
     if base.shape != branch.shape:
         raise ShapeMismatchError(f"the base parameter is {tuple(base.shape)}, its copy is {tuple(branch.shape)}")
-    return (alpha * base.float() + beta * branch.to(base.device, torch.float32)).to(base.dtype)
+    weighted_base = _times(alpha, base.float())
+    return (weighted_base + _times(beta, branch.to(base.device, torch.float32))).to(base.dtype)
+
+
+def _times(factor: float, parameter: Tensor) -> Tensor:
+    return parameter if factor == 1 else factor * parameter

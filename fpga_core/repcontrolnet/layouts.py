@@ -11,20 +11,23 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..checkpoints import check_header, hash_state_dict, list_names
-from ..errors import BaseModelError, CheckpointKeyError, CheckpointReadError, UnknownFormatError
-from .adapter import hint_widths
+from ..checkpoints import FileFormat, check_hash, list_names
+from ..errors import BaseModelError, CheckpointKeyError, UnknownFormatError
 from .bases import recognise_base
 from .branch import BranchHeader, RepControlNet
 from .diffusers_layout import convert_diffusers, has_twins
+from .hint_encoder import hint_encoder_widths
 
-FORMAT = "fpga-repcontrolnet"
-VERSION = 1
+FORMAT = FileFormat(
+    name="fpga-repcontrolnet",
+    version=1,
+    kind="a RepControlNet",
+    entries=("contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash"),
+)
 BRANCH_PREFIX = "modal."
-ADAPTER_PREFIX = "adapter."
+HINT_ENCODER_PREFIX = "adapter."
 CONTENTS_BRANCH = "branch"
-CONTENTS_ADAPTER = "adapter"
-HEADER_KEYS = ("contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash")
+CONTENTS_HINT_ENCODER = "adapter"
 OWN_TENSOR = re.compile(r"modal\.|adapter\.\d+\.")
 
 OTHER_FILES = {
@@ -60,14 +63,14 @@ def read_repcontrolnet(
     """
     metadata = metadata or {}
     state_dict = {str(key): tensor for key, tensor in state_dict.items()}  # a pickle may have keys of any kind
-    if metadata.get("format") == FORMAT or any(OWN_TENSOR.match(key) for key in state_dict):
+    if metadata.get("format") == FORMAT.name or any(OWN_TENSOR.match(key) for key in state_dict):
         _check_tensors(state_dict, name)
         return _read_own_layout(state_dict, metadata, name)
     if has_twins(state_dict):
         _check_tensors(state_dict, name)
-        weights, adapter = convert_diffusers(state_dict, name)
-        hint_widths(adapter, name)
-        return RepControlNet.from_weights(name, weights, adapter)
+        weights, hint_encoder = convert_diffusers(state_dict, name)
+        hint_encoder_widths(hint_encoder, name)
+        return RepControlNet.from_weights(name, weights, hint_encoder)
     raise UnknownFormatError(
         f"'{name}' is not a RepControlNet: {_describe(list(state_dict))}; choose a RepControlNet file"
     )
@@ -92,8 +95,8 @@ def _describe(keys: list[str]) -> str:
 def _read_own_layout(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str], name: str) -> RepControlNet:
     header = _read_header(metadata, name)
     weights = _without_prefix(BRANCH_PREFIX, state_dict)
-    adapter = _without_prefix(ADAPTER_PREFIX, state_dict)
-    if strangers := [key for key in state_dict if not key.startswith((BRANCH_PREFIX, ADAPTER_PREFIX))]:
+    hint_encoder = _without_prefix(HINT_ENCODER_PREFIX, state_dict)
+    if strangers := [key for key in state_dict if not key.startswith((BRANCH_PREFIX, HINT_ENCODER_PREFIX))]:
         raise CheckpointKeyError(
             f"'{name}' holds tensors that do not belong in a RepControlNet ({list_names(strangers)}); "
             "the file is damaged"
@@ -104,39 +107,35 @@ def _read_own_layout(state_dict: Mapping[str, Tensor], metadata: Mapping[str, st
             f"the header of '{name}' announces the contents '{contents}', but the file holds {len(weights)} "
             f"'{BRANCH_PREFIX}' tensors; the file is damaged"
         )
-    hint_widths(adapter, name)
-    _check_hash("adapter", adapter, metadata["adapter_hash"], name)
+    hint_encoder_widths(hint_encoder, name)
+    check_hash(name, hint_encoder, metadata["adapter_hash"], part="hint encoder")
     if weights:
-        _check_hash("branch", weights, header.branch_hash, name)
+        check_hash(name, weights, header.branch_hash, part="branch")
         base = recognise_base({key: tensor.shape for key, tensor in weights.items()})
         if base != header.base:
             raise BaseModelError(
                 f"the header of '{name}' says it is for {header.base}, but its tensors are those of {base}; "
                 "the file is damaged or was written by another program"
             )
-    return RepControlNet(name, header, weights, adapter)
+    return RepControlNet(name, header, weights, hint_encoder)
 
 
 def _without_prefix(prefix: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
 
 
-def _check_hash(part: str, tensors: Mapping[str, Tensor], expected: str, name: str) -> None:
-    found = hash_state_dict(tensors)
-    if found != expected:
-        raise CheckpointReadError(
-            f"the {part} of '{name}' is damaged, or was changed after it was written: its hash is {found[:12]}, the "
-            f"header says {expected[:12]}; get the original file"
-        )
-
-
 def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
-    check_header(name, metadata, "RepControlNet", FORMAT, VERSION, HEADER_KEYS)
+    FORMAT.check_header(name, metadata)
     contents = metadata["contents"]
-    if contents not in (CONTENTS_BRANCH, CONTENTS_ADAPTER):
+    if contents not in (CONTENTS_BRANCH, CONTENTS_HINT_ENCODER):
         raise UnknownFormatError(f"the header of '{name}' gives {contents!r} as its contents; the file is damaged")
     conditions = _read_conditions(metadata["conditions"], name)
-    return BranchHeader(metadata["base"], conditions, metadata["trained_on"], metadata["branch_hash"])
+    return BranchHeader(
+        base=metadata["base"],
+        conditions=conditions,
+        trained_on=metadata["trained_on"],
+        branch_hash=metadata["branch_hash"],
+    )
 
 
 def _read_conditions(text: str, name: str) -> tuple[str, ...]:

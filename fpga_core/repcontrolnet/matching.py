@@ -9,9 +9,9 @@ import torch
 
 from ..checkpoints import check_keys, check_shapes
 from ..errors import BaseModelError, CheckpointKeyError, CheckpointShapeError
-from .adapter import hint_widths
 from .bases import recognise_base
 from .branch import RepControlNet
+from .hint_encoder import hint_encoder_widths
 
 FIRST_CONVOLUTION = "input_blocks.0.0.weight"
 
@@ -48,20 +48,20 @@ def check_branch_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -
         layers: the model's parameters, as `folding.foldable_parameters` gives them.
     Raises:
         BaseModelError: the branch is for another architecture.
-        CheckpointKeyError: copies are missing, do not belong, or are not there at all (a file with the adapter only).
+        CheckpointKeyError: copies are missing, do not belong, or the file holds the hint encoder only.
         CheckpointShapeError: a copy has another shape than its layer.
     """
-    check_adapter_fits(branch, layers)
-    if branch.is_adapter_only:
+    check_hint_encoder_fits(branch, layers)
+    if branch.is_hint_encoder_only:
         raise CheckpointKeyError(
-            f"'{branch.name}' holds the adapter only, its layers are already folded into a saved model; "
+            f"'{branch.name}' holds the hint encoder only, its layers are already folded into a saved model; "
             "use it with that model and mode 'adapter_only'"
         )
     check_keys(branch.name, branch.weights, layers)
     check_shapes(branch.name, branch.weights, layers)
 
 
-def check_adapter_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> None:
+def check_hint_encoder_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> None:
     """Raises unless the branch's hint encoder can feed the model: all that a model which carries the fold still needs.
 
     Args:
@@ -77,9 +77,9 @@ def check_adapter_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) 
             f"'{branch.name}' is a RepControlNet for {branch_base}, but the connected model is {model_base}; "
             f"connect a model of {branch_base}, or choose a RepControlNet for {model_base}"
         )
-    width, expected = hint_widths(branch.adapter, branch.name)[-1], layers[FIRST_CONVOLUTION][0]
+    width, expected = hint_encoder_widths(branch.hint_encoder, branch.name)[-1], layers[FIRST_CONVOLUTION][0]
     if width != expected:
         raise CheckpointShapeError(
-            f"the adapter of '{branch.name}' gives {width} channels, the model's first convolution {expected}; "
+            f"the hint encoder of '{branch.name}' gives {width} channels, the model's first convolution {expected}; "
             "the file was made for another model"
         )

@@ -6,7 +6,6 @@ import torch
 from fpga.fpga_core.patching.repcontrolnet.apply import apply_repcontrolnet
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
-from fpga.fpga_core.patching.schedule import StepRange
 from random_branches import random_branch
 from tiny_models import conditioning, sample, tiny_model
 
@@ -19,7 +18,7 @@ def test_live_and_folded_agree_to_rounding(dtype):
     branch = random_branch(tiny_model().model.diffusion_model, dtype=dtype)
     conds = conditioning(1), conditioning(2)
     folded = sample(fold_branch(model, branch), *conds).float()
-    live = sample(attach_branch(model, branch, 1.0, 1.0, StepRange()), *conds).float()
+    live = sample(attach_branch(model, branch), *conds).float()
     bound = 1e-4 if dtype is torch.float32 else 0.05
     assert float((live - folded).norm() / folded.norm()) <= bound
 
@@ -32,7 +31,7 @@ def test_the_base_is_bit_identical_and_the_memory_is_given_back():
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
     allocated = torch.cuda.memory_allocated()
-    applied = apply_repcontrolnet(model, *conds, branch, torch.rand(1, 128, 128, 3))
+    applied = apply_repcontrolnet(model, *conds, branch=branch, image=torch.rand(1, 128, 128, 3))
     sample(applied.model, applied.positive, applied.negative)
     assert torch.equal(sample(model, *conds), before)
     del applied

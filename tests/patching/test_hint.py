@@ -1,5 +1,7 @@
 """The Adapter as a control: where it is added, how often it is computed, and how it chains."""
 
+from dataclasses import replace
+
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.ops
@@ -8,13 +10,13 @@ import comfy.utils
 import pytest
 import torch
 from fpga.fpga_core.errors import BaseModelError, InvalidInputError
-from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from fpga.fpga_core.patching.schedule import StepRange
-from fpga.fpga_core.repcontrolnet.adapter import build_hint_encoder
+from fpga.fpga_core.repcontrolnet.hint_encoder import build_hint_encoder
 from random_branches import random_branch
 from tiny_models import TINY_UNET, conditioning, sample, tiny_model, tiny_sdxl
 
-ADAPTER_ONLY = BranchMode.ADAPTER_ONLY
+HINT_ALONE = RepControlNetSettings(mode=BranchMode.ADAPTER_ONLY)
 
 
 def relative_error(found, expected):
@@ -67,26 +69,32 @@ def with_feature(model, feature, strength=1.0, active=lambda sigma: True):
 
 def encoded(branch, image):
     with torch.no_grad():
-        return build_hint_encoder(branch.adapter)(image.movedim(-1, 1))
+        return build_hint_encoder(branch.hint_encoder)(image.movedim(-1, 1))
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.4])
 def test_the_feature_is_added_after_the_first_convolution(model, branch, conds, strength):
     image = pictures()
-    applied = apply_repcontrolnet(model, *conds, branch, image, ADAPTER_ONLY, strength=strength)
+    applied = apply_repcontrolnet(
+        model, *conds, branch=branch, image=image, settings=replace(HINT_ALONE, strength=strength)
+    )
     expected = sample(with_feature(model, encoded(branch, image), strength), *conds)
     assert relative_error(sample(applied.model, applied.positive, applied.negative), expected) <= 1e-6
     assert relative_error(sample(model, *conds), expected) > 0.01
 
 
 def test_strength_zero_adds_nothing(model, branch, conds):
-    applied = apply_repcontrolnet(model, *conds, branch, pictures(), ADAPTER_ONLY, strength=0)
+    applied = apply_repcontrolnet(
+        model, *conds, branch=branch, image=pictures(), settings=replace(HINT_ALONE, strength=0)
+    )
     assert torch.equal(sample(applied.model, applied.positive, applied.negative), sample(model, *conds))
 
 
 def test_range_follows_the_schedule(model, branch, conds):
     image = pictures()
-    applied = apply_repcontrolnet(model, *conds, branch, image, ADAPTER_ONLY, steps=StepRange(0.3, 0.8))
+    applied = apply_repcontrolnet(
+        model, *conds, branch=branch, image=image, settings=replace(HINT_ALONE, steps=StepRange(0.3, 0.8))
+    )
     sampling = model.model.model_sampling
     first, last = sampling.percent_to_sigma(0.3), sampling.percent_to_sigma(0.8)
     reference = with_feature(model, encoded(branch, image), active=lambda sigma: last <= sigma <= first)
@@ -95,7 +103,7 @@ def test_range_follows_the_schedule(model, branch, conds):
 
 
 def test_the_picture_is_encoded_once_a_run(model, branch, conds):
-    applied = apply_repcontrolnet(model, *conds, branch, pictures(), ADAPTER_ONLY)
+    applied = apply_repcontrolnet(model, *conds, branch=branch, image=pictures(), settings=HINT_ALONE)
     control = applied.positive[0][1]["control"]
     calls = []
     control.encoder.model.register_forward_hook(lambda *_: calls.append(1))
@@ -107,7 +115,7 @@ def test_the_picture_is_encoded_once_a_run(model, branch, conds):
 
 
 def test_positive_and_negative_run_in_one_batch(model, branch, conds):
-    applied = apply_repcontrolnet(model, *conds, branch, pictures(), ADAPTER_ONLY)
+    applied = apply_repcontrolnet(model, *conds, branch=branch, image=pictures(), settings=HINT_ALONE)
     assert applied.positive[0][1]["control"] is applied.negative[0][1]["control"]
     batches = []
     counted = applied.model.clone()
@@ -121,7 +129,7 @@ def test_positive_and_negative_run_in_one_batch(model, branch, conds):
 )
 def test_any_size_and_batch(model, branch, conds, size, batch, num_pictures):
     image = pictures(num_pictures, width=100, height=140)
-    applied = apply_repcontrolnet(model, *conds, branch, image, ADAPTER_ONLY)
+    applied = apply_repcontrolnet(model, *conds, branch=branch, image=image, settings=HINT_ALONE)
     found = sample(applied.model, applied.positive, applied.negative, size=size, batch=batch)
     resized = comfy.utils.common_upscale(image.movedim(-1, 1), size[0] * 8, size[1] * 8, "bilinear", "center").movedim(
         1, -1
@@ -171,10 +179,12 @@ def test_chains_with_other_controls_in_any_order(model, branch, conds, other, ou
     image, control = pictures(), other()
     alone = sample(model, *apply_other(control, *conds, image))
     if ours_first:
-        ours = apply_repcontrolnet(model, *conds, branch, image, ADAPTER_ONLY)
+        ours = apply_repcontrolnet(model, *conds, branch=branch, image=image, settings=HINT_ALONE)
         found = sample(model, *apply_other(control, ours.positive, ours.negative, image))
     else:
-        ours = apply_repcontrolnet(model, *apply_other(control, *conds, image), branch, image, ADAPTER_ONLY)
+        ours = apply_repcontrolnet(
+            model, *apply_other(control, *conds, image), branch=branch, image=image, settings=HINT_ALONE
+        )
         found = sample(model, ours.positive, ours.negative)
     expected = sample(with_feature(model, encoded(branch, image)), *apply_other(control, *conds, image))
     assert relative_error(found, expected) <= 1e-5
@@ -193,10 +203,12 @@ def test_sdxl_chains_with_its_t2i_adapter(conds, ours_first):
     )
     control = comfy.controlnet.T2IAdapter(network, 3, 8, "nearest-exact", device=torch.device("cpu"))
     if ours_first:
-        ours = apply_repcontrolnet(model, *conds, branch, image, ADAPTER_ONLY)
+        ours = apply_repcontrolnet(model, *conds, branch=branch, image=image, settings=HINT_ALONE)
         found = sample(model, *apply_other(control, ours.positive, ours.negative, image))
     else:
-        ours = apply_repcontrolnet(model, *apply_other(control, *conds, image), branch, image, ADAPTER_ONLY)
+        ours = apply_repcontrolnet(
+            model, *apply_other(control, *conds, image), branch=branch, image=image, settings=HINT_ALONE
+        )
         found = sample(model, ours.positive, ours.negative)
     alone = sample(model, *apply_other(control, *conds, image))
     expected = sample(with_feature(model, encoded(branch, image)), *apply_other(control, *conds, image))
@@ -207,7 +219,11 @@ def test_sdxl_chains_with_its_t2i_adapter(conds, ours_first):
 def test_folded_beside_an_ordinary_controlnet(model, branch, conds):
     image = pictures()
     ours = apply_repcontrolnet(
-        model, *apply_other(controlnet(), *conds, image), branch, image, BranchMode.FOLDED, 0.9, 1.1
+        model,
+        *apply_other(controlnet(), *conds, image),
+        branch=branch,
+        image=image,
+        settings=RepControlNetSettings(mode=BranchMode.FOLDED, alpha=0.9, beta=1.1),
     )
     found = sample(ours.model, ours.positive, ours.negative)
     by_hand = tiny_model(**LEVELS)
@@ -221,7 +237,7 @@ def test_folded_beside_an_ordinary_controlnet(model, branch, conds):
 
 def test_area_conditioning_gets_the_feature_of_its_area(model, branch, conds):
     positive = [[conds[0][0][0], {**conds[0][0][1], "area": (8, 16, 4, 0)}], conds[0][0]]
-    applied = apply_repcontrolnet(model, positive, conds[1], branch, pictures(), ADAPTER_ONLY)
+    applied = apply_repcontrolnet(model, positive, conds[1], branch=branch, image=pictures(), settings=HINT_ALONE)
     found = sample(applied.model, applied.positive, applied.negative)
     assert torch.isfinite(found).all()
     assert relative_error(found, sample(model, positive, conds[1])) > 0.005
@@ -230,13 +246,13 @@ def test_area_conditioning_gets_the_feature_of_its_area(model, branch, conds):
 def test_an_adapter_of_another_width_is_refused(model, conds):
     wide = random_branch(tiny_model(context_dim=32).model.diffusion_model)
     with pytest.raises(BaseModelError, match="unet-32"):
-        apply_repcontrolnet(model, *conds, wide, pictures(), ADAPTER_ONLY)
+        apply_repcontrolnet(model, *conds, branch=wide, image=pictures(), settings=HINT_ALONE)
 
 
 @pytest.mark.parametrize("shape", [(128, 128, 3), (1, 128, 128), (1, 128, 128, 2), (0, 128, 128, 3)])
 def test_a_condition_that_is_no_picture_is_refused(model, branch, conds, shape):
     with pytest.raises(InvalidInputError, match="connect an IMAGE"):
-        apply_repcontrolnet(model, *conds, branch, torch.zeros(shape), ADAPTER_ONLY)
+        apply_repcontrolnet(model, *conds, branch=branch, image=torch.zeros(shape), settings=HINT_ALONE)
 
 
 def test_alpha_channel_is_dropped(model, branch, conds):
@@ -244,6 +260,6 @@ def test_alpha_channel_is_dropped(model, branch, conds):
     rgba = torch.cat([image, torch.zeros_like(image[..., :1])], dim=-1)
     outputs = []
     for picture in (image, rgba):
-        applied = apply_repcontrolnet(model, *conds, branch, picture, ADAPTER_ONLY)
+        applied = apply_repcontrolnet(model, *conds, branch=branch, image=picture, settings=HINT_ALONE)
         outputs.append(sample(applied.model, applied.positive, applied.negative))
     assert torch.equal(*outputs)

@@ -262,14 +262,14 @@ def test_shared_projections_are_the_folded_ones(model, texts):
                 weight.copy_(0.7 * weight + 0.4 * branch.weights[name])
     adapter = tiny_adapter()
     expected = sample(*apply_cast(by_hand, *texts, adapter, DUO), steps=2)
-    actual = sample(*apply_cast(fold_branch(model, branch, 0.7, 0.4), *texts, adapter, DUO), steps=2)
+    actual = sample(*apply_cast(fold_branch(model, branch, alpha=0.7, beta=0.4), *texts, adapter, DUO), steps=2)
     assert (actual - expected).norm() / expected.norm() < 1e-5
 
 
 def test_shared_projections_in_low_vram_carry_the_fold(model):
     """Weights stay off the device and are folded at each cast: the layers' own call must be what projects."""
     branch, adapter = random_branch(model.model.diffusion_model), tiny_adapter()
-    folded = fold_branch(model, branch, 0.7, 0.4)
+    folded = fold_branch(model, branch, alpha=0.7, beta=0.4)
     carried, _ = encode_cast(adapter, DUO, 1.0)
     layers = cross_attention_layers(model.model.diffusion_model)
     folded.load(torch.device("cpu"), lowvram_model_memory=1)

@@ -13,7 +13,7 @@ from fpga.fpga_core.identity.layer_emphasis import WEAKEST, LayerEmphasis
 from fpga.fpga_core.identity.recipes import AdapterKind
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.patching.cast.apply import apply_cast
-from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.shapes import Extent
@@ -84,10 +84,10 @@ def test_other_peoples_adapters_on_a_folded_model(is_folded_first):
     with eq1_on(by_hand.model.diffusion_model, both(*texts, adapter, people, Extent(16, 16))):
         expected = sample(by_hand, *texts, steps=2)
     if is_folded_first:
-        applied = apply_cast(fold_branch(model, branch, alpha, beta), *texts, adapter, people)
+        applied = apply_cast(fold_branch(model, branch, alpha=alpha, beta=beta), *texts, adapter, people)
     else:
         patched, *texts = apply_cast(model, *texts, adapter, people)
-        applied = fold_branch(patched, branch, alpha, beta), *texts
+        applied = fold_branch(patched, branch, alpha=alpha, beta=beta), *texts
     assert relative_error(sample(*applied, steps=2), expected) < 1e-4
 
 
@@ -268,7 +268,9 @@ def test_shared_projections_carry_the_repcontrolnet(mode, steps, cast_first):
     image = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(3))
 
     def control(*inputs):
-        applied = apply_repcontrolnet(*inputs, branch, image, mode, steps=steps)
+        applied = apply_repcontrolnet(
+            *inputs, branch=branch, image=image, settings=RepControlNetSettings(mode=mode, steps=steps)
+        )
         return applied.model, applied.positive, applied.negative
 
     controlled = control(model, positive, negative)

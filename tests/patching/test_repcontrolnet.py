@@ -12,11 +12,12 @@ from fpga.fpga_core.errors import (
     PatchConflictError,
     UnsupportedModeError,
 )
-from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from fpga.fpga_core.patching.repcontrolnet.fold import applied_branches, fold_branch
 from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet
+from fpga.fpga_core.repcontrolnet.folding import fold_weight
 from random_branches import random_branch
 from tiny_models import conditioning, sample, tiny_model
 
@@ -59,20 +60,34 @@ def hand_folded(model, *terms):
 
 
 def fold_term(branch, alpha, beta):
-    return lambda name, weight: alpha * weight + beta * branch.weights[name] if name in branch.weights else weight
+    def fold(name, weight):
+        return fold_weight(weight, branch.weights[name], alpha=alpha, beta=beta) if name in branch.weights else weight
+
+    return fold
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.7, 1.3), (1.0, 0.0)])
 def test_fold_equals_weights_computed_by_hand(model, branch, conds, alpha, beta):
-    folded = fold_branch(model, branch, alpha, beta)
+    folded = fold_branch(model, branch, alpha=alpha, beta=beta)
     expected = sample(hand_folded(model, fold_term(branch, alpha, beta)), *conds)
     assert relative_error(sample(folded, *conds), expected) <= 1e-6
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.7, 1.3)])
+def test_the_hosts_patches_give_eq_6_bit_for_bit(model, branch, alpha, beta):
+    before = {name: parameter.clone() for name, parameter in model.model.diffusion_model.named_parameters()}
+    folded = fold_branch(model, branch, alpha=alpha, beta=beta)
+    comfy.model_management.load_models_gpu([folded])
+    loaded = dict(folded.model.diffusion_model.named_parameters())
+    assert branch.weights
+    for name, copy in branch.weights.items():
+        assert torch.equal(loaded[name], fold_weight(before[name], copy, alpha=alpha, beta=beta)), name
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.7, 1.3)])
 def test_live_equals_folded_over_a_run(model, branch, conds, alpha, beta):
-    folded = sample(fold_branch(model, branch, alpha, beta), *conds, steps=8)
-    live = sample(attach_branch(model, branch, alpha, beta, WHOLE), *conds, steps=8)
+    folded = sample(fold_branch(model, branch, alpha=alpha, beta=beta), *conds, steps=8)
+    live = sample(attach_branch(model, branch, alpha=alpha, beta=beta), *conds, steps=8)
     assert relative_error(live, folded) <= 1e-5
     assert relative_error(folded, sample(model, *conds, steps=8)) > 0.05
 
@@ -80,7 +95,7 @@ def test_live_equals_folded_over_a_run(model, branch, conds, alpha, beta):
 def test_every_layer_of_the_unet_is_folded(model, branch):
     """The branch misses no layer: folding with alpha 0 and beta 0 leaves only norms, whose output is then all biases of
     norms."""
-    zeroed = fold_branch(model, branch, 0.0, 0.0)
+    zeroed = fold_branch(model, branch, alpha=0.0, beta=0.0)
     comfy.model_management.load_models_gpu([zeroed])
     left = [n for n, p in zeroed.model.diffusion_model.named_parameters() if p.abs().max() > 0]
     modules = dict(zeroed.model.diffusion_model.named_modules())
@@ -92,7 +107,9 @@ def test_base_is_bit_identical_afterwards(model, branch, conds, picture, form):
     before = sample(model, *conds)
     mode = BranchMode.LIVE if form == "live_range" else BranchMode(form)
     steps = StepRange(0.2, 0.6) if form == "live_range" else WHOLE
-    applied = apply_repcontrolnet(model, *conds, branch, picture, mode, steps=steps)
+    applied = apply_repcontrolnet(
+        model, *conds, branch=branch, image=picture, settings=RepControlNetSettings(mode=mode, steps=steps)
+    )
     controlled = sample(applied.model, applied.positive, applied.negative)
     assert relative_error(controlled, before) > 0.001
     assert torch.equal(sample(model, *conds), before)
@@ -107,7 +124,9 @@ class Interrupted(BaseException):
 @pytest.mark.parametrize("error", [RuntimeError, Interrupted, comfy.model_management.OOM_EXCEPTION])
 def test_an_error_in_the_middle_leaves_nothing_behind(model, branch, conds, picture, mode, error):
     before = sample(model, *conds)
-    applied = apply_repcontrolnet(model, *conds, branch, picture, mode)
+    applied = apply_repcontrolnet(
+        model, *conds, branch=branch, image=picture, settings=RepControlNetSettings(mode=mode)
+    )
     broken = applied.model.clone()
 
     def fail(extra):
@@ -134,9 +153,9 @@ def test_lora_before_and_after_the_fold(model, branch, conds, lora_first):
     patched = model.clone()
     if lora_first:
         patched.add_patches(patches, strength)
-        patched = fold_branch(patched, branch, alpha, beta)
+        patched = fold_branch(patched, branch, alpha=alpha, beta=beta)
     else:
-        patched = fold_branch(patched, branch, alpha, beta)
+        patched = fold_branch(patched, branch, alpha=alpha, beta=beta)
         patched.add_patches(patches, strength)
     terms = [lambda n, w: w + strength * delta if n == LAYER else w, fold_term(branch, alpha, beta)]
     expected = sample(hand_folded(model, *(terms if lora_first else terms[::-1])), *conds)
@@ -147,14 +166,14 @@ def test_lora_before_and_after_the_fold(model, branch, conds, lora_first):
 
 def test_two_branches_fold_in_order(model, branch, conds):
     second = random_branch(model.model.diffusion_model, seed=12)
-    patched = fold_branch(fold_branch(model, branch, 0.9, 1.0), second, 1.1, 0.5)
+    patched = fold_branch(fold_branch(model, branch, alpha=0.9, beta=1.0), second, alpha=1.1, beta=0.5)
     expected = sample(hand_folded(model, fold_term(branch, 0.9, 1.0), fold_term(second, 1.1, 0.5)), *conds)
     assert relative_error(sample(patched, *conds), expected) <= 1e-5
     assert [record.alpha for record in applied_branches(patched)] == [0.9, 1.1]
 
 
-@pytest.mark.parametrize("first", [fold_branch, lambda m, b: attach_branch(m, b, 1, 1, WHOLE)])
-@pytest.mark.parametrize("second", [fold_branch, lambda m, b: attach_branch(m, b, 1, 1, WHOLE)])
+@pytest.mark.parametrize("first", [fold_branch, attach_branch])
+@pytest.mark.parametrize("second", [fold_branch, attach_branch])
 def test_the_same_branch_twice_is_refused(model, branch, first, second):
     with pytest.raises(PatchConflictError, match="already carries"):
         second(first(model, branch), branch)
@@ -163,8 +182,8 @@ def test_the_same_branch_twice_is_refused(model, branch, first, second):
 
 def test_live_beside_fold_of_another(model, branch, conds):
     second = random_branch(model.model.diffusion_model, seed=12)
-    both = attach_branch(fold_branch(model, branch), second, 1.0, 0.5, WHOLE)
-    expected = sample(fold_branch(fold_branch(model, branch), second, 1.0, 0.5), *conds)
+    both = attach_branch(fold_branch(model, branch), second, alpha=1.0, beta=0.5)
+    expected = sample(fold_branch(fold_branch(model, branch), second, alpha=1.0, beta=0.5), *conds)
     assert relative_error(sample(both, *conds), expected) <= 1e-5
 
 
@@ -178,31 +197,39 @@ def test_live_range_acts_inside_the_range_only(model, branch, conds):
         sample(patched, *conds, steps=6, cfg=1.0)
         return outputs
 
-    seen["base"], seen["range"] = run(model), run(attach_branch(model, branch, 1.0, 1.0, StepRange(0.4, 1.0)))
+    seen["base"], seen["range"] = run(model), run(attach_branch(model, branch, steps=StepRange(0.4, 1.0)))
     equal = [torch.equal(a, b) for a, b in zip(seen["base"], seen["range"], strict=True)]
     assert equal[:2] == [True, True] and not any(equal[3:])
 
 
 def test_auto_chooses_and_says_so(model, branch, conds, picture):
-    folded = apply_repcontrolnet(model, *conds, branch, picture)
-    live = apply_repcontrolnet(model, *conds, branch, picture, steps=StepRange(0.0, 0.5))
+    folded = apply_repcontrolnet(model, *conds, branch=branch, image=picture)
+    live = apply_repcontrolnet(
+        model, *conds, branch=branch, image=picture, settings=RepControlNetSettings(steps=StepRange(0.0, 0.5))
+    )
     assert "folded" in folded.note and applied_branches(folded.model)[0].form == "folded"
     assert "live" in live.note and applied_branches(live.model)[0].form == "live"
 
 
 def test_folded_with_a_range_is_an_error_that_says_what_to_do(model, branch, conds, picture):
     with pytest.raises(UnsupportedModeError, match="choose mode 'live'"):
-        apply_repcontrolnet(model, *conds, branch, picture, BranchMode.FOLDED, steps=StepRange(0.0, 0.5))
+        apply_repcontrolnet(
+            model,
+            *conds,
+            branch=branch,
+            image=picture,
+            settings=RepControlNetSettings(mode=BranchMode.FOLDED, steps=StepRange(0.0, 0.5)),
+        )
 
 
 def without(branch, *names, extra=None, **header):
     weights = {key: value for key, value in branch.weights.items() if key not in names}
     return RepControlNet(
-        branch.name, BranchHeader(**{**vars(branch.header), **header}), weights | (extra or {}), branch.adapter
+        branch.name, BranchHeader(**{**vars(branch.header), **header}), weights | (extra or {}), branch.hint_encoder
     )
 
 
-@pytest.mark.parametrize("apply", [fold_branch, lambda m, b: attach_branch(m, b, 1, 1, WHOLE)])
+@pytest.mark.parametrize("apply", [fold_branch, attach_branch])
 def test_branches_that_do_not_fit_are_refused_before_anything_is_patched(model, branch, apply):
     other_width = random_branch(tiny_model(model_channels=64).model.diffusion_model)
     other_base = random_branch(tiny_model(context_dim=32).model.diffusion_model)
@@ -236,7 +263,7 @@ def test_an_inpainting_model_takes_the_branch_of_its_plain_sibling(branch, conds
                 part.add_(branch.weights[name])
     expected = sample(by_hand, *conds)
     assert relative_error(sample(fold_branch(inpainting, branch), *conds), expected) <= 1e-6
-    assert relative_error(sample(attach_branch(inpainting, branch, 1.0, 1.0, WHOLE), *conds), expected) <= 1e-5
+    assert relative_error(sample(attach_branch(inpainting, branch), *conds), expected) <= 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -246,15 +273,15 @@ def test_half_precision_live_and_folded_agree_to_its_rounding(branch, conds, dty
     half = tiny_model(dtype=dtype)
     reference = sample(fold_branch(tiny_model(), branch), *conds)
     folded = relative_error(sample(fold_branch(half, branch), *conds), reference)
-    live = relative_error(sample(attach_branch(half, branch, 1.0, 1.0, WHOLE), *conds), reference)
+    live = relative_error(sample(attach_branch(half, branch), *conds), reference)
     rounding = relative_error(sample(half, *conds), sample(tiny_model(), *conds))
     assert folded <= 4 * rounding and live <= 4 * rounding
 
 
 def test_low_vram_folds_at_each_cast(model, branch, conds):
     """With no room for weights the host casts and patches layer by layer: the same numbers."""
-    expected = sample(fold_branch(model, branch, 0.8, 1.1), *conds)
-    folded = fold_branch(tiny_model(), branch, 0.8, 1.1)
+    expected = sample(fold_branch(model, branch, alpha=0.8, beta=1.1), *conds)
+    folded = fold_branch(tiny_model(), branch, alpha=0.8, beta=1.1)
     folded.load(comfy.model_management.get_torch_device(), lowvram_model_memory=1)
     assert folded.model.model_lowvram
     context, timestep = conds[0][0][0], torch.tensor([500.0])

@@ -8,11 +8,11 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from diffusers import UNet2DConditionModel
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
-from fpga.fpga_core.repcontrolnet.adapter import HintEncoder, build_hint_encoder
 from fpga.fpga_core.repcontrolnet.bases import recognise_base
 from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet
 from fpga.fpga_core.repcontrolnet.diffusers_layout import block_names, convert_diffusers, parameter_name
 from fpga.fpga_core.repcontrolnet.folding import foldable_parameters
+from fpga.fpga_core.repcontrolnet.hint_encoder import HintEncoder, build_hint_encoder
 from fpga.fpga_core.repcontrolnet.matching import check_branch_fits
 
 # as published with the models
@@ -120,10 +120,11 @@ def test_a_third_party_file_of_real_size_fits_the_model(unets):
     }
     embedding = ControlNetConditioningEmbedding(UNETS[name].get("block_out_channels", (320,))[0])
     state_dict |= {f"controlnet_cond_embedding.{key}": value for key, value in embedding.state_dict().items()}
-    weights, adapter = convert_diffusers(state_dict, "pose")
+    weights, hint_encoder = convert_diffusers(state_dict, "pose")
     base = recognise_base({key: tensor.shape for key, tensor in weights.items()})
     assert base == (name if name != "tiny" else "unet-24")
-    branch = RepControlNet("pose", BranchHeader(base, (), "", "meta tensors have no hash"), weights, adapter)
+    header = BranchHeader(base=base, conditions=(), trained_on="", branch_hash="meta tensors have no hash")
+    branch = RepControlNet("pose", header, weights, hint_encoder)
     check_branch_fits(branch, foldable_parameters(ours))
 
 
@@ -132,10 +133,10 @@ def test_the_hint_encoder_computes_what_diffusers_does():
     theirs = ControlNetConditioningEmbedding(320)
     torch.nn.init.normal_(theirs.conv_out.weight)
     state_dict = {f"controlnet_cond_embedding.{key}": value for key, value in theirs.state_dict().items()}
-    _, adapter = convert_diffusers({**state_dict, "conv_in_rep.bias": torch.zeros(320)}, "pose")
+    _, hint_encoder = convert_diffusers({**state_dict, "conv_in_rep.bias": torch.zeros(320)}, "pose")
     image = torch.rand(1, 3, 64, 32)
     for operations in (torch.nn, comfy.ops.manual_cast):
-        encoder = build_hint_encoder(adapter, operations)
+        encoder = build_hint_encoder(hint_encoder, operations=operations)
         torch.testing.assert_close(encoder(image), theirs(image), rtol=1e-4, atol=1e-4)
 
 

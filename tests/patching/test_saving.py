@@ -7,11 +7,15 @@ import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, UnsupportedModeError
-from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import (
+    BranchMode,
+    RepControlNetSettings,
+    apply_branch,
+    apply_repcontrolnet,
+)
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
 from fpga.fpga_core.patching.repcontrolnet.saving import save_folded_model
-from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from random_branches import random_branch
 from tiny_models import conditioning, sample, tiny_model
@@ -30,7 +34,8 @@ def branch(model):
 def test_the_saved_pair_makes_the_same_picture_elsewhere(model, branch, tmp_path):
     conds = conditioning(1), conditioning(2)
     picture = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(3))
-    folded = apply_repcontrolnet(model, *conds, branch, picture, BranchMode.FOLDED, 0.9, 1.1)
+    settings = RepControlNetSettings(mode=BranchMode.FOLDED, alpha=0.9, beta=1.1)
+    folded = apply_repcontrolnet(model, *conds, branch=branch, image=picture, settings=settings)
     expected = sample(folded.model, folded.positive, folded.negative)
 
     saved = save_folded_model(folded.model, branch, str(tmp_path / "folded_00001_"))
@@ -39,8 +44,9 @@ def test_the_saved_pair_makes_the_same_picture_elsewhere(model, branch, tmp_path
     elsewhere.model.diffusion_model.load_state_dict(
         {key.removeprefix("model.diffusion_model."): value for key, value in tensors.items()}
     )
-    adapter = read_repcontrolnet(*read_safetensors(saved.adapter_path), name="folded_00001_adapter.safetensors")
-    applied = apply_repcontrolnet(elsewhere, *conds, adapter, picture)
+    file = "folded_00001_adapter.safetensors"
+    hint_encoder = read_repcontrolnet(*read_safetensors(saved.hint_encoder_path), name=file)
+    applied = apply_repcontrolnet(elsewhere, *conds, branch=hint_encoder, image=picture)
     found = sample(applied.model, applied.positive, applied.negative)
     assert "adapter only" in applied.note
     assert float((found - expected).norm() / expected.norm()) <= 1e-6
@@ -69,17 +75,17 @@ def test_the_file_says_what_the_model_predicts_as_the_hosts_own_do(model, branch
         assert float(tensors["edm_vpred.sigma_max"]) == 80
 
 
-def test_an_adapter_alone_cannot_be_folded(model, branch, tmp_path):
+def test_a_hint_encoder_alone_cannot_be_folded(model, branch, tmp_path):
     saved = save_folded_model(fold_branch(model, branch), branch, str(tmp_path / "m_"))
-    adapter = read_repcontrolnet(*read_safetensors(saved.adapter_path), name="a.safetensors")
+    hint_encoder = read_repcontrolnet(*read_safetensors(saved.hint_encoder_path), name="a.safetensors")
     for mode in (BranchMode.FOLDED, BranchMode.LIVE):
         with pytest.raises(UnsupportedModeError, match="choose mode 'adapter_only'"):
-            apply_repcontrolnet(model, conditioning(), conditioning(), adapter, torch.zeros(1, 8, 8, 3), mode)
+            apply_branch(model, hint_encoder, RepControlNetSettings(mode=mode))
 
 
 def test_models_without_the_fold_are_refused_and_nothing_is_written(model, branch, tmp_path):
     other = fold_branch(model, random_branch(model.model.diffusion_model, seed=12))
-    live = attach_branch(model, branch, 1.0, 1.0, StepRange())
+    live = attach_branch(model, branch)
     for wrong, words in ((model, "does not carry"), (other, "does not carry"), (live, "runs live")):
         with pytest.raises(PatchConflictError, match=words):
             save_folded_model(wrong, branch, str(tmp_path / "m_"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from fpga.fpga_core.patching.cast.apply import apply_cast
-from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from fpga.laboratory.generation_lab import shipped_way
 from fpga.laboratory.laboratory import NEGATIVE, Laboratory, Way
 from fpga.laboratory.scenes import Shot
@@ -59,7 +59,13 @@ def test_folded_is_live_on_the_trained_branch(lab, cases, shipped):
     latents = {}
     for mode in (BranchMode.FOLDED, BranchMode.LIVE):
         texts = lab.encode(cases[0].scene.caption), lab.encode(NEGATIVE)
-        applied = apply_repcontrolnet(lab.model, *texts, shipped.branch, cases[0].condition(), mode)
+        applied = apply_repcontrolnet(
+            lab.model,
+            *texts,
+            branch=shipped.branch,
+            image=cases[0].condition(),
+            settings=RepControlNetSettings(mode=mode),
+        )
         conditioned = apply_cast(applied.model, applied.positive, applied.negative, shipped.adapter, cases[0].cast)
         latents[mode] = sample(*conditioned)
     folded, live = latents.values()

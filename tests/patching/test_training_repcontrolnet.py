@@ -12,7 +12,7 @@ from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.regions import Region
 from fpga.fpga_core.patching.cast.apply import apply_cast
-from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from fpga.fpga_core.shapes import Extent
@@ -37,7 +37,9 @@ def with_person(batch, row, adapter, branch=None, mode=BranchMode.FOLDED, clip_m
     def patch(model, positive, negative):
         if branch is not None:
             image = batch.skeleton[row : row + 1].movedim(1, -1)
-            applied = apply_repcontrolnet(model, positive, negative, branch, image, mode)
+            applied = apply_repcontrolnet(
+                model, positive, negative, branch=branch, image=image, settings=RepControlNetSettings(mode=mode)
+            )
             model, positive, negative = applied.model, applied.positive, applied.negative
         if adapter is None:
             return model, positive, negative

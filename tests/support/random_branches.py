@@ -14,7 +14,7 @@ def random_branch(
     dtype: torch.dtype = torch.float32,
     name: str = "pose.safetensors",
 ) -> RepControlNet:
-    """A branch whose weights are as large as `scale` times a trained base's, and an adapter that matters."""
+    """A branch whose weights are as large as `scale` times a trained base's, and a hint encoder that matters."""
     generator = torch.Generator().manual_seed(seed)
     shapes = foldable_parameters(unet)
 
@@ -24,11 +24,14 @@ def random_branch(
 
     weights = {key: draw(shape).mul_(scale) for key, shape in shapes.items()}
     widths = (3, 16, 16, 32, 32, 96, 96, 256, shapes["input_blocks.0.0.weight"][0])
-    adapter = {}
+    hint_encoder = {}
     for layer, (num_in, num_out) in enumerate(zip(widths, widths[1:], strict=False)):
-        adapter[f"{2 * layer}.weight"] = draw(torch.Size((num_out, num_in, 3, 3))).mul_(2)
-        adapter[f"{2 * layer}.bias"] = draw(torch.Size((num_out,)))
+        hint_encoder[f"{2 * layer}.weight"] = draw(torch.Size((num_out, num_in, 3, 3))).mul_(2)
+        hint_encoder[f"{2 * layer}.bias"] = draw(torch.Size((num_out,)))
     header = BranchHeader(
-        recognise_base(shapes), ("skeleton", "landmarks"), "nothing: random weights", hash_state_dict(weights)
+        base=recognise_base(shapes),
+        conditions=("skeleton", "landmarks"),
+        trained_on="nothing: random weights",
+        branch_hash=hash_state_dict(weights),
     )
-    return RepControlNet(name, header, weights, adapter)
+    return RepControlNet(name, header, weights, hint_encoder)

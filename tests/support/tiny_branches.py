@@ -1,8 +1,8 @@
 """A RepControlNet of a few kilobytes, and the layers of the UNet that it was copied from, in both layouts."""
 
 import torch
-from fpga.fpga_core.repcontrolnet.adapter import HintEncoder
 from fpga.fpga_core.repcontrolnet.branch import RepControlNet
+from fpga.fpga_core.repcontrolnet.hint_encoder import HintEncoder
 
 HINT_WIDTHS = (3, 2, 2, 3, 3, 4, 4, 5, 8)
 BASE = "unet-12"
@@ -55,11 +55,13 @@ def tiny_layers() -> dict[str, torch.Size]:
 def tiny_branch(seed: int = 0, name: str = "tiny") -> RepControlNet:
     generator = torch.Generator().manual_seed(seed)
     weights = {key: torch.randn(shape, generator=generator) for key, shape in tiny_layers().items()}
-    adapter = {
+    hint_encoder = {
         key: torch.randn(value.shape, generator=generator)
         for key, value in HintEncoder(HINT_WIDTHS).state_dict().items()
     }
-    return RepControlNet.from_weights(name, weights, adapter, ("skeleton", "landmarks"), "random numbers")
+    return RepControlNet.from_weights(
+        name, weights, hint_encoder, conditions=("skeleton", "landmarks"), trained_on="random numbers"
+    )
 
 
 def third_party_state_dict(branch: RepControlNet) -> dict[str, torch.Tensor]:
@@ -70,5 +72,5 @@ def third_party_state_dict(branch: RepControlNet) -> dict[str, torch.Tensor]:
             tensors[f"{copy}.{kind}"] = branch.weights[f"{module}.{kind}"]
     for number, layer in enumerate(HINT_NAMES):
         for kind in ("weight", "bias"):
-            tensors[f"controlnet_cond_embedding.{layer}.{kind}"] = branch.adapter[f"{2 * number}.{kind}"]
+            tensors[f"controlnet_cond_embedding.{layer}.{kind}"] = branch.hint_encoder[f"{2 * number}.{kind}"]
     return tensors

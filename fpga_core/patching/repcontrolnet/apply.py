@@ -1,17 +1,17 @@
-"""RepControlNet on a ComfyUI model: the branch in the weights or beside them, the Adapter in the conditioning."""
+"""A RepControlNet on a ComfyUI model: the branch in the weights or beside them, the condition image on the prompts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from ...errors import UnsupportedModeError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import foldable_parameters
-from ...repcontrolnet.matching import check_adapter_fits
+from ...repcontrolnet.matching import check_hint_encoder_fits
 from ..conditioning import Conditioning, add_control, as_hint
 from ..schedule import StepRange
 from ..unet import unet_of
@@ -27,12 +27,31 @@ class BranchMode(str, Enum):
     FOLDED = "folded"
     LIVE = "live"
     ADAPTER_ONLY = "adapter_only"
+    """Nowhere: the model carries the fold already, and only the condition image is added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepControlNetSettings:
+    """How a RepControlNet is applied.
+
+    Attributes:
+        mode: where the branch's weights go.
+        alpha: weight of the base's layers (Eq. 6).
+        beta: weight of the branch's layers (Eq. 6).
+        strength: scale of the encoded condition image; 0 leaves it out.
+        steps: the part of the schedule in which branch and condition image act.
+    """
+
+    mode: BranchMode = BranchMode.AUTO
+    alpha: float = 1.0
+    beta: float = 1.0
+    strength: float = 1.0
+    steps: StepRange = StepRange()
 
 
 @dataclass(frozen=True, eq=False)
 class AppliedRepControlNet:
-    """What `apply_repcontrolnet` gives: the patched clone, the two conditionings, and one sentence that says what was
-    done."""
+    """What `apply_repcontrolnet` gives: the patched clone, the two conditionings, and a sentence on what was done."""
 
     model: ModelPatcher
     positive: Conditioning
@@ -40,14 +59,69 @@ class AppliedRepControlNet:
     note: str
 
 
-def choose_mode(branch: RepControlNet, mode: BranchMode, steps: StepRange) -> BranchMode:
+def apply_repcontrolnet(
+    model: ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
+    *,
+    branch: RepControlNet,
+    image: Tensor,
+    settings: RepControlNetSettings = RepControlNetSettings(),  # noqa: B008 (frozen)
+) -> AppliedRepControlNet:
+    """Controls a model with a condition image through a RepControlNet.
+
+    Args:
+        model: a UNet model of the branch's architecture.
+        positive, negative: get the encoded condition image.
+        branch: as read from its file.
+        image: condition images, (num_images, height, width, 3) in [0, 1]; one image serves a whole batch.
+        settings: where the branch goes, how strongly, and when.
+    Raises:
+        UnsupportedModeError, PatchConflictError, CheckpointError: see `apply_branch`.
+        InvalidInputError: the condition image is not an RGB picture.
+    """
+    model, note = apply_branch(model, branch, settings)
+    positive, negative = add_hint(
+        positive, negative, branch=branch, image=image, strength=settings.strength, steps=settings.steps
+    )
+    return AppliedRepControlNet(model, positive, negative, note)
+
+
+def apply_branch(
+    model: ModelPatcher,
+    branch: RepControlNet,
+    settings: RepControlNetSettings = RepControlNetSettings(),  # noqa: B008 (frozen)
+) -> tuple[ModelPatcher, str]:
+    """Puts the branch of a RepControlNet into a model's weights, or beside them.
+
+    Returns:
+        A patched clone of the model (the model itself where the branch goes nowhere), and a sentence on what was done.
+    Raises:
+        UnsupportedModeError: see `choose_mode`; or the model is not a UNet.
+        PatchConflictError: the model already carries this branch.
+        CheckpointError: the branch does not fit the model.
+    """
+    mode, alpha, beta, steps = choose_mode(branch, settings), settings.alpha, settings.beta, settings.steps
+    if mode is BranchMode.FOLDED:
+        note = f"{branch.name}: folded, W' = {alpha:g} W + {beta:g} W_m"
+        return fold_branch(model, branch, alpha=alpha, beta=beta), note
+    if mode is BranchMode.LIVE:
+        part = f"from {steps.start_percent:g} to {steps.end_percent:g} of the sampling"
+        note = f"{branch.name}: live beside the base, {alpha:g} W x + {beta:g} W_m x, {part}"
+        return attach_branch(model, branch, alpha=alpha, beta=beta, steps=steps), note
+    check_hint_encoder_fits(branch, foldable_parameters(unet_of(model)))
+    return model, f"{branch.name}: adapter only"
+
+
+def choose_mode(branch: RepControlNet, settings: RepControlNetSettings) -> BranchMode:
     """The mode that `auto` stands for here; any other mode is checked and returned.
 
     Raises:
         UnsupportedModeError: the mode cannot express the range of steps, or the file has no branch to fold.
     """
+    mode, steps = settings.mode, settings.steps
     if mode is BranchMode.AUTO:
-        if not branch.weights:
+        if branch.is_hint_encoder_only:
             return BranchMode.ADAPTER_ONLY
         return BranchMode.FOLDED if steps.is_whole_run else BranchMode.LIVE
     if mode is BranchMode.FOLDED and not steps.is_whole_run:
@@ -55,52 +129,37 @@ def choose_mode(branch: RepControlNet, mode: BranchMode, steps: StepRange) -> Br
             f"a folded RepControlNet acts in every step, but start_percent {steps.start_percent:g} and end_percent "
             f"{steps.end_percent:g} ask for a part of them; set them to 0 and 1, or choose mode 'live' (or 'auto')"
         )
-    if mode is not BranchMode.ADAPTER_ONLY and not branch.weights:
+    if mode is not BranchMode.ADAPTER_ONLY and branch.is_hint_encoder_only:
         raise UnsupportedModeError(
-            f"'{branch.name}' holds only the adapter of a RepControlNet whose branch was folded into a checkpoint; "
-            "choose mode 'adapter_only' and connect that checkpoint"
+            f"'{branch.name}' holds only the hint encoder of a RepControlNet whose branch was folded into a "
+            "checkpoint; choose mode 'adapter_only' and connect that checkpoint"
         )
     return mode
 
 
-def apply_repcontrolnet(
-    model: ModelPatcher,
+def add_hint(
     positive: Conditioning,
     negative: Conditioning,
+    *,
     branch: RepControlNet,
-    image: torch.Tensor,
-    mode: BranchMode = BranchMode.AUTO,
-    alpha: float = 1.0,
-    beta: float = 1.0,
+    image: Tensor,
     strength: float = 1.0,
     steps: StepRange = StepRange(),  # noqa: B008 (frozen)
-) -> AppliedRepControlNet:
-    """Controls `model` with a condition image through a RepControlNet.
+) -> tuple[Conditioning, Conditioning]:
+    """Puts a condition image, encoded by a RepControlNet's hint encoder, on both conditionings.
 
     Args:
-        image: condition images, (num_images, height, width, 3) in [0, 1]; one image serves a whole batch.
-        alpha: weight of the base layers (Eq. 6).
-        beta: weight of the branch's layers (Eq. 6).
-        strength: scale of the encoded condition image; 0 leaves the adapter out.
-        steps: the part of the schedule in which branch and adapter act.
+        positive, negative: not changed.
+        branch: its hint encoder fits the model that samples.
+        image: condition images, (num_images, height, width, 3) in [0, 1].
+        strength: scale of the encoded image; 0 leaves it out.
+        steps: the part of the schedule in which it acts.
     Raises:
-        UnsupportedModeError, PatchConflictError, CheckpointError: see `choose_mode` and `fold_branch`; nothing is
-        patched then.
-        InvalidInputError: the condition image is not an RGB picture.
+        InvalidInputError: the image is not an RGB picture.
     """
-    chosen = choose_mode(branch, mode, steps)
     hint = as_hint(image)
-    check_adapter_fits(branch, foldable_parameters(unet_of(model)))
-    note = f"{branch.name}: adapter only"
-    if chosen is BranchMode.FOLDED:
-        model = fold_branch(model, branch, alpha, beta)
-        note = f"{branch.name}: folded, W' = {alpha:g} W + {beta:g} W_m"
-    elif chosen is BranchMode.LIVE:
-        model = attach_branch(model, branch, alpha, beta, steps)
-        part = f"from {steps.start_percent:g} to {steps.end_percent:g} of the sampling"
-        note = f"{branch.name}: live beside the base, {alpha:g} W x + {beta:g} W_m x, {part}"
-    if strength != 0:
-        control = HintControl.from_branch(branch)
-        control.set_cond_hint(hint, strength, (steps.start_percent, steps.end_percent))
-        positive, negative = add_control(positive, negative, control)
-    return AppliedRepControlNet(model, positive, negative, note)
+    if strength == 0:
+        return positive, negative
+    control = HintControl.from_branch(branch)
+    control.set_cond_hint(hint, strength, (steps.start_percent, steps.end_percent))
+    return add_control(positive, negative, control)

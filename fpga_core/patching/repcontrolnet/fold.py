@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...errors import CheckpointKeyError, PatchConflictError
@@ -16,8 +15,10 @@ from ..unet import UNET_PREFIX, unet_of
 
 BRANCHES_ATTACHMENT = "fpga_branches"
 
+BranchForm = Literal["folded", "live"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class AppliedBranch:
     """A model's memory of one RepControlNet applied to it."""
 
@@ -25,7 +26,12 @@ class AppliedBranch:
     branch_hash: str
     alpha: float
     beta: float
-    form: Literal["folded", "live"]
+    form: BranchForm
+
+    @classmethod
+    def of(cls, branch: RepControlNet, *, alpha: float, beta: float, form: BranchForm) -> AppliedBranch:
+        """The memory of a branch that is being applied."""
+        return cls(name=branch.name, branch_hash=branch.header.branch_hash, alpha=alpha, beta=beta, form=form)
 
 
 def applied_branches(model: ModelPatcher) -> tuple[AppliedBranch, ...]:
@@ -49,14 +55,14 @@ def remember_branch(model: ModelPatcher, record: AppliedBranch) -> None:
     model.set_attachments(BRANCHES_ATTACHMENT, (*records, record))
 
 
-def fold_branch(model: ModelPatcher, branch: RepControlNet, alpha: float = 1.0, beta: float = 1.0) -> ModelPatcher:
+def fold_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float = 1.0, beta: float = 1.0) -> ModelPatcher:
     """A clone of `model` whose convolutions and linear layers are `alpha W + beta W_m`, weights and biases.
 
     The patches join the model's list in the order of application: a LoRA applied before the fold is scaled by alpha,
     `alpha (W + L) + beta W_m`; one applied after it is not, `alpha W + beta W_m + L`.
 
     Raises:
-        UnsupportedModeError: the model is no UNet.
+        UnsupportedModeError: the model is not a UNet.
         BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is
         patched.
         PatchConflictError: the model already carries this branch.
@@ -64,15 +70,13 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, alpha: float = 1.0, 
     """
     branch = fit_branch(branch, foldable_parameters(unet_of(model)))
     folded = model.clone()
-    remember_branch(folded, AppliedBranch(branch.name, branch.header.branch_hash, alpha, beta, "folded"))
-    patches: dict[str, tuple[str, tuple[torch.Tensor]]] = {
-        UNET_PREFIX + name: ("diff", (weight,)) for name, weight in branch.weights.items()
-    }
+    remember_branch(folded, AppliedBranch.of(branch, alpha=alpha, beta=beta, form="folded"))
+    patches = {UNET_PREFIX + name: ("diff", (weight,)) for name, weight in branch.weights.items()}
     taken = folded.add_patches(patches, strength_patch=beta, strength_model=alpha)
     if refused := patches.keys() - set(taken):
         raise CheckpointKeyError(
             f"the model took no patch for {len(refused)} layers of '{branch.name}', for instance {min(refused)}; "
-            "another node has probably replaced those layers: apply the RepControlNet directly behind the checkpoint "
+            "another node has probably replaced those layers: apply the RepControlNet directly after the checkpoint "
             "loader"
         )
     return folded

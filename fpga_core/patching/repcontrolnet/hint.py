@@ -12,8 +12,8 @@ from comfy.controlnet import ControlBase, broadcast_image_to
 from comfy.model_base import SDXL, BaseModel
 from comfy.model_patcher import CoreModelPatcher
 
-from ...repcontrolnet.adapter import build_hint_encoder
 from ...repcontrolnet.branch import RepControlNet
+from ...repcontrolnet.hint_encoder import build_hint_encoder
 from ...shapes import PIXELS_PER_LATENT
 
 
@@ -33,7 +33,7 @@ class HintControl(ControlBase):
 
     @classmethod
     def from_branch(cls, branch: RepControlNet) -> HintControl:
-        encoder = build_hint_encoder(branch.adapter, operations=comfy.ops.manual_cast)
+        encoder = build_hint_encoder(branch.hint_encoder, operations=comfy.ops.manual_cast)
         device, offload_device = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
         return cls(CoreModelPatcher(encoder, load_device=device, offload_device=offload_device))
 

@@ -38,9 +38,16 @@ def branch_layer(base: nn.Module, path: str, branch: RepControlNet) -> nn.Module
         layer = comfy.ops.manual_cast.Linear(base.in_features, base.out_features, bias=bias is not None, device="meta")
     else:
         layer = comfy.ops.manual_cast.Conv2d(
-            base.in_channels, base.out_channels, base.kernel_size, stride=base.stride, padding=base.padding,
-            dilation=base.dilation, groups=base.groups, bias=bias is not None, device="meta",
-        )  # fmt: skip
+            base.in_channels,
+            base.out_channels,
+            base.kernel_size,
+            stride=base.stride,
+            padding=base.padding,
+            dilation=base.dilation,
+            groups=base.groups,
+            bias=bias is not None,
+            device="meta",
+        )
     layer.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias, requires_grad=False)
@@ -55,7 +62,7 @@ class LiveBranch:
     exactly.
     """
 
-    def __init__(self, layers: BranchLayers, alpha: float, beta: float) -> None:
+    def __init__(self, layers: BranchLayers, *, alpha: float, beta: float) -> None:
         self.layers, self.alpha, self.beta = layers, alpha, beta
         self.hooks: weakref.WeakKeyDictionary[nn.Module, list[RemovableHandle]] = weakref.WeakKeyDictionary()
         self.thread = threading.local()  # samplers may run in threads, one for each GPU
@@ -91,14 +98,19 @@ class LiveBranch:
 
 
 def attach_branch(
-    model: ModelPatcher, branch: RepControlNet, alpha: float, beta: float, steps: StepRange
+    model: ModelPatcher,
+    branch: RepControlNet,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    steps: StepRange = StepRange(),  # noqa: B008 (frozen)
 ) -> ModelPatcher:
     """A clone of `model` with the branch running beside the base, inside `steps` only.
 
     The branch's layers are a model of their own for the host, loaded and unloaded together with the base.
 
     Raises:
-        UnsupportedModeError: the model is no UNet.
+        UnsupportedModeError: the model is not a UNet.
         BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is
         patched.
         PatchConflictError: the model already carries this branch.
@@ -107,9 +119,9 @@ def attach_branch(
     unet = unet_of(model)
     branch = fit_branch(branch, foldable_parameters(unet))
     attached = model.clone()
-    remember_branch(attached, AppliedBranch(branch.name, branch.header.branch_hash, alpha, beta, "live"))
+    remember_branch(attached, AppliedBranch.of(branch, alpha=alpha, beta=beta, form="live"))
     layers = BranchLayers(unet, branch)
-    live = LiveBranch(layers, alpha, beta)
+    live = LiveBranch(layers, alpha=alpha, beta=beta)
     key = f"fpga_live_{branch.header.branch_hash}"
     attached.set_additional_models(key, [CoreModelPatcher(layers, model.load_device, model.offload_device)])
     attached.set_injections(key, [PatcherInjection(inject=live.inject, eject=live.eject)])

@@ -14,7 +14,7 @@ from torch import nn
 
 from ...errors import InvalidInputError, PatchConflictError
 from ...repcontrolnet.branch import RepControlNet
-from ...repcontrolnet.export import write_adapter
+from ...repcontrolnet.export import write_hint_encoder
 from .fold import applied_branches
 
 
@@ -22,13 +22,14 @@ class SavedModel(NamedTuple):
     """The two files that `save_folded_model` wrote."""
 
     model_path: str
-    adapter_path: str
+    hint_encoder_path: str
 
 
 def save_folded_model(
     model: ModelPatcher,
     branch: RepControlNet,
     stem: str,
+    *,
     clip: comfy.sd.CLIP | None = None,
     vae: comfy.sd.VAE | None = None,
 ) -> SavedModel:
@@ -60,15 +61,15 @@ def save_folded_model(
     comfy.sd.save_checkpoint(
         saved.model_path,
         model,
-        clip,
-        vae,
+        clip=clip,
+        vae=vae,
         metadata={
             "modelspec.predict_key": "v" if isinstance(sampling, V_PREDICTION) else "epsilon",
             "fpga.branches": json.dumps([asdict(record) for record in records]),
         },
         extra_keys=prediction_keys(sampling),
     )
-    write_adapter(branch, saved.adapter_path)
+    write_hint_encoder(branch, saved.hint_encoder_path)
     return saved
 
 
@@ -76,7 +77,7 @@ def prediction_keys(sampling: nn.Module) -> dict[str, torch.Tensor]:
     """Tensors by which the host's loader sees what a checkpoint predicts, named as its own Save Checkpoint does.
 
     Args:
-        sampling: the model's `model_sampling`, of the checkpoint itself or of a node behind it.
+        sampling: the model's `model_sampling`, of the checkpoint itself or of a node after it.
     """
     if not isinstance(sampling, V_PREDICTION):
         return {}

@@ -25,7 +25,7 @@ from ..cast.apply import CastPatch, add_lora, check_adapter_fits, warn_of_missin
 from ..cast.conditioning import CastTokens, PendingCast
 from ..cast.controlnet import put_people_into
 from ..conditioning import Conditioning, add_cond, add_control, as_hint
-from ..repcontrolnet.apply import BranchMode, apply_repcontrolnet
+from ..repcontrolnet.apply import add_hint, apply_branch
 from ..repcontrolnet.fold import applied_branches
 from ..schedule import StepRange
 from ..unet import cross_attention_layers, unet_of
@@ -204,8 +204,7 @@ class RepControlNetFaces:
     carries_identities: ClassVar[bool] = False  # it has no cross attention of its own
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
-        blank = torch.zeros(1, 8, 8, 3)
-        return apply_repcontrolnet(model, [], [], self.branch, blank, strength=0.0).model
+        return apply_branch(model, self.branch)[0]
 
     def condition(
         self,
@@ -215,9 +214,7 @@ class RepControlNetFaces:
         hints: Tensor,
         acting: ActingFaces | None = None,
     ) -> tuple[Conditioning, Conditioning]:
-        mode, strength = BranchMode.ADAPTER_ONLY, self.strength
-        applied = apply_repcontrolnet(model, positive, negative, self.branch, hints, mode, strength=strength)
-        return applied.positive, applied.negative
+        return add_hint(positive, negative, branch=self.branch, image=hints, strength=self.strength)
 
 
 @dataclass(frozen=True, eq=False)

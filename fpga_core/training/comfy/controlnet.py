@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ...checkpoints import write_safetensors
 from ...patching.cast.controlnet import HandsOnOptions
 from ...patching.unet import cross_attention_layers
-from ...repcontrolnet.adapter import SD15_WIDTHS
+from ...repcontrolnet.hint_encoder import SD15_WIDTHS
 from ..method.clone_face import RecordedFeature
 from ..method.curriculum import Curriculum
 from ..method.denoising import DenoisingModel
-from ..method.folded_branch import untrained_adapter
+from ..method.folded_branch import untrained_hint_encoder
 from ..method.identity_network import NEW_IN_IDENTITY, IdentityNetwork, IdentityRecipe, ReadIdentity
 from ..method.output_files import CONTROLNET_FILE
 from .attention import attention_options
@@ -123,7 +123,7 @@ def initial_controlnet(unet: FrozenUNet, seed: int) -> comfy.cldm.cldm.ControlNe
         **config, hint_channels=3, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init
     )
     copied = unet.network.state_dict()
-    encoder = untrained_adapter((*SD15_WIDTHS[:-1], control_net.model_channels), seed).state_dict()
+    encoder = untrained_hint_encoder((*SD15_WIDTHS[:-1], control_net.model_channels), seed).state_dict()
     state = {}
     for name, parameter in control_net.state_dict().items():
         if name.startswith(ZERO_LAYERS):

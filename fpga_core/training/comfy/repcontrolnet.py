@@ -122,7 +122,9 @@ class RepControlNetTraining(DenoisingModel):
             for tensors in (self.branch.weights, self.branch.adapter.state_dict())
         )
         conditions = self.curriculum.fusion.conditions
-        return RepControlNet.from_weights("repcontrolnet", weights, adapter, conditions, trained_on)
+        return RepControlNet.from_weights(
+            "repcontrolnet", weights, adapter, conditions=conditions, trained_on=trained_on
+        )
 
     def branch_hash(self) -> str | None:
         """See `DenoisingModel`."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InvalidInputError
-from ...repcontrolnet.adapter import SD15_WIDTHS, HintEncoder, build_hint_encoder
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet, initial_branch
-from ...repcontrolnet.folding import foldable_parameters
+from ...repcontrolnet.folding import fold_weight, foldable_parameters
+from ...repcontrolnet.hint_encoder import SD15_WIDTHS, HintEncoder, build_hint_encoder
 from ...repcontrolnet.matching import FIRST_CONVOLUTION, check_branch_fits
 from .seeding import seeded
 
@@ -75,7 +75,9 @@ class FoldedBranch(nn.Module):
         base = {name: parameters[name] for name in foldable_parameters(unet)}
         width = len(parameters[FIRST_CONVOLUTION])
         inner = (min(inner, width) for inner in SD15_WIDTHS[1:-1])  # a small UNet gets a small encoder
-        return cls(initial_branch(base, ratio), untrained_adapter((SD15_WIDTHS[0], *inner, width), seed), part=part)
+        return cls(
+            initial_branch(base, ratio), untrained_hint_encoder((SD15_WIDTHS[0], *inner, width), seed), part=part
+        )
 
     @classmethod
     def resume(cls, unet: nn.Module, branch: RepControlNet, *, part: TrainedPart = TrainedPart.ALL) -> FoldedBranch:
@@ -89,7 +91,7 @@ class FoldedBranch(nn.Module):
             BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit the UNet.
         """
         check_branch_fits(branch, foldable_parameters(unet))
-        return cls(branch.weights, build_hint_encoder(branch.adapter, dtype=torch.float32), part=part)
+        return cls(branch.weights, build_hint_encoder(branch.hint_encoder, dtype=torch.float32), part=part)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -122,10 +124,10 @@ class FoldedBranch(nn.Module):
         )
 
     def _folded(self, base: Tensor, name: str, dtype: torch.dtype) -> Tensor:
-        return (base.float() + self.layers[_key(name)]).to(dtype)
+        return fold_weight(base, self.layers[_key(name)]).to(dtype)
 
 
-def untrained_adapter(widths: tuple[int, ...], seed: int) -> HintEncoder:
+def untrained_hint_encoder(widths: tuple[int, ...], seed: int) -> HintEncoder:
     """A hint encoder of these widths with random weights, but for its last convolution, which is zero."""
     with seeded(seed):
         encoder = HintEncoder(widths)

@@ -221,14 +221,18 @@ def flip_one_number(tensors, header):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda t, h: h.update(format="fpga-repcontrolnet"), UnknownFormatError, "is no identity.*choose another file"),
+        (
+            lambda t, h: h.update(format="fpga-repcontrolnet"),
+            UnknownFormatError,
+            "is not an identity.*choose another file",
+        ),
         (lambda t, h: h.clear(), UnknownFormatError, "format 'none'"),
         (lambda t, h: h.update(version="2"), UnknownFormatError, "up to version 1; update the pack"),
         (lambda t, h: h.update(version="first"), UnknownFormatError, "'first' as its version"),
         (lambda t, h: h.pop("combine"), UnknownFormatError, "lacks combine"),
         (lambda t, h: h.update(combine="best"), CheckpointKeyError, "one of mean, median"),
-        (flip_one_number, CheckpointReadError, "not those that were saved"),
-        (lambda t, h: t.pop(f"clip_null.{CLIP}"), CheckpointReadError, "not those that were saved"),
+        (flip_one_number, CheckpointReadError, "was changed after it was written"),
+        (lambda t, h: t.pop(f"clip_null.{CLIP}"), CheckpointReadError, "was changed after it was written"),
         (lambda t, h: t.update({"lora.up": torch.ones(1)}), CheckpointKeyError, "no part of an identity: lora.up"),
     ],
 )

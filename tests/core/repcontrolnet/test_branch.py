@@ -32,8 +32,8 @@ def test_the_header_follows_from_the_weights():
     assert branch.header.conditions == ("skeleton", "landmarks")
     assert branch.header.branch_hash == hash_state_dict(branch.weights)
     assert branch.header.branch_hash != tiny_branch(seed=1).header.branch_hash
-    assert not branch.is_adapter_only
-    assert RepControlNet(branch.name, branch.header, {}, branch.adapter).is_adapter_only
+    assert not branch.is_hint_encoder_only
+    assert RepControlNet(branch.name, branch.header, {}, branch.hint_encoder).is_hint_encoder_only
 
 
 @pytest.mark.parametrize(

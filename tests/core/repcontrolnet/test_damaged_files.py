@@ -5,9 +5,9 @@ import torch
 from fpga.fpga_core.checkpoints import hash_state_dict, read_safetensors, write_safetensors
 from fpga.fpga_core.errors import BaseModelError, CheckpointError
 from fpga.fpga_core.repcontrolnet.branch import RepControlNet
-from fpga.fpga_core.repcontrolnet.export import as_state_dict, write_adapter, write_repcontrolnet
+from fpga.fpga_core.repcontrolnet.export import as_file_contents, write_hint_encoder, write_repcontrolnet
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
-from fpga.fpga_core.repcontrolnet.matching import check_adapter_fits, check_branch_fits
+from fpga.fpga_core.repcontrolnet.matching import check_branch_fits, check_hint_encoder_fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_branches import third_party_state_dict, tiny_branch, tiny_layers
@@ -19,7 +19,7 @@ LAYERS = tiny_layers()
 def load(path) -> RepControlNet:
     """What the nodes do before anything is patched."""
     branch = read_repcontrolnet(*read_safetensors(path), path.name)
-    check = check_adapter_fits if branch.is_adapter_only else check_branch_fits
+    check = check_hint_encoder_fits if branch.is_hint_encoder_only else check_branch_fits
     check(branch, LAYERS)
     return branch
 
@@ -28,7 +28,7 @@ def write_third_party(branch, path):
     write_safetensors(path, third_party_state_dict(branch), {"format": "pt"})
 
 
-WRITERS = {"branch": write_repcontrolnet, "adapter": write_adapter, "third_party": write_third_party}
+WRITERS = {"branch": write_repcontrolnet, "hint_encoder": write_hint_encoder, "third_party": write_third_party}
 
 
 @pytest.fixture(scope="module", params=WRITERS)
@@ -36,7 +36,7 @@ def written(request, tmp_path_factory):
     """Bytes of a whole file, and a path to write damaged ones to."""
     path = tmp_path_factory.mktemp(request.param) / "pose.safetensors"
     WRITERS[request.param](BRANCH, path)
-    assert load(path).adapter.keys() == BRANCH.adapter.keys()
+    assert load(path).hint_encoder.keys() == BRANCH.hint_encoder.keys()
     return request.param, path.read_bytes(), path
 
 
@@ -61,9 +61,9 @@ def test_one_byte_changed_anywhere(written, position, mask, in_header):
         branch = load(path)
     except CheckpointError:
         return
-    assert branch.weights.keys() == (BRANCH.weights.keys() if kind != "adapter" else set())
+    assert branch.weights.keys() == (BRANCH.weights.keys() if kind != "hint_encoder" else set())
     if kind != "third_party":  # that layout carries no hash
-        assert hash_state_dict(branch.adapter) == hash_state_dict(BRANCH.adapter)
+        assert hash_state_dict(branch.hint_encoder) == hash_state_dict(BRANCH.hint_encoder)
         assert hash_state_dict(branch.weights) == (
             hash_state_dict(BRANCH.weights) if kind == "branch" else hash_state_dict({})
         )
@@ -76,7 +76,7 @@ DAMAGES = st.one_of(
     st.tuples(st.just("reshape"), st.integers(0, 999), SHAPES),
     st.tuples(st.just("double"), st.integers(0, 999), st.sampled_from(["_rep", "s", ".0", "weight", "99999999999"])),
 )
-THIRD_PARTY, OWN, OWN_METADATA = third_party_state_dict(BRANCH), *as_state_dict(BRANCH)
+THIRD_PARTY, OWN, OWN_METADATA = third_party_state_dict(BRANCH), *as_file_contents(BRANCH)
 
 
 @settings(max_examples=300, deadline=None)

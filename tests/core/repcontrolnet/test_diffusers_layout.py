@@ -75,10 +75,10 @@ def test_names_that_no_unet_has(name):
 
 def test_a_file_is_translated_whole():
     branch = tiny_branch()
-    weights, adapter = convert_diffusers(third_party_state_dict(branch), "pose")
-    assert weights.keys() == branch.weights.keys() and adapter.keys() == branch.adapter.keys()
+    weights, hint_encoder = convert_diffusers(third_party_state_dict(branch), "pose")
+    assert weights.keys() == branch.weights.keys() and hint_encoder.keys() == branch.hint_encoder.keys()
     assert all(torch.equal(weights[name], branch.weights[name]) for name in weights)
-    assert all(torch.equal(adapter[name], branch.adapter[name]) for name in adapter)
+    assert all(torch.equal(hint_encoder[name], branch.hint_encoder[name]) for name in hint_encoder)
 
 
 def test_the_suffix_may_stand_on_any_part_of_the_path():

@@ -27,7 +27,7 @@ def test_the_folded_layer_is_the_sum_of_both(kind, alpha, beta, seed):
     base, branch, folded, x = make().double(), make().double(), make().double(), torch.randn(shape, dtype=torch.float64)
     with torch.no_grad():
         for name, parameter in folded.named_parameters():
-            parameter.copy_(fold_weight(base.get_parameter(name), branch.get_parameter(name), alpha, beta))
+            parameter.copy_(fold_weight(base.get_parameter(name), branch.get_parameter(name), alpha=alpha, beta=beta))
         expected = alpha * base(x) + beta * branch(x)
         torch.testing.assert_close(folded(x), expected, rtol=1e-5, atol=1e-5)
 
@@ -37,7 +37,7 @@ def test_half_precision_weights_are_rounded_once(dtype):
     torch.manual_seed(0)
     base, branch = torch.randn(50, 40).to(dtype), torch.randn(50, 40).to(dtype)
     exact = 0.7 * base.double() + 1.3 * branch.double()
-    folded = fold_weight(base, branch, 0.7, 1.3)
+    folded = fold_weight(base, branch, alpha=0.7, beta=1.3)
     assert folded.dtype == dtype
     limits = torch.finfo(dtype)
     half_a_step = limits.eps / 2 * torch.maximum(exact.abs(), torch.tensor(limits.smallest_normal))
@@ -46,7 +46,7 @@ def test_half_precision_weights_are_rounded_once(dtype):
 
 def test_alpha_one_and_beta_zero_give_the_base_bit_for_bit():
     base = torch.randn(30, 30).half()
-    assert torch.equal(fold_weight(base, torch.randn(30, 30), 1.0, 0.0), base)
+    assert torch.equal(fold_weight(base, torch.randn(30, 30), alpha=1.0, beta=0.0), base)
 
 
 def test_parameters_of_different_layers_do_not_fold():

@@ -15,7 +15,7 @@ from fpga.fpga_core.errors import (
     UnknownFormatError,
 )
 from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet
-from fpga.fpga_core.repcontrolnet.export import as_state_dict, write_adapter, write_repcontrolnet
+from fpga.fpga_core.repcontrolnet.export import as_file_contents, write_hint_encoder, write_repcontrolnet
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from fpga.fpga_core.repcontrolnet.matching import check_branch_fits
 from tiny_branches import BASE, third_party_state_dict, tiny_branch, tiny_layers
@@ -31,11 +31,13 @@ def assert_same_tensors(first, second):
 def test_a_branch_that_is_written_is_read_back(tmp_path, dtype):
     full = tiny_branch()
     weights = {name: tensor.to(dtype) for name, tensor in full.weights.items()}
-    branch = RepControlNet.from_weights("tiny", weights, full.adapter, ("skeleton",), "größere Daten")
+    branch = RepControlNet.from_weights(
+        "tiny", weights, full.hint_encoder, conditions=("skeleton",), trained_on="größere Daten"
+    )
     write_repcontrolnet(branch, tmp_path / "any_name.safetensors")
     read = read_repcontrolnet(*read_safetensors(tmp_path / "any_name.safetensors"), "any_name")
     assert_same_tensors(read.weights, branch.weights)
-    assert_same_tensors(read.adapter, branch.adapter)
+    assert_same_tensors(read.hint_encoder, branch.hint_encoder)
     assert vars(read.header) == vars(branch.header) and read.name == "any_name"
     check_branch_fits(read, tiny_layers())
 
@@ -46,7 +48,7 @@ def test_the_file_is_as_documented(tmp_path):
     tensors, metadata = read_safetensors(tmp_path / "file")
     assert {key.split(".")[0] for key in tensors} == {"modal", "adapter"}
     assert torch.equal(tensors["modal.input_blocks.2.0.op.bias"], branch.weights["input_blocks.2.0.op.bias"])
-    assert torch.equal(tensors["adapter.14.weight"], branch.adapter["14.weight"])
+    assert torch.equal(tensors["adapter.14.weight"], branch.hint_encoder["14.weight"])
     assert metadata == {
         "format": "fpga-repcontrolnet",
         "version": "1",
@@ -55,18 +57,18 @@ def test_the_file_is_as_documented(tmp_path):
         "conditions": '["skeleton", "landmarks"]',
         "trained_on": "random numbers",
         "branch_hash": hash_state_dict(branch.weights),
-        "adapter_hash": hash_state_dict(branch.adapter),
+        "adapter_hash": hash_state_dict(branch.hint_encoder),
     }
 
 
-def test_the_adapter_alone_still_names_its_branch(tmp_path):
+def test_the_hint_encoder_alone_still_names_its_branch(tmp_path):
     branch = tiny_branch()
-    write_adapter(branch, tmp_path / "file")
+    write_hint_encoder(branch, tmp_path / "file")
     tensors, metadata = read_safetensors(tmp_path / "file")
     assert {key.split(".")[0] for key in tensors} == {"adapter"} and metadata["contents"] == "adapter"
     read = read_repcontrolnet(tensors, metadata, "pose")
-    assert read.is_adapter_only and vars(read.header) == vars(branch.header)
-    assert_same_tensors(read.adapter, branch.adapter)
+    assert read.is_hint_encoder_only and vars(read.header) == vars(branch.header)
+    assert_same_tensors(read.hint_encoder, branch.hint_encoder)
 
 
 def test_the_third_party_layout_gives_the_same_branch():
@@ -74,8 +76,10 @@ def test_the_third_party_layout_gives_the_same_branch():
     for metadata in (None, {}, {"format": "pt"}):
         read = read_repcontrolnet(third_party_state_dict(branch), metadata, "pose")
         assert_same_tensors(read.weights, branch.weights)
-        assert_same_tensors(read.adapter, branch.adapter)
-        assert vars(read.header) == vars(BranchHeader(BASE, (), "", branch.header.branch_hash))
+        assert_same_tensors(read.hint_encoder, branch.hint_encoder)
+        assert vars(read.header) == vars(
+            BranchHeader(base=BASE, conditions=(), trained_on="", branch_hash=branch.header.branch_hash)
+        )
         check_branch_fits(read, tiny_layers())
 
 
@@ -121,7 +125,7 @@ def test_an_unknown_file_is_told_by_its_entries():
 
 
 def changed(metadata=None, tensors=None, without=()):
-    old_tensors, old_metadata = as_state_dict(tiny_branch())
+    old_tensors, old_metadata = as_file_contents(tiny_branch())
     merged = {**old_metadata, **(metadata or {})}, {**old_tensors, **(tensors or {})}
     new_metadata, new_tensors = ({key: value for key, value in part.items() if key not in without} for part in merged)
     return new_tensors, new_metadata
@@ -151,8 +155,12 @@ def test_a_missing_header_entry_is_named(key):
         ({"conditions": "[1]"}, UnknownFormatError, "conditions in the header"),
         ({"conditions": "[" * 100_000}, UnknownFormatError, "conditions in the header"),
         ({"base": "sd15"}, BaseModelError, "says it is for sd15, but its tensors are those of unet-12"),
-        ({"branch_hash": "0" * 64}, CheckpointReadError, "the branch of 'pose' is damaged.*says 000000000000"),
-        ({"adapter_hash": "0" * 64}, CheckpointReadError, "the adapter of 'pose' is damaged"),
+        (
+            {"branch_hash": "0" * 64},
+            CheckpointReadError,
+            "'pose' is damaged.*hash of its branch is .* says 000000000000",
+        ),
+        ({"adapter_hash": "0" * 64}, CheckpointReadError, "'pose' is damaged.*hash of its hint encoder"),
     ],
 )
 def test_a_wrong_header_entry_is_named(metadata, error, message):
@@ -175,8 +183,8 @@ def test_tensors_without_a_header_are_refused():
 @pytest.mark.parametrize(
     ("tensors", "error", "message"),
     [
-        ({"modal.out.2.bias": torch.zeros(4)}, CheckpointReadError, "the branch of 'pose' is damaged"),
-        ({"adapter.0.bias": torch.zeros(2)}, CheckpointReadError, "the adapter of 'pose' is damaged"),
+        ({"modal.out.2.bias": torch.zeros(4)}, CheckpointReadError, "'pose' is damaged.*hash of its branch"),
+        ({"adapter.0.bias": torch.zeros(2)}, CheckpointReadError, "'pose' is damaged.*hash of its hint encoder"),
         ({"adapter.0.bias": torch.zeros(3)}, CheckpointShapeError, "adapter.0 of 'pose'"),
         ({"adapter.16.bias": torch.zeros(3)}, CheckpointKeyError, r"1 that do not belong \(adapter.16.bias\)"),
         ({"optimizer.step": torch.zeros(1)}, CheckpointKeyError, r"not belong in a RepControlNet \(optimizer.step\)"),
@@ -190,19 +198,19 @@ def test_a_wrong_tensor_is_named(tensors, error, message):
         read_repcontrolnet(*changed(tensors=tensors), "pose")
 
 
-def test_a_lost_adapter_layer_is_named():
+def test_a_lost_layer_of_the_hint_encoder_is_named():
     with pytest.raises(CheckpointKeyError, match=r"1 missing \(adapter.6.weight\)"):
         read_repcontrolnet(*changed(without=("adapter.6.weight",)), "pose")
 
 
 def test_a_lost_copy_is_told_by_the_hash():
-    with pytest.raises(CheckpointReadError, match="the branch of 'pose' is damaged"):
+    with pytest.raises(CheckpointReadError, match="'pose' is damaged.*hash of its branch"):
         read_repcontrolnet(*changed(without=("modal.out.2.bias",)), "pose")
 
 
 def test_a_branch_whose_header_is_another_ones_is_not_written(tmp_path):
     branch, other = tiny_branch(), tiny_branch(seed=1)
-    mixed = RepControlNet("mixed", other.header, branch.weights, branch.adapter)
+    mixed = RepControlNet("mixed", other.header, branch.weights, branch.hint_encoder)
     with pytest.raises(InvalidInputError, match="the header of 'mixed'.*does not belong to its weights"):
         write_repcontrolnet(mixed, tmp_path / "file")
     assert not list(tmp_path.iterdir())
@@ -228,8 +236,8 @@ def test_every_message_says_what_to_do():
 def test_conditions_are_json_so_that_any_word_survives(tmp_path):
     branch = tiny_branch()
     words = ('say "hi"', "骨架", "a,b", "")
-    worded = RepControlNet.from_weights("tiny", branch.weights, branch.adapter, words)
-    write_safetensors(tmp_path / "file", *as_state_dict(worded))
+    worded = RepControlNet.from_weights("tiny", branch.weights, branch.hint_encoder, conditions=words)
+    write_safetensors(tmp_path / "file", *as_file_contents(worded))
     tensors, metadata = read_safetensors(tmp_path / "file")
     assert read_repcontrolnet(tensors, metadata, "tiny").header.conditions == words
     assert json.loads(metadata["conditions"]) == list(words)

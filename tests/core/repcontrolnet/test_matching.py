@@ -6,14 +6,14 @@ import pytest
 import torch
 from fpga.fpga_core.errors import BaseModelError, CheckpointKeyError, CheckpointShapeError
 from fpga.fpga_core.repcontrolnet.branch import RepControlNet
-from fpga.fpga_core.repcontrolnet.matching import check_adapter_fits, check_branch_fits, fit_branch
+from fpga.fpga_core.repcontrolnet.matching import check_branch_fits, check_hint_encoder_fits, fit_branch
 from tiny_branches import tiny_branch, tiny_layers
 
 CROSS_ATTENTION = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
 
 def with_weights(branch: RepControlNet, weights: dict) -> RepControlNet:
-    return RepControlNet(branch.name, branch.header, weights, branch.adapter)
+    return RepControlNet(branch.name, branch.header, weights, branch.hint_encoder)
 
 
 def test_a_branch_fits_the_model_it_was_copied_from():
@@ -60,17 +60,17 @@ def test_a_model_that_reads_more_channels_gets_zeros_for_them():
         fit_branch(fitted, tiny_layers())
 
 
-def test_an_adapter_of_another_width_is_refused():
+def test_a_hint_encoder_of_another_width_is_refused():
     layers = tiny_layers() | {"input_blocks.0.0.weight": torch.Size([320, 4, 3, 3])}
     with pytest.raises(CheckpointShapeError, match="gives 8 channels, the model's first convolution 320"):
         check_branch_fits(tiny_branch(), layers)
 
 
-def test_an_adapter_alone_fits_but_does_not_fold():
-    adapter_only = with_weights(tiny_branch(), {})
-    check_adapter_fits(adapter_only, tiny_layers())
+def test_a_hint_encoder_alone_fits_but_does_not_fold():
+    alone = with_weights(tiny_branch(), {})
+    check_hint_encoder_fits(alone, tiny_layers())
     with pytest.raises(CheckpointKeyError, match="adapter_only"):
-        check_branch_fits(adapter_only, tiny_layers())
-    other = RepControlNet("pose", replace(adapter_only.header, base="sdxl"), {}, adapter_only.adapter)
+        check_branch_fits(alone, tiny_layers())
+    other = RepControlNet("pose", replace(alone.header, base="sdxl"), {}, alone.hint_encoder)
     with pytest.raises(BaseModelError, match="'pose' is a RepControlNet for sdxl"):
-        check_adapter_fits(other, tiny_layers())
+        check_hint_encoder_fits(other, tiny_layers())

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from fpga.fpga_core.repcontrolnet.adapter import HintEncoder
 from fpga.fpga_core.repcontrolnet.folding import foldable_parameters
+from fpga.fpga_core.repcontrolnet.hint_encoder import HintEncoder
 from fpga.fpga_core.training.method.folded_branch import FoldedBranch, TrainedPart
 from torch import nn
 

@@ -1,9 +1,9 @@
-"""The Adapter: ControlNet's hint encoder, whose output is added after the UNet's first convolution."""
+"""The hint encoder, which the paper calls the Adapter: ControlNet's, added after the UNet's first convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
 """One for each 3x3 convolution: from pixels to latent pixels, 8 times smaller."""
 
 
+class Operations(Protocol):
+    """Where layers are taken from: `torch.nn`, or one of ComfyUI's classes of operations."""
+
+    @property
+    def Conv2d(self) -> type[nn.Conv2d]: ...  # noqa: N802 - torch's name
+
+
 class HintEncoder(nn.Sequential):
     """Encodes a condition image, (batch, 3, height, width) in [0, 1], as a feature map 8 times smaller.
 
@@ -24,7 +31,7 @@ class HintEncoder(nn.Sequential):
 
     Args:
         widths: channels of the image, after each convolution, and of the UNet's first convolution: 9 numbers.
-        operations: where `Conv2d` is taken from: `torch.nn`, or one of ComfyUI's classes of operations.
+        operations: where `Conv2d` is taken from.
         dtype, device: of the parameters.
     Source: ControlNet's hint encoder; 1,086,480 parameters at SD1.5's widths.
     """
@@ -32,21 +39,23 @@ class HintEncoder(nn.Sequential):
     def __init__(
         self,
         widths: tuple[int, ...] = SD15_WIDTHS,
-        operations: ModuleType | type = nn,
+        *,
+        operations: Operations = nn,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         layers: list[nn.Module] = []
         for num_in, num_out, stride in zip(widths[:-1], widths[1:], STRIDES, strict=True):
-            layers += [operations.Conv2d(num_in, num_out, 3, stride, 1, dtype=dtype, device=device), nn.SiLU()]
+            convolution = operations.Conv2d(num_in, num_out, 3, stride=stride, padding=1, dtype=dtype, device=device)
+            layers += [convolution, nn.SiLU()]
         super().__init__(*layers[:-1])
 
 
-def hint_widths(adapter: Mapping[str, Tensor], file: str = "adapter") -> tuple[int, ...]:
+def hint_encoder_widths(state_dict: Mapping[str, Tensor], file: str = "hint encoder") -> tuple[int, ...]:
     """Channels of a hint encoder, read off its state dict.
 
     Args:
-        adapter: state dict, keys `0.weight`, `0.bias`, `2.weight`, ... `14.bias`.
+        state_dict: keys `0.weight`, `0.bias`, `2.weight`, ... `14.bias`.
         file: what messages call the file it comes from.
     Returns:
         9 numbers, as `HintEncoder` takes them.
@@ -56,10 +65,10 @@ def hint_widths(adapter: Mapping[str, Tensor], file: str = "adapter") -> tuple[i
     """
     layers = range(0, 2 * len(STRIDES), 2)
     expected = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
-    check_keys(file, (f"adapter.{name}" for name in adapter), (f"adapter.{name}" for name in expected))
+    check_keys(file, (f"adapter.{name}" for name in state_dict), (f"adapter.{name}" for name in expected))
     widths = [SD15_WIDTHS[0]]
     for layer in layers:
-        weight, bias = adapter[f"{layer}.weight"].shape, adapter[f"{layer}.bias"].shape
+        weight, bias = state_dict[f"{layer}.weight"].shape, state_dict[f"{layer}.bias"].shape
         if len(weight) != 4 or weight[1:] != (widths[-1], 3, 3) or bias != weight[:1] or weight[0] == 0:
             raise CheckpointShapeError(
                 f"adapter.{layer} of '{file}' has a weight of {tuple(weight)} and a bias of {tuple(bias)}; expected "
@@ -70,21 +79,23 @@ def hint_widths(adapter: Mapping[str, Tensor], file: str = "adapter") -> tuple[i
 
 
 def build_hint_encoder(
-    adapter: Mapping[str, Tensor],
-    operations: ModuleType | type = nn,
+    state_dict: Mapping[str, Tensor],
+    *,
+    operations: Operations = nn,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> HintEncoder:
-    """A hint encoder with the weights of `adapter`, at the widths found there.
+    """A hint encoder with the weights of a state dict, at the widths found there.
 
     Args:
-        adapter: state dict of a hint encoder.
-        operations: where `Conv2d` is taken from, as in `HintEncoder`.
-        dtype: of the parameters; as in the state dict when omitted.
+        state_dict: of a hint encoder.
+        operations: where `Conv2d` is taken from.
+        dtype: of the parameters; None: as in the state dict.
         device: of the parameters.
     Raises:
         CheckpointKeyError, CheckpointShapeError: the state dict is not of a hint encoder.
     """
-    encoder = HintEncoder(hint_widths(adapter), operations, dtype or adapter["0.weight"].dtype, device)
-    encoder.load_state_dict(dict(adapter))
+    dtype = dtype or state_dict["0.weight"].dtype
+    encoder = HintEncoder(hint_encoder_widths(state_dict), operations=operations, dtype=dtype, device=device)
+    encoder.load_state_dict(dict(state_dict))
     return encoder.requires_grad_(False)
