@@ -18,7 +18,7 @@ class BlockSlot(NamedTuple):
 
     block: str
     number: int
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] - of tuples, and not used
 
     @property
     def module_path(self) -> str:

@@ -208,7 +208,7 @@ def check_keys(file: str, found: Iterable[str], expected: Iterable[str]) -> None
     """
     found, expected = set(found), set(expected)
     missing, extra = expected - found, found - expected
-    faults = []
+    faults: list[str] = []
     if missing:
         faults.append(f"{len(missing)} missing ({list_names(missing)})")
     if extra:

@@ -148,7 +148,7 @@ def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogni
     # A face in the right place is that person's even if it is nothing like them, so it is worth more than no face.
     best = best_assignment(np.where(counts, likeness.clip(min=1e-6), 0.0))
     assigned = {i: face for i, face in best.items() if counts[i, face]}
-    scores = []
+    scores: list[PersonScore] = []
     for i, portrait in enumerate(portraits):
         face = assigned.get(i)
         shown = int(likeness[i].argmax()) if face is None else face

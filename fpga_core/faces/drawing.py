@@ -110,7 +110,7 @@ def draw_conditions(
         listed = ", ".join(sorted(map(str, sizes)))
         raise InvalidInputError(f"the pictures would be drawn at different sizes ({listed}); give width and height")
     (extent,) = sizes
-    images = []
+    images: list[np.ndarray] = []
     for number, picture in enumerate(pictures, start=1):
         canvas = Canvas(extent, picture.extent, line_width)
         if with_bodies:
@@ -119,7 +119,7 @@ def draw_conditions(
             for place, face in enumerate(picture.faces, start=1):
                 draw_face(canvas, _landmarks(face, f"face {place} of picture {number}"), style)
         images.append(canvas.pixels)
-    return torch.from_numpy(np.stack(images))
+    return torch.as_tensor(np.stack(images))
 
 
 class Canvas:

@@ -11,10 +11,12 @@ confidence. Some writers use pixels of the canvas, others fractions of it; absen
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InvalidInputError, ShapeMismatchError
 from ..geometry import Box
@@ -47,7 +49,7 @@ def read_face_landmarks(payload: object, pictures: Sequence[Extent]) -> tuple[Pi
     frames = _field(payload, "frames", "FACE_LANDMARKS")
     height, width = _numbers(_field(payload, "image_size", "FACE_LANDMARKS"), "image_size of FACE_LANDMARKS", (2,))
     canvas = _canvas(width, height, "FACE_LANDMARKS")
-    found = []
+    found: list[PictureFaces] = []
     for frame, picture in zip(_frames_for(frames, len(pictures), "FACE_LANDMARKS"), pictures, strict=True):
         scale = _scale(canvas, picture, "FACE_LANDMARKS")
         found.append(PictureFaces(picture, tuple(_mesh_face(face, scale) for face in _sequence(frame, "a frame"))))
@@ -67,9 +69,9 @@ def read_pose_keypoints(payload: object, pictures: Sequence[Extent]) -> tuple[Pi
         InvalidInputError: the payload is malformed.
         ShapeMismatchError: the number of frames or their aspect ratio is not that of the pictures.
     """
-    frames = [payload] if isinstance(payload, Mapping) else payload
-    matched = zip(_frames_for(frames, len(pictures), "POSE_KEYPOINT"), pictures, strict=True)
-    return tuple(_read_frame(frame, picture) for frame, picture in matched)
+    listed = [cast(object, payload)] if isinstance(payload, Mapping) else payload
+    frames = _frames_for(listed, len(pictures), "POSE_KEYPOINT")
+    return tuple(_read_frame(frame, picture) for frame, picture in zip(frames, pictures, strict=True))
 
 
 def with_bodies(faces: Sequence[PictureFaces], pose_keypoints: object) -> tuple[PictureFaces, ...]:
@@ -128,15 +130,16 @@ def _triples(person: object, key: str, counts: tuple[int, int]) -> np.ndarray | 
     """(num_points, 3) x, y, confidence in [0, 1], which is 0 for an absent point; None for an absent list."""
     if not isinstance(person, Mapping):
         raise InvalidInputError(f"a person in POSE_KEYPOINT is a {type(person).__name__}, not a dictionary")
-    flat = person.get(key)
-    if flat is None or len(_sequence(flat, key)) == 0:
+    listed = cast(Mapping[object, object], person).get(key)
+    flat = [] if listed is None else _sequence(listed, key)
+    if not flat:
         return None
     if len(flat) not in [3 * count for count in counts]:
         raise InvalidInputError(
             f"{key} has {len(flat)} numbers; expected x, y, confidence for {counts[0]} or {counts[1]} points "
             f"({3 * counts[0]} or {3 * counts[1]} numbers)"
         )
-    points = _numbers(flat, key, (len(flat),)).reshape(-1, 3).copy()
+    points = np.array(np.reshape(_numbers(flat, key, (len(flat),)), (-1, 3)), dtype=np.float64)
     points[(points[:, :2] == -1).all(axis=1), 2] = 0  # how SDPose marks a point outside its heat map
     points[:, 2] = points[:, 2].clip(0, 1)
     return points
@@ -159,7 +162,7 @@ def _scale(canvas: Extent, picture: Extent, source: str) -> np.ndarray:
     return np.array([picture.width / canvas.width, picture.height / canvas.height])
 
 
-def _frames_for(payload: object, num_pictures: int, socket: str) -> list:
+def _frames_for(payload: object, num_pictures: int, socket: str) -> list[object]:
     frames = _sequence(payload, f"frames of {socket}")
     if len(frames) == 1:
         return frames * num_pictures
@@ -184,18 +187,20 @@ def _field(mapping: object, key: str, source: str) -> object:
         raise InvalidInputError(
             f"{source} is a {type(mapping).__name__}, not a dictionary; connect a detector's output"
         )
-    if key not in mapping:
-        raise InvalidInputError(f"{source} has no '{key}' (it has: {', '.join(map(str, mapping)) or 'nothing'})")
-    return mapping[key]
+    fields = cast(Mapping[object, object], mapping)
+    if key not in fields:
+        raise InvalidInputError(f"{source} has no '{key}' (it has: {', '.join(map(str, fields)) or 'nothing'})")
+    return fields[key]
 
 
-def _sequence(value: object, what: str) -> list:
-    if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim):
-        raise InvalidInputError(f"{what} is a {type(value).__name__}, not a list")
-    return list(value)
+def _sequence(value: object, what: str) -> list[object]:
+    is_array = isinstance(value, np.ndarray) and cast(np.ndarray, value).ndim > 0
+    if not isinstance(value, (list, tuple)) and not is_array:
+        raise InvalidInputError(f"{what} is a {type(cast(object, value)).__name__}, not a list")
+    return list(cast(Iterable[object], value))
 
 
-def _numbers(value: object, what: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+def _numbers(value: object, what: str, shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:
     try:
         numbers = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -52,12 +53,13 @@ class Sheet:
         self.extent = Extent(max(round(extent.width * scale), 1), max(round(extent.height * scale), 1))
         size = (self.extent.width, self.extent.height)
         self._image = Image.new("RGB", size, BACKGROUND) if picture is None else _as_image(picture).resize(size)
-        self._font = ImageFont.load_default(max(self.extent.width, self.extent.height) / 36)
+        size_of_text = max(self.extent.width, self.extent.height) / 36
+        self._font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size_of_text))
         self._footer: list[str] = []
 
     def tint(self, weights: Tensor, color: Color, opacity: float = 0.45) -> None:
         """Colours the picture where `weights`, (height, width) of the sheet's own size, in [0, 1], says so."""
-        mask = Image.fromarray((weights.numpy() * opacity * 255).round().astype(np.uint8))
+        mask = Image.fromarray((weights * opacity * 255).round().to(torch.uint8).numpy())
         self._image.paste(color, mask=mask)
 
     def outline(self, box: Box, color: Color, is_dashed: bool = False) -> None:
@@ -78,7 +80,7 @@ class Sheet:
 
     def label(self, number: str, text: str, x: float, y: float, color: Color) -> None:
         """`number` and `text` in a filled field whose lower left corner is at (x, y), moved into the picture."""
-        shown = " ".join(part for part in (number, drawable(text, self._font)) if part)  # pyright: ignore[reportArgumentType]
+        shown = " ".join(part for part in (number, drawable(text, self._font)) if part)
         left, top, right, bottom = self._font.getbbox(shown)
         margin = self._stroke * 2
         width, height = right - left + 2 * margin, bottom - top + 2 * margin
@@ -92,7 +94,7 @@ class Sheet:
 
     def footer(self, lines: Sequence[str]) -> None:
         """Text under the picture, wrapped to its width."""
-        for shown in filter(None, (drawable(line, self._font) for line in lines)):  # pyright: ignore[reportArgumentType]
+        for shown in filter(None, (drawable(line, self._font) for line in lines)):
             columns = max(int(0.95 * self.extent.width * len(shown) / self._font.getlength(shown)), 8)
             self._footer += textwrap.wrap(shown, columns, subsequent_indent="  ")
 
@@ -100,7 +102,7 @@ class Sheet:
         """(1, height, width, 3) float32 in [0, 1]; the footer makes it higher than the sheet."""
         image = self._image
         if self._footer:
-            line_height = round(sum(self._font.getmetrics()) * 1.15)  # pyright: ignore[reportAttributeAccessIssue]
+            line_height = round(sum(self._font.getmetrics()) * 1.15)
             image = Image.new(
                 "RGB", (image.width, image.height + line_height * len(self._footer) + line_height // 2), (0, 0, 0)
             )
@@ -109,7 +111,7 @@ class Sheet:
             for row, line in enumerate(self._footer):
                 top = self._image.height + line_height // 4 + row * line_height
                 draw.text((line_height // 4, top), line, fill=(235, 235, 235), font=self._font)
-        return torch.from_numpy(np.array(image)).float()[None] / 255
+        return torch.as_tensor(np.array(image)).float()[None] / 255
 
     @property
     def _stroke(self) -> int:
@@ -146,7 +148,7 @@ def _has(font: ImageFont.FreeTypeFont, character: str) -> bool:
     if character.isspace():
         return True
     glyph, missing = font.getmask(character), font.getmask("\uffff")
-    return (glyph.size, bytes(glyph)) != (missing.size, bytes(missing))  # pyright: ignore[reportArgumentType]
+    return (glyph.size, bytes(cast(Iterable[int], glyph))) != (missing.size, bytes(cast(Iterable[int], missing)))
 
 
 def _as_image(picture: Tensor) -> Image.Image:

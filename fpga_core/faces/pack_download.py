@@ -7,9 +7,13 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DownloadError
 from .model_packs import ModelPack, PackFile
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 CHUNK_BYTES = 1 << 20
 
@@ -62,8 +66,8 @@ class _ReportingFile(io.BufferedWriter):
         super().__init__(io.FileIO(path, "ab"))
         self._report = report
 
-    def write(self, chunk: bytes) -> int:
-        written = super().write(chunk)
+    def write(self, buffer: Buffer, /) -> int:
+        written = super().write(buffer)
         self._report(self.tell())
         return written
 
@@ -72,8 +76,8 @@ def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callab
     # hf_hub_download deletes what it has when it is interrupted, so the file is fetched by the client's lower level,
     # which goes on from where a file ends.
     from huggingface_hub import errors, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.file_download import http_get  # pyright: ignore[reportUnknownVariableType]
+    from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportUnknownVariableType]
 
     target, partial = folder / file.name, folder / f"{file.name}.part"
     try:

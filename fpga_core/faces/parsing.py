@@ -58,7 +58,7 @@ class FaceParsingNetwork:
         inputs = ((resized - mean) / deviation).numpy().astype(np.float32)
         # One at a time: most files have a fixed batch of one. Further outputs are auxiliary heads of the training.
         logits = [self._session.run(None, {self._input.name: picture[None]})[0] for picture in inputs]
-        classes = torch.from_numpy(np.concatenate(logits).argmax(axis=1))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        classes = torch.as_tensor(np.concatenate(logits).argmax(axis=1))  # pyright: ignore[reportArgumentType, reportCallIssue]
         face = torch.isin(classes, torch.tensor(FACE_CLASSES)).float()
         return F.interpolate(face[:, None], crops.shape[1:3], mode="bilinear", antialias=True)[:, 0].round()
 
