@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from .errors import MissingPackageError
@@ -12,7 +12,7 @@ OPENCV = "opencv-python"
 
 
 @contextmanager
-def importing(package: str, *, install: str | None = None) -> Iterator[None]:
+def importing(package: str, *, install: str | None = None) -> Generator[None, None, None]:
     """Within the block, an import that fails says which package is missing and how to install it.
 
     Args:

@@ -214,8 +214,8 @@ def _damage_message(folder: Path, found: Path, error: Exception) -> str:
 
 def _import_face_analysis() -> type[FaceAnalysis]:
     """insightface's FaceAnalysis, imported only when a pack is loaded."""
-    with importing(OPENCV):
-        import cv2  # noqa: F401 - insightface imports it, and would be called missing in its place
+    with importing(OPENCV):  # insightface imports it, and would be called missing in its place
+        import cv2  # noqa: F401  # pyright: ignore[reportUnusedImport]
     with importing("insightface", install=INSIGHTFACE):
         from insightface.app import FaceAnalysis
     return FaceAnalysis

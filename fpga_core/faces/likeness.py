@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..geometry import Box
 from ..packages import importing
@@ -43,7 +44,8 @@ def cosine_similarities(people: np.ndarray, faces: np.ndarray) -> np.ndarray:
     Returns:
         (num_people, num_faces) float64 in [-1, 1]; 0 for an embedding that is zero.
     """
-    return (_unit(people) @ _unit(faces).T).clip(-1.0, 1.0)
+    similarities: NDArray[np.float64] = np.matmul(_unit(people), np.transpose(_unit(faces)))
+    return similarities.clip(-1.0, 1.0)
 
 
 def best_assignment(scores: np.ndarray) -> dict[int, int]:
@@ -65,7 +67,7 @@ def is_in_place(iou: float) -> bool:
     return iou > MIN_IOU + IOU_ROUNDING
 
 
-def _unit(embeddings: np.ndarray) -> np.ndarray:
+def _unit(embeddings: np.ndarray) -> NDArray[np.float64]:
     embeddings = embeddings.astype(np.float64)
     length = np.linalg.norm(embeddings, axis=-1, keepdims=True)
     return embeddings / np.where(length > 0, length, 1.0)

@@ -77,7 +77,7 @@ def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, st
     Returns:
         Name -> version.
     """
-    found = {}
+    found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions(path=list(sys.path if search_path is None else search_path)):
         name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
         if name in SHARED_FOLDER:

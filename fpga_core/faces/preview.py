@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,13 @@ def draw_numbers(pictures: Sequence[np.ndarray], found: Sequence[PictureFaces]) 
     Returns:
         (batch, height, width, 3) float32 in [0, 1].
     """
-    previews = []
+    previews: list[np.ndarray] = []
     for picture, faces in zip(pictures, found, strict=True):
-        preview = np.ascontiguousarray(picture).copy()
+        preview = np.array(picture, order="C")
         for number, face in enumerate(faces.faces, start=1):
             _draw_number(preview, face, number)
         previews.append(preview)
-    return torch.from_numpy(np.stack(previews)).float() / 255
+    return torch.as_tensor(np.stack(previews)).float() / 255
 
 
 def face_masks(found: Sequence[PictureFaces]) -> torch.Tensor:
@@ -46,15 +47,15 @@ def face_masks(found: Sequence[PictureFaces]) -> torch.Tensor:
     masks = [_face_mask(face, picture) for picture in found for face in picture.faces]
     if not masks:
         masks = [np.zeros((found[0].extent.height, found[0].extent.width), np.float32)]
-    return torch.from_numpy(np.stack(masks))
+    return torch.as_tensor(np.stack(masks))
 
 
-def bounding_boxes(found: Sequence[PictureFaces]) -> list[list[dict]]:
+def bounding_boxes(found: Sequence[PictureFaces]) -> list[list[dict[str, Any]]]:
     """What BOUNDING_BOX sockets carry: one list per picture, of boxes in whole pixels, cut at the picture's edges."""
     return [[_bounding_box(face, picture) for face in picture.faces] for picture in found]
 
 
-def _bounding_box(face: Face, picture: PictureFaces) -> dict:
+def _bounding_box(face: Face, picture: PictureFaces) -> dict[str, Any]:
     box = face.box.clipped(picture.extent)
     x, y = math.floor(box.x0), math.floor(box.y0)
     width, height = math.ceil(box.x1) - x, math.ceil(box.y1) - y
