@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .faces.face import FaceAnalyzer as FaceAnalyzer
     from .geometry import Box as Box
     from .identity.masked_attention import identity_attention as identity_attention
+    from .restoration.crops import face_square as face_square
+    from .restoration.crops import take_crop as take_crop
+    from .restoration.paste import RestoredFace as RestoredFace
+    from .restoration.paste import paste_faces as paste_faces
     from .shapes import Extent as Extent
 else:
     PARTS = {
@@ -24,6 +28,8 @@ else:
         "faces.face": ("Face", "FaceAnalyzer"),
         "geometry": ("Box",),
         "identity.masked_attention": ("identity_attention",),
+        "restoration.crops": ("face_square", "take_crop"),
+        "restoration.paste": ("RestoredFace", "paste_faces"),
         "shapes": ("Extent",),
     }
     MODULES = {name: module for module, names in PARTS.items() for name in names}
