@@ -23,7 +23,7 @@ from dataclasses import replace
 if sys.version_info < (3, 10):  # noqa: UP036 - said before a newer syntax fails on an older Python
     sys.exit(f"dev.py needs Python 3.10 or newer, this is {sys.version.split()[0]}: run it with a newer one")
 
-from devtools.environment import ROOT, Environment, prepare
+from devtools.environment import ROOT, Environment, cache_folder, prepare
 from devtools.progress import StepError
 
 
@@ -33,8 +33,14 @@ def launch(environment: Environment, module: str, arguments: list[str]) -> int:
 
 
 def run(environment: Environment, arguments: list[str]) -> int:
-    """Runs the environment's Python from the pack's root and returns its exit status."""
-    process = subprocess.Popen([environment.python, *arguments], cwd=ROOT, env=environment.variables)
+    """Runs the environment's Python from the pack's root and returns its exit status.
+
+    Bytecode is kept beside the environment even if the user wants none in the checkout: without it, each program would
+    compile torch again, for seconds.
+    """
+    variables = {**environment.variables, "PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode")}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    process = subprocess.Popen([environment.python, *arguments], cwd=ROOT, env=variables)
     while True:
         try:
             return process.wait()
