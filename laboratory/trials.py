@@ -84,7 +84,11 @@ def world_set(folder: Path, recogniser: str, cache: Path) -> EncodedSet:
     """A folder of lessons, encoded by the shipped models."""
     model, clip, vae = load_checkpoint()
     data = TrainingSet(folder, multiple_px=MULTIPLE_PX)
-    return EncodedSet(data, ComfyEncoder(model, clip, vae, FaceEncoder(None, None, recogniser)), EncodingStore(cache))
+    return EncodedSet(
+        data,
+        ComfyEncoder(model, clip, vae, faces=FaceEncoder(None, None, stored_recogniser=recogniser)),
+        EncodingStore(cache),
+    )
 
 
 def train_trials(folder: Path) -> None:

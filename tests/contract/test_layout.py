@@ -16,6 +16,7 @@ MODEL_CODE = {"comfy", "comfy_config", "comfy_execution", "comfy_extras"}
 SOME_NODES_NEED = {"cv2", "insightface", "onnxruntime", "scipy"}
 MAY_IMPORT_MODEL_CODE = ("fpga_core/patching/", "fpga_core/training/comfy/", "nodes/", "commands/")
 COMPOSING = {"patching", "training"}
+TRAINING_ROOMS = ("data", "method", "engine", "comfy")
 ROOMS = {
     "fpga_core": {"fpga_core"},
     "nodes": {"fpga_core", "nodes"},
@@ -119,6 +120,18 @@ def test_topic_packages_import_only_leaves_and_themselves():
 
     topics = [file for file in CORE if name(file) != "fpga_core/__init__.py" and topic(file) not in COMPOSING]
     assert violations(topics, is_wrong) == []
+
+
+def test_training_rooms_import_only_those_before_them():
+    def rank(room: str) -> int:
+        return TRAINING_ROOMS.index(room) if room in TRAINING_ROOMS else -1
+
+    def is_wrong(file: Path, module: Module) -> bool:
+        return module[:2] == ("fpga_core", "training") and rank(module[2]) > rank(file.parent.name)
+
+    rooms = [file for file in CORE if file.parent.parent == ROOT / "fpga_core" / "training"]
+    assert {file.parent.name for file in rooms} == set(TRAINING_ROOMS)
+    assert violations(rooms, is_wrong) == []
 
 
 def test_the_pure_core_imports_only_itself():

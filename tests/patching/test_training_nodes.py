@@ -111,13 +111,13 @@ def test_faces_are_recognised_where_no_embedding_is_stored(models, folders):
 
 def test_the_latents_are_those_of_comfyuis_own_vae_encode(models, folders):
     image = random_sample(0).image
-    encoded = ComfyEncoder(models["model"], models["clip"], models["vae"], None).encode_image(image)
+    encoded = ComfyEncoder(models["model"], models["clip"], models["vae"], faces=None).encode_image(image)
     expected = models["vae"].encode(torch.from_numpy(image).float()[None] / 255)
     torch.testing.assert_close(encoded, 0.18215 * expected[0])
 
 
 def test_a_caption_of_any_length_has_one_window_of_tokens(models):
-    encoder = ComfyEncoder(models["model"], models["clip"], models["vae"], None)
+    encoder = ComfyEncoder(models["model"], models["clip"], models["vae"], faces=None)
     for caption in ("", "a portrait", "a very long caption " * 60):
         text = encoder.encode_caption(caption)
         whole = models["clip"].encode_from_tokens(models["clip"].tokenize(caption))

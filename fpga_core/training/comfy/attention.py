@@ -1,4 +1,4 @@
-"""Attention under training: differentiable on every device, with the identities' share, recorded where asked for."""
+"""Attention while training: differentiable on every device, with the identity's part, recorded if asked for."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def attention_options(
     identity: ReadIdentity | None = None,
     record: RecordedFeature | None = None,
 ) -> dict[str, Any]:
-    """ComfyUI's `transformer_options` for one forward under training.
+    """ComfyUI's `transformer_options` for one forward pass of training.
 
-    The host's attention may write in place or split by free memory; this one is torch's own, which has a derivative
-    everywhere.
+    The host's attention may write in place or split by free memory. This one is torch's own, which can always be
+    differentiated.
 
     Args:
         layers: every cross attention of the network.
@@ -80,7 +80,7 @@ class CrossAttention:
             keys, values = identity.network.key_value(self.slot, self.attention, identity.tokens.to(q.dtype))
             weights = cell_means(identity.masks, grid).flatten(2).to(q.dtype)
             heads = extra_options["n_heads"]
-            output = output + identity_attention(q, keys[:, None], values[:, None], weights, heads)
+            output = output + identity_attention(q, keys[:, None], values[:, None], weights=weights, num_heads=heads)
         if record is not None and record.features is None:  # checkpointing runs the layer a second time
             record.features, record.grid = output, grid
         return output

@@ -1,4 +1,4 @@
-"""Training of the ControlNet form: a ControlNet copied from the UNet, with the identity in its cross attention."""
+"""Training of the ControlNet form: a copy of the UNet's encoder, with the identity in its cross attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ComfyUI's autoencoder and text encoder as what training looks through."""
+"""ComfyUI's autoencoder and text encoder, which make a sample what a network sees."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..data.face_encoding import FaceEncoder
 from ..data.samples import TrainingSample
 
 WITHOUT_EFFECT = ("logit_scale", "text_projection.weight")
-"""Ends of the names of those weights of CLIP that only pooled outputs and likenesses depend on."""
+"""Suffixes of the names of CLIP's weights that affect only pooled outputs and similarities."""
 
 
 class ComfyEncoder:
-    """A `SampleEncoder` by ComfyUI's models, which its memory management loads when they are needed.
+    """A `SampleEncoder` on ComfyUI's models, which its memory management loads when they are needed.
 
     Args:
         model: whose latent format is used.
@@ -31,7 +31,9 @@ class ComfyEncoder:
         faces: None: no identity is trained, and embeddings are zero.
     """
 
-    def __init__(self, model: ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, faces: FaceEncoder | None) -> None:
+    def __init__(
+        self, model: ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, *, faces: FaceEncoder | None
+    ) -> None:
         self._latent_format = model.model.latent_format
         self._clip = clip
         self._vae = vae
@@ -45,7 +47,7 @@ class ComfyEncoder:
         """See `SampleEncoder`.
 
         Raises:
-            ShapeMismatchError: the autoencoder does not make eight pixels one.
+            ShapeMismatchError: the autoencoder does not reduce pictures eight times.
         """
         with torch.no_grad():
             encoded = self._vae.encode(torch.as_tensor(image).float()[None] / 255)
@@ -59,7 +61,7 @@ class ComfyEncoder:
         return latents
 
     def encode_caption(self, caption: str) -> Tensor:
-        """See `SampleEncoder`; of a caption that needs several windows of the text encoder, the first counts."""
+        """See `SampleEncoder`. A caption that needs several windows of the text encoder is cut to the first."""
         return self._encode_text(caption)[: self._num_tokens]
 
     def encode_face(self, sample: TrainingSample) -> Encoding:
@@ -79,8 +81,8 @@ class ComfyEncoder:
 def text_encoder_key(clip: comfy.sd.CLIP) -> str:
     """A name for what a text encoder makes of captions: of its weights, the layer that is read, and its patches.
 
-    Weights that no caption's tokens depend on are left out: a checkpoint may lack them, and then they are whatever the
-    memory held.
+    Weights that do not affect a caption's tokens are left out: a checkpoint may lack them, and then they are whatever
+    the memory held.
 
     Args:
         clip: ComfyUI's text encoder.

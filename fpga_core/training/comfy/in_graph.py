@@ -77,7 +77,7 @@ def train_in_graph(
 
     Args:
         plan: what is trained, and how; the task is REPCONTROLNET or IDENTITY.
-        models: what training looks through.
+        models: what the training reads.
         data: the training set's folder, below ComfyUI's input folder.
         output_name: of the training and of its files.
         folders: ComfyUI's.

@@ -27,7 +27,7 @@ class RepControlNetTraining(DenoisingModel):
     Args:
         unet: the frozen model; nothing else may use it, because the branch is attached to it for good.
         curriculum: the stages of training and their losses.
-        branch: what is folded into the base's layers; None: the plain base, for an identity without control.
+        branch: what is folded into the base's layers; None: the base alone, for an identity without control.
         identity: the identity part, or None.
         save_dtype: of the tensors in the exported files.
     Raises:
@@ -114,7 +114,7 @@ class RepControlNetTraining(DenoisingModel):
         return self.unet(x, timesteps, text=text, options=options, control=control)
 
     def repcontrolnet(self, trained_on: str) -> RepControlNet | None:
-        """The branch as it is now, as its file would be read; None where there is none."""
+        """The branch as it is now, as it would be read from its file; None if there is none."""
         if self.branch is None:
             return None
         weights, adapter = (

@@ -42,16 +42,16 @@ NUM_SAMPLES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenModels:
-    """The models that training looks through; none of them is changed.
+    """The models that a training reads; none of them is changed.
 
     Attributes:
         model: a checkpoint of the SD1.5 family.
         clip: its text encoder.
         vae: its autoencoder.
-        face_analysis: recognises the faces, where the data holds no embeddings; for trainings with an identity.
+        face_analysis: recognises the faces if the data holds no embeddings; for trainings with an identity.
         clip_vision: what the identity reads beside the embedding; None: the embedding alone.
-        branch: a RepControlNet to start from; None: the copies start at a tenth of the base (Eq. 5), in an identity
-            training, which leaves most of them as they are, at zero.
+        branch: a RepControlNet to start from; None: the copies start at a tenth of the base (Eq. 5), or at zero in
+            an identity training, which leaves most of them as they are.
     """
 
     model: ModelPatcher
@@ -78,19 +78,19 @@ def run_training(
 
     Args:
         plan: what is trained, and how.
-        models: what training looks through.
+        models: what the training reads.
         data_folder: the training set (docs/formats.md, "Training data").
         folder: gets everything that `loop.train` writes; a training that is there is resumed.
         accelerator: from `processes.start_processes`.
-        cache_folder: keeps encodings from one training to the next; None: memory.
+        cache_folder: keeps encodings for the next training; None: memory.
         hooks: what the caller is told and asked between iterations. The samples are drawn here.
-        preparing: told how many of how many samples have been encoded; may raise, to end.
+        preparing: called with the number of samples that have been encoded, and of all; it may raise to end.
         start: a saved state of another training to begin with, see `loop.train`.
     Returns:
         What became of it.
     Raises:
         TrainingDataError: the set or a sample cannot be used.
-        InvalidInputError, UnsupportedModeError: models and plan do not go together.
+        InvalidInputError, UnsupportedModeError: models and plan do not fit together.
         ResumeMismatchError, TrainingCheckpointError, TrainingDivergedError: as in `loop.train`.
     """
     if accelerator.mixed_precision != plan.settings.precision.value:
@@ -102,14 +102,14 @@ def run_training(
         data = TrainingSet(data_folder, multiple_px=picture_multiple(models.model))
         faces = None
         if plan.trains_identity:
-            faces = FaceEncoder(models.face_analysis, models.clip_vision, data.recogniser)
-        encoder = ComfyEncoder(models.model, models.clip, models.vae, faces)
+            faces = FaceEncoder(models.face_analysis, models.clip_vision, stored_recogniser=data.recogniser)
+        encoder = ComfyEncoder(models.model, models.clip, models.vae, faces=faces)
         batches = EncodedSet(data, encoder, EncodingStore(cache_folder))
         batches.prepare(process=accelerator.process_index, num_processes=accelerator.num_processes, progress=preparing)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             batches.finish_preparing()
-        model = _start(plan, models, faces, batches)
+        model = _start(plan, models, faces=faces, batches=batches)
         comfy.model_management.unload_all_models()
         source = data.header.get("source") or data_folder.name
         trained_on = f"{source}: {len(data)} samples, {plan.settings.iterations} iterations"
@@ -133,7 +133,7 @@ def run_training(
 
 
 def picture_multiple(model: ModelPatcher) -> int:
-    """What the sides of pictures must be multiples of, so that the UNet can halve their latents as often as it does.
+    """What the sides of pictures must be multiples of, so that the UNet can halve their latents at each level.
 
     Args:
         model: any model with a UNet.
@@ -143,9 +143,9 @@ def picture_multiple(model: ModelPatcher) -> int:
 
 
 def _start(
-    plan: TrainingPlan, models: FrozenModels, faces: FaceEncoder | None, batches: EncodedSet
+    plan: TrainingPlan, models: FrozenModels, *, faces: FaceEncoder | None, batches: EncodedSet
 ) -> RepControlNetTraining | ControlNetTraining:
-    """What is trained, as it is before the first iteration."""
+    """What is trained, before its first iteration."""
     recipe = None
     if faces is not None:
         features = batches.batch([0]).clip_features

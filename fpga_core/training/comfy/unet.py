@@ -33,12 +33,12 @@ LATENT_CHANNELS = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrozenUNet:
-    """A copy of a model's UNet with every patch in its weights, for training alone. It is not a module, so that a
-    module that holds it does not take its parameters for its own.
+    """A copy of a model's UNet with every patch in its weights, for one training. It is not a module, so that a module
+    that holds it does not take its parameters for its own.
 
     Attributes:
         network: its parameters are frozen.
-        config: what it was built from, as ComfyUI describes it.
+        config: ComfyUI's description of the architecture.
         layers: its cross attentions.
         base: what the objective needs to know of it.
     """
@@ -109,7 +109,13 @@ class FrozenUNet:
         """
         self.to(x.device)
         timesteps = timesteps.to(x.device).float()
-        output = self.network(x.to(self.dtype), timesteps, text.to(self.dtype), None, control, options)
+        output = self.network(
+            x.to(self.dtype),
+            timesteps,
+            context=text.to(self.dtype),
+            control=control,
+            transformer_options=options,
+        )
         return output.float()
 
     def to(self, device: torch.device) -> None:
@@ -126,7 +132,7 @@ def checkpoint_blocks(network: nn.Module) -> None:
 
 
 def _checkpointed(forward: Callable[..., Tensor], *inputs: Any) -> Tensor:  # noqa: ANN401
-    # The host notes in the options which block runs: the second run must find what the first one did.
+    # The host writes in the options which block runs: the second run must find what the first one found.
     kept = (dict(part) if isinstance(part, dict) else part for part in inputs)
     return checkpoint(forward, *kept, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore[reportReturnType]
 

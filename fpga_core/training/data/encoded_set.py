@@ -21,9 +21,9 @@ NO_CAPTION = ""
 
 
 class SampleEncoder(Protocol):
-    """The frozen models that training looks through. `comfy_encoding.ComfyEncoder` wraps ComfyUI's.
+    """The frozen models that make a sample what a network sees. `comfy_encoding.ComfyEncoder` wraps ComfyUI's.
 
-    The keys name the models: encodings of equal content by equal models are made once.
+    The keys name the models. Equal content is encoded only once by equal models.
     """
 
     @property
@@ -40,7 +40,7 @@ class SampleEncoder(Protocol):
         ...
 
     def encode_caption(self, caption: str) -> Tensor:
-        """(num_tokens, context_dim) float32; as many tokens whatever the caption."""
+        """(num_tokens, context_dim) float32, with the same number of tokens for every caption."""
         ...
 
     def encode_face(self, sample: TrainingSample) -> Encoding:
@@ -55,7 +55,7 @@ class EncodedSet:
         data: the set.
         encoder: the models.
         store: where encodings are kept.
-        memory_mib: as many samples as fit are kept whole, so that a small set is decoded only once.
+        memory_mib: for samples that are kept decoded; a set that fits is decoded only once.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class EncodedSet:
     def prepare(
         self, *, process: int = 0, num_processes: int = 1, progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Encodes this process's share of the set, so that the models may leave the memory before training begins.
+        """Encodes this process's share of the set, so that the models can leave the memory before training begins.
 
-        What has been encoded before is skipped. `finish_preparing` follows when all processes are done.
+        It skips what has been encoded before. Call `finish_preparing` when all processes are done.
 
         Args:
             process, num_processes: which share.
-            progress: told how many of how many samples are done.
+            progress: called with the number of samples that are done, and of all in this share.
         Raises:
             TrainingDataError: a sample cannot be used; names it.
         """
@@ -99,7 +99,7 @@ class EncodedSet:
                 progress(number, len(share))
 
     def finish_preparing(self) -> None:
-        """Notes that the whole set has been encoded: the next training with it need not look at it first."""
+        """Notes that the whole set has been encoded, so that the next training on it starts at once."""
         self._store.mark(self.fingerprint)
 
     def batch(self, indices: Sequence[int]) -> TrainingBatch:

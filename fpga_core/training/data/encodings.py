@@ -1,4 +1,4 @@
-"""Encodings of training data, kept by what they are encodings of: after the first epoch they cost nothing."""
+"""Encodings of training data, stored under a hash of what was encoded, so that each is made only once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Encoding = dict[str, Tensor]
 
 
 class EncodingStore:
-    """Named tensors by key, in a folder, or in memory where there is none.
+    """Named tensors by key, in a folder or in memory.
 
-    Several processes may use one folder at once: a file is there whole or not at all.
+    Several processes may use one folder at once: a file appears when it is complete.
 
     Args:
-        folder: created where it is not there; None: memory.
+        folder: created if it does not exist; None: memory.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -29,7 +29,7 @@ class EncodingStore:
         self._memory: dict[str, Encoding] = {}
 
     def get(self, key: str, compute: Callable[[], Encoding]) -> Encoding:
-        """The encoding of this key, computed where it is not there yet.
+        """The encoding of this key, computed if it is not stored yet.
 
         Raises:
             TrainingDataError: the folder cannot be written.
@@ -50,7 +50,7 @@ class EncodingStore:
         return encoding
 
     def is_marked(self, key: str) -> bool:
-        """Whether everything that `key` stands for has been encoded; never of a store in memory."""
+        """Whether everything that `key` stands for has been encoded; False for a store in memory."""
         return self._folder is not None and (self._folder / f"{key}.done").exists()
 
     def mark(self, key: str) -> None:

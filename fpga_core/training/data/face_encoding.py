@@ -15,16 +15,20 @@ class FaceEncoder:
     """What is known of a face: its embedding, stored or computed, and CLIP-Vision's features of it.
 
     Args:
-        face_analysis: computes the embeddings that are not stored; None: all must be.
+        face_analysis: computes the embeddings that are not stored; None: all embeddings are stored.
         clip_vision: None: no CLIP features.
         stored_recogniser: hash of the recogniser that stored embeddings come from.
     Raises:
-        InvalidInputError: nobody is recognised, the stored embeddings come from another recogniser, or CLIP features
+        InvalidInputError: no recogniser is known, the stored embeddings come from another recogniser, or CLIP features
             are wanted without a face analysis.
     """
 
     def __init__(
-        self, face_analysis: FaceAnalyzer | None, clip_vision: ImageEncoder | None, stored_recogniser: str | None
+        self,
+        face_analysis: FaceAnalyzer | None,
+        clip_vision: ImageEncoder | None,
+        *,
+        stored_recogniser: str | None,
     ) -> None:
         given = None if face_analysis is None else face_analysis.recogniser
         recogniser = given or stored_recogniser
@@ -49,7 +53,7 @@ class FaceEncoder:
         """See `SampleEncoder.encode_face`.
 
         Raises:
-            TrainingDataError: the face is not found, or has no stored embedding where there is no face analysis.
+            TrainingDataError: the face is not found, or has no stored embedding and there is no face analysis.
         """
         stored = None if sample.embedding is None else torch.as_tensor(sample.embedding)
         if stored is not None and self.clip_vision is None:

@@ -76,12 +76,12 @@ class TrainingSet:
 
     @property
     def recogniser(self) -> str | None:
-        """Hash of the recogniser that the stored embeddings come from, where the set says so."""
+        """Hash of the recogniser that the stored embeddings come from, if the header names it."""
         return self.header.get("recogniser")
 
     @property
     def fingerprint(self) -> str:
-        """Names the set by the samples' keys: a training resumes only on the set that it began with."""
+        """Names the set by its samples' keys. A training resumes only on the set that it began with."""
         return hashlib.sha256("\n".join(self.keys).encode()).hexdigest()[:16]
 
     @property
@@ -93,7 +93,7 @@ class TrainingSet:
         return self._extent
 
     def files(self, index: int) -> SampleFiles:
-        """A sample's files, unread but for their bytes.
+        """The contents of a sample's files, not yet decoded.
 
         Raises:
             TrainingDataError: a modality is missing, or a file cannot be read; names the sample.
@@ -126,7 +126,7 @@ def faults(data: TrainingSet, progress: Callable[[int, int], None] | None = None
 
     Args:
         data: the set.
-        progress: told how many of how many samples have been read.
+        progress: called with the number of samples that have been read, and of all samples.
     """
     for index in range(len(data)):
         try:
@@ -185,7 +185,7 @@ def _index_shards(shards: list[Path]) -> dict[str, dict[str, StoredFile]]:
 def _grouped(
     files: Iterator[tuple[str, StoredFile]] | list[tuple[str, StoredFile]],
 ) -> dict[str, dict[str, StoredFile]]:
-    """Files by their samples: WebDataset's rule, by which the key ends at the first dot after the last slash."""
+    """Groups files by sample. By WebDataset's rule a key ends at the first dot after the last slash."""
     samples: dict[str, dict[str, StoredFile]] = {}
     for path, file in files:
         parent, slash, name = path.removeprefix("./").rpartition("/")

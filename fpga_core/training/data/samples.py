@@ -124,13 +124,13 @@ class SampleFiles:
         """(height, width, 3) uint8 RGB, or (height, width) for the mask.
 
         Raises:
-            TrainingDataError: the file is no picture.
+            TrainingDataError: the file is not a picture.
         """
         mode = "L" if modality is Modality.MASK else "RGB"
-        return _decode_picture(self.key, *self.contents[modality], mode)
+        return _decode_picture(self.key, *self.contents[modality], mode=mode)
 
     def caption(self) -> str:
-        """The caption, without the white space around it.
+        """The caption, without white space around it.
 
         Raises:
             TrainingDataError: the file is not UTF-8.
@@ -138,7 +138,7 @@ class SampleFiles:
         return _decode_caption(self.key, self.contents[Modality.CAPTION][1])
 
     def embedding(self) -> np.ndarray | None:
-        """The stored embedding, (512,) float32, where there is one.
+        """The stored embedding, (512,) float32; None if there is none.
 
         Raises:
             TrainingDataError: the file holds no such array.
@@ -190,7 +190,7 @@ def _extent(picture: np.ndarray) -> Extent:
     return Extent(picture.shape[1], picture.shape[0])
 
 
-def _decode_picture(key: str, name: str, content: bytes, mode: str) -> np.ndarray:
+def _decode_picture(key: str, name: str, content: bytes, *, mode: str) -> np.ndarray:
     try:
         return np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert(mode))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -15,11 +15,11 @@ from .samples import TrainingSample, encode_sample
 
 
 def write_header(folder: Path, *, recogniser: str | None = None, source: str = "") -> None:
-    """Writes what concerns the whole set.
+    """Writes the header, which holds what concerns the set as a whole.
 
     Args:
         folder: of the set; exists.
-        recogniser: hash of the recogniser of the samples' embeddings; None where no sample has one.
+        recogniser: hash of the recogniser of the samples' embeddings; None if no sample has one.
         source: where the data comes from, for people to read.
     """
     header = {"format": FORMAT, "version": VERSION, "source": source}
@@ -43,7 +43,7 @@ def write_sample(folder: Path, sample: TrainingSample) -> None:
 
 
 class ShardWriter:
-    """Writes shards `00000.tar`, `00001.tar`, ...: a context manager; a shard has its name when it is complete.
+    """Writes shards `00000.tar`, `00001.tar`, ...: a context manager. A shard gets its name when it is complete.
 
     Args:
         folder: of the set; exists.
@@ -106,7 +106,7 @@ class ShardWriter:
 
 
 def check_key(key: str) -> None:
-    """Raises unless a key can be the beginning of a file's name: no dot but in folders, no way out of the set.
+    """Raises unless file names can begin with a key: it has dots only in its folders and stays inside the set.
 
     Raises:
         InvalidInputError: names the key.

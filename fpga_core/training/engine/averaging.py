@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class ParameterAverage:
-    """An exponential moving average of parameters; its first steps weigh more, so that the start is soon forgotten.
+    """An exponential moving average of parameters; the first steps weigh more, so that the start is soon forgotten.
 
     Args:
         parameters: name -> parameter; the average starts as a copy.
-        decay: 0: the average is the parameters themselves, and costs nothing.
+        decay: of the average; with 0 it is the parameters themselves, and costs nothing.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:

@@ -20,7 +20,7 @@ NOT_DRAWN = ("iteration", "learning_rate")
 
 
 def draw_curves(lines: Sequence[Line]) -> Image.Image:
-    """The loss and each of its parts over the iterations, one panel each: light as it was, dark the running mean.
+    """The loss and each of its parts over the iterations, one panel each: light the values, dark their mean.
 
     Args:
         lines: of the log; a part may be missing from some of them (it is not computed at every iteration).
@@ -56,8 +56,8 @@ def _panel(name: str, points: np.ndarray, last: float) -> Image.Image:
     draw.text((LEFT, 6), name, fill=INK)
     draw.text((LEFT, bottom + 5), "0", fill=INK)
     draw.text((right - 40, bottom + 5), f"{last:.0f}", fill=INK)
-    _draw_line(draw, place(points), RAW, 1)
-    _draw_line(draw, place(_running_mean(points)), SMOOTH, 2)
+    _draw_line(draw, place(points), color=RAW, width=1)
+    _draw_line(draw, place(_running_mean(points)), color=SMOOTH, width=2)
     return panel
 
 
@@ -68,7 +68,7 @@ def _running_mean(points: np.ndarray) -> np.ndarray:
 
 
 def _draw_line(
-    draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], color: tuple[int, int, int], width: int
+    draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], *, color: tuple[int, int, int], width: int
 ) -> None:
     if len(points) == 1:
         x, y = points[0]

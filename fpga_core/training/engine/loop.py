@@ -1,4 +1,4 @@
-"""The training loop: the same for everything that is trained, on one process or many, resumable at any time."""
+"""The training loop: the same for everything that is trained, in one process or many, resumable at any time."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ SAMPLES_FOLDER = "samples"
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller wants to be told and asked, between iterations.
+    """What the caller is told and asked between iterations.
 
     Attributes:
-        report: gets each line of the loss log; only in the main process.
-        sample: draws a picture with the parameters as they would be exported; only in the main process.
+        report: gets each line of the loss log, in the main process only.
+        sample: draws a picture with the parameters as they would be exported, in the main process only.
         should_stop: whether to save the state and end.
     """
 
@@ -53,10 +53,10 @@ class Outcome:
     """What became of a training.
 
     Attributes:
-        iterations: how many have been done, earlier runs included.
+        iterations: number of iterations that have been done, earlier runs included.
         was_stopped: whether it was stopped before the end; running it again goes on.
         losses: the whole log; empty in all but the main process.
-        files: what was exported; empty where it was stopped, and in all but the main process.
+        files: what was exported; empty if it was stopped, and in all but the main process.
     """
 
     iterations: int
@@ -77,7 +77,7 @@ def train(
     hooks: Hooks | None = None,
     start: Path | None = None,
 ) -> Outcome:
-    """Trains a model, from the newest state in the folder if there is one, and exports it at the end.
+    """Trains a model from the newest state in the folder, or from its beginning, and exports it at the end.
 
     The folder gets `checkpoint-*.pt`, `losses.jsonl`, `losses.png`, `samples/*.png` and what the model exports. Several
     machines need the same folder.
@@ -99,7 +99,7 @@ def train(
         ResumeMismatchError: the folder's state is of a training with other settings, data or parameters.
         TrainingCheckpointError: a file cannot be read or written (disk full).
         TrainingDivergedError: the loss or its gradient is not a number; the last saved state is kept.
-        TrainingDataError: a sample cannot be used. The state is saved then, as it is whatever breaks an iteration.
+        TrainingDataError: a sample cannot be used. The state is saved first, as it is whatever breaks an iteration.
     """
     _make_folder(folder)
     hooks = hooks or Hooks()
@@ -128,7 +128,7 @@ def train(
 
 @dataclass(kw_only=True)
 class _Run:
-    """One run of a training, with everything that changes in it."""
+    """One run of a training, with everything that changes during it."""
 
     given: TrainingModel
     batches: BatchSource
@@ -178,11 +178,11 @@ class _Run:
         return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
     def step(self, is_stop_wanted: bool) -> dict[str, float]:
-        """One iteration of all processes; saves the state where it is due. Returns the line of the log."""
+        """One iteration of all processes; saves the state if it is due. Returns the line of the log."""
         parts = self._backward_all()
         losses, is_stop_wanted = self._mean_over_processes(parts, is_stop_wanted)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
-        # under float16 an infinite gradient is what the scaler looks for: it leaves the step out and scales less
+        # under float16 the scaler looks for infinite gradients: it skips the step and scales less
         is_number = math.isfinite(norm) or self.settings.precision is Precision.FLOAT16
         if not (is_number and all(map(math.isfinite, losses.values()))):
             raise self._diverged(losses, norm)
@@ -203,7 +203,7 @@ class _Run:
         return line
 
     def draw_sample(self, hooks: Hooks) -> None:
-        """A picture by the averaged parameters, into the folder."""
+        """Saves a picture by the averaged parameters in the folder."""
         if self.accelerator.is_main_process and hooks.sample is not None:
             with self.average.applied(), torch.no_grad(), self.accelerator.autocast():
                 picture = hooks.sample(self.iteration)
@@ -218,8 +218,8 @@ class _Run:
             return tuple(self.given.export(self.folder, trained_on))
 
     def _backward_all(self) -> list[dict[str, Tensor]]:
-        """The gradients of this process's slots. Whatever breaks in here (the host's Cancel, a bad sample, too little
-        memory) has changed no parameter yet: the state is saved before the error goes its way."""
+        """Computes the gradients of this process's slots. If anything breaks in here (the host's Cancel, a bad sample,
+        too little memory), no parameter has changed yet: the state is saved before the error is raised."""
         try:
             return [self._backward(slot) for slot in self.slots]
         except BaseException:
@@ -240,7 +240,7 @@ class _Run:
     def _mean_over_processes(
         self, parts: list[dict[str, Tensor]], is_stop_wanted: bool
     ) -> tuple[dict[str, float], bool]:
-        """Each part's mean over all slots that have it, and whether any process wants to stop."""
+        """The mean of each part over the slots that have it, and whether any process wants to stop."""
         own = [({name: float(part) for name, part in slot.items()}, is_stop_wanted) for slot in parts]
         if self.accelerator.num_processes > 1:
             from accelerate.utils import gather_object

@@ -1,4 +1,4 @@
-"""The log of the losses: a file of JSON lines, one per iteration, that resuming cuts back to the saved state."""
+"""The log of the losses: a file of JSON lines, one per iteration. Resuming cuts it back to the saved state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LossLog:
 
     Args:
         folder: of the training; exists.
-        num_lines: iterations that have been done: what the log holds beyond them, of a run that was killed, is cut off.
+        num_lines: iterations that have been done. Lines beyond them, of a run that was killed, are cut off.
     Raises:
         TrainingCheckpointError: the log lacks some of those iterations, or cannot be written.
     """
@@ -57,7 +57,7 @@ class LossLog:
 
 
 def copy_losses(source: Path, target: Path) -> None:
-    """Copies the log of a training's folder to another's, as the beginning of what that one goes on from.
+    """Copies a training's log to the folder of another one, which goes on from its state.
 
     Raises:
         TrainingCheckpointError: it is not there, or cannot be written.
@@ -75,7 +75,7 @@ def copy_losses(source: Path, target: Path) -> None:
 
 
 def read_losses(path: Path) -> list[dict[str, float]]:
-    """The lines of a log, without one that was cut short."""
+    """The lines of a log, without a last one that was cut short."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file if line.endswith("\n")]
 

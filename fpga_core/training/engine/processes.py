@@ -1,4 +1,4 @@
-"""Hugging Face accelerate: the processes that train together, and what they compute in. Imported only when training."""
+"""The processes that train together, started by Hugging Face accelerate. It is imported only to train."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def start_processes(precision: Precision, use_cpu: bool) -> Accelerator:
-    """What `accelerate launch` has started, or this process alone: to be called before models are loaded.
+    """What `accelerate launch` has started, or this process alone. Call it before models are loaded.
 
     Args:
         precision: what networks compute in.
-        use_cpu: whether a GPU stays unused.
+        use_cpu: whether to leave the GPU alone.
     Returns:
         The accelerator; its `device` is this process's own.
     Raises:
@@ -50,7 +50,7 @@ def start_processes(precision: Precision, use_cpu: bool) -> Accelerator:
 
 @contextmanager
 def stop_signals() -> Generator[threading.Event, None, None]:
-    """Within the block, Ctrl-C and SIGTERM set the event instead of ending the program; a second Ctrl-C ends it.
+    """Within the block, Ctrl-C and SIGTERM set the event instead of ending the program. A second Ctrl-C ends it.
 
     Outside the main thread, where Python handles no signals, the event is never set.
     """
@@ -60,7 +60,7 @@ def stop_signals() -> Generator[threading.Event, None, None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        # a launcher passes Ctrl-C on, to processes that the terminal has already told: there it is no second one
+        # a launcher passes Ctrl-C on to processes that the terminal has already told: that is not a second one
         if stop.is_set() and number == signal.SIGINT and LAUNCHED not in os.environ:
             raise KeyboardInterrupt
         logger.warning("stopping after this iteration; the state is saved")

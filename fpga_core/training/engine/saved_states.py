@@ -1,4 +1,4 @@
-"""The saved state of a training: everything that it takes to go on as if it had never stopped."""
+"""Saved states of a training: all that it needs to go on as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class TrainingState:
     """Where a training stands after an iteration.
 
     Attributes:
-        iteration: how many have been done: the number of the next one.
+        iteration: number of iterations that have been done, which is the number of the next one.
         settings: what the loss curve depends on, name -> a number or text.
         parameters: name -> trained parameter.
-        average: name -> running mean; empty where none is kept.
+        average: name -> running mean; empty if none is kept.
         optimizer: the optimizer's state dict.
         scaler: the gradient scaler's state dict; None without one.
     """
@@ -41,7 +41,7 @@ class TrainingState:
 
 
 def write_state(folder: Path, state: TrainingState, num_kept: int) -> Path:
-    """Writes a state as `checkpoint-<iteration>.pt`, at once, and deletes the oldest beyond `num_kept`.
+    """Writes a state as `checkpoint-<iteration>.pt`, whole or not at all, and deletes the oldest beyond `num_kept`.
 
     Raises:
         TrainingCheckpointError: it cannot be written; the states that were there are unchanged.

@@ -14,7 +14,7 @@ from ...errors import InvalidInputError
 
 
 class Precision(str, Enum):
-    """What the network computes in; trained parameters are float32 in any case."""
+    """What the network computes in; trained parameters are always float32."""
 
     FLOAT32 = "no"
     BFLOAT16 = "bf16"
@@ -27,7 +27,7 @@ class Precision(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Settings of the engine; the paper's where it names them (section 4.1: Adam, 1e-4).
+    """Settings of the engine. The defaults are the paper's if it names them (section 4.1: Adam, 1e-4).
 
     Attributes:
         iterations: through all stages; may be raised when a training is resumed, and so may `cooldown`.
@@ -44,7 +44,7 @@ class TrainingSettings:
         ema_decay: of the running mean of the parameters, which is what is exported; 0: none is kept.
         seed: of the order of the samples and of every random draw.
         precision: what the network computes in.
-        checkpoint_every: iterations between saved states; one is saved at the end and when stopped in any case.
+        checkpoint_every: iterations between saved states; one is always saved at the end and when training is stopped.
         num_checkpoints: how many of them are kept.
         sample_every: iterations between sample pictures; 0: none.
     Raises:

@@ -1,4 +1,4 @@
-"""Clone Face Tuning: a picture beside its own copy, and the loss that makes one identity act alike in both faces."""
+"""Clone Face Tuning: a picture beside its own copy, and the loss that makes an identity act alike on both faces."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ class CloneFaceLoss:
     """L_cfa, and how large the features that it compares are.
 
     Attributes:
-        loss: scalar; 0 where no picture shows a face.
-        feature_norm: root mean square of the weighted features. Features that vanish would minimise the loss too: where
-            this falls with it, they do.
+        loss: scalar; 0 if no picture shows a face.
+        feature_norm: root mean square of the weighted features. Features that vanish minimise the loss too: they
+            do if this falls together with it.
     """
 
     loss: Tensor

@@ -34,10 +34,10 @@ class FoldedBranch(nn.Module):
     """Copies of a UNet's convolutions and linear layers, float32, and the encoder of the condition image.
 
     A layer of the UNet that it is attached to computes `(W + W_m) x + (b + b_m)`, the paper's sum of two outputs, in
-    one product: with the base frozen that is three convolutions for forward and backward in the place of five.
+    one product: with the base frozen, forward and backward take three convolutions instead of five.
 
     Attributes:
-        layers: the copies; a dot in a parameter's name stands as a slash.
+        layers: the copies; their names have slashes instead of dots.
         adapter: the hint encoder.
     """
 
@@ -102,7 +102,7 @@ class FoldedBranch(nn.Module):
         """Makes each copied layer of a UNet compute with the sum of its own weights and this branch's, for good.
 
         Args:
-            unet: a copy that serves training alone. Its layers are of the kinds of `torch.nn`.
+            unet: a copy that is used for this training only. Its layers are subclasses of `torch.nn`'s.
         """
         for path in dict.fromkeys(name.rpartition(".")[0] for name in self.weights):
             layer = cast("nn.Linear | nn.Conv2d", unet.get_submodule(path))
@@ -128,7 +128,7 @@ class FoldedBranch(nn.Module):
 
 
 def untrained_hint_encoder(widths: tuple[int, ...], seed: int) -> HintEncoder:
-    """A hint encoder of these widths with random weights, but for its last convolution, which is zero."""
+    """A hint encoder of these widths with random weights, except for its last convolution, which is zero."""
     with seeded(seed):
         encoder = HintEncoder(widths)
     for parameter in encoder[-1].parameters():

@@ -22,7 +22,7 @@ class Shown(str, Enum):
 
 @dataclass(frozen=True)
 class MultiModeFusion:
-    """The stages of training, one after the other; the last one goes on for as long as training does.
+    """The stages of training, one after the other. The last one goes on for as long as training does.
 
     Attributes:
         num_landmarks: iterations that show face landmarks.
@@ -32,7 +32,7 @@ class MultiModeFusion:
         single_share: share of the last stage's pictures that show the landmarks alone, and as large a one that shows
             the skeleton alone, so that neither is forgotten; 0 = every picture shows both, as in the paper.
     Raises:
-        InvalidInputError: a number is negative, or there is no iteration.
+        InvalidInputError: a number is negative, or no stage has an iteration.
     Source: FPGA section 4.1.
     """
 
@@ -119,7 +119,7 @@ class Drops:
 
     Attributes:
         text: share of captions that are replaced by the empty one.
-        identity: share of people that are replaced by no one.
+        identity: share of identities that are replaced by nobody.
     Raises:
         InvalidInputError: a share is not between 0 and 0.5.
     Source: FPGA section 4.1 for the text. Guidance leaves out both at once, so half of the drops coincide, as in

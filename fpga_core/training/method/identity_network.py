@@ -1,4 +1,4 @@
-"""The identity part of what is trained: the resampler, the tokens of no one, and where wanted own projections."""
+"""The identity part of what is trained: the resampler, the tokens of nobody, and own projections if wanted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class IdentityRecipe:
         projections: through which projections the tokens are read.
         inner_dim: width of the layer between embedding and tokens.
     Raises:
-        InvalidInputError: there is no recogniser, or of CLIP-Vision only its name or its width is given.
+        InvalidInputError: there is no recogniser, or CLIP-Vision has a key without a width or a width without a key.
     """
 
     recogniser: str
@@ -66,7 +66,7 @@ class IdentityRecipe:
 
 
 class IdentityNetwork(nn.Module):
-    """Makes identity tokens and their keys and values, under training.
+    """Makes identity tokens, and their keys and values, while it is trained.
 
     Args:
         recipe: what it reads.
@@ -84,11 +84,18 @@ class IdentityNetwork(nn.Module):
             if recipe.clip_dim:
                 num_heads = max(token_dim // HEAD_DIM, 1)
                 self.resampler: FaceProjection = FacePlusProjection(
-                    EMBEDDING_DIM, recipe.clip_dim, token_dim, num_heads, recipe.num_tokens, inner_dim=recipe.inner_dim
+                    EMBEDDING_DIM,
+                    recipe.clip_dim,
+                    token_dim,
+                    num_heads=num_heads,
+                    num_tokens=recipe.num_tokens,
+                    inner_dim=recipe.inner_dim,
                 )
             else:
-                self.resampler = FaceProjection(EMBEDDING_DIM, token_dim, recipe.num_tokens, recipe.inner_dim)
-        # As values of a projection without bias they are zero: no one adds nothing, until something better is learnt.
+                self.resampler = FaceProjection(
+                    EMBEDDING_DIM, token_dim, num_tokens=recipe.num_tokens, inner_dim=recipe.inner_dim
+                )
+        # Zero through a projection without bias: nobody adds nothing, until something better is learnt.
         self.null_tokens = nn.Parameter(torch.zeros(1, recipe.num_tokens, token_dim))
         self.projections = nn.ParameterDict()
         if recipe.projections is Projections.OWN:
@@ -97,7 +104,7 @@ class IdentityNetwork(nn.Module):
                     self.projections[_name(slot, kind)] = nn.Parameter(base.weight.detach().float().clone())
 
     def tokens(self, batch: TrainingBatch, is_dropped: Tensor) -> Tensor:
-        """Each picture's identity tokens, or the tokens of no one.
+        """Each picture's identity tokens, or the tokens of nobody.
 
         Args:
             batch: its embeddings and CLIP features are read.

@@ -1,4 +1,4 @@
-"""The forward process: what noise is added to a picture, and what the network has to predict of it."""
+"""The forward process: the noise that is added to a picture, and what the network has to predict."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NoiseSchedule:
         return cls(1 / (1 + sigmas.detach().cpu().double() ** 2), prediction)
 
     def draw_timesteps(self, num: int, generator: torch.Generator) -> Tensor:
-        """Timesteps of equal probability, (num,) int64 on the generator's device."""
+        """Timesteps, each equally likely, (num,) int64 on the generator's device."""
         return torch.randint(len(self.alphas_cumprod), (num,), generator=generator, device=generator.device)
 
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ from ..data.batch import TrainingBatch
 class TrainingModel(nn.Module, ABC):
     """A network whose parameters with `requires_grad` are trained, float32, and whose call gives the loss.
 
-    The frozen base is no submodule: it is in no state dict, no optimiser and no exchange of gradients, and follows the
-    batch to its device. Every trained parameter takes part in every iteration's loss.
+    The frozen base is not a submodule: it appears in no state dict, no optimiser and no exchange of gradients, and
+    follows the batch to its device. Every trained parameter takes part in every iteration's loss.
 
     Attributes:
-        new_layers: beginnings of the names of parameters that start from random weights; others start as copies.
+        new_layers: prefixes of the names of parameters that start from random weights; others start as copies.
     """
 
     new_layers: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class TrainingModel(nn.Module, ABC):
 
         Args:
             batch: on any device; the parameters are on the same.
-            iteration: from 0, through all stages of training; it decides what the condition image shows.
+            iteration: counted from 0 through all stages of training; it decides what the condition image shows.
             generator: source of every random draw, on any device: the same state gives the same loss.
         Returns:
             "loss", a scalar to be minimised, and its named parts, detached, for the log.
@@ -42,7 +42,7 @@ class TrainingModel(nn.Module, ABC):
         """Writes the parameters, as they are now, as the files that the pack's nodes load.
 
         Args:
-            folder: exists; files of the same names are replaced.
+            folder: exists; files with the same names are replaced.
             trained_on: the data that it was trained on, for people to read.
         Returns:
             The files.

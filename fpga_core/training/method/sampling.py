@@ -1,4 +1,4 @@
-"""Pictures by a network in training, to look at: DDIM with guidance, by the very call that training makes."""
+"""Pictures to look at, by a network in training: DDIM with guidance, through the call that training itself makes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def generate(
         wanted, unwanted = model.predict(
             x.repeat(2, 1, 1, 1), timesteps, text=text, hint=hint, identity=identity
         ).chunk(2)
-        x0, eps = _parts(schedule, time, x, unwanted + guidance * (wanted - unwanted))
+        x0, eps = _parts(schedule, time, x=x, predicted=unwanted + guidance * (wanted - unwanted))
         following = times[number + 1] if number + 1 < num_steps else None
         alpha = 1.0 if following is None else float(schedule.alphas_cumprod[following])
         x = alpha**0.5 * x0 + (1 - alpha) ** 0.5 * eps
@@ -72,7 +72,7 @@ def sample_grid(
     seed: int,
     decode: Callable[[Tensor], Tensor],
 ) -> Image.Image:
-    """A picture of conditions, of what the network makes of them, and of the data's own pictures, one row each.
+    """A picture with one row of conditions, one of what the network makes of them, and one of the data's own pictures.
 
     Args:
         model, batch, iteration, seed: as in `generate`.
@@ -85,7 +85,7 @@ def sample_grid(
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().numpy().astype(np.uint8))
 
 
-def _parts(schedule: NoiseSchedule, time: int, x: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(schedule: NoiseSchedule, time: int, *, x: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
     """What a prediction says of the picture and of the noise in x."""
     alpha = float(schedule.alphas_cumprod[time])
     signal, spread = alpha**0.5, (1 - alpha) ** 0.5
