@@ -29,9 +29,17 @@ from .shipped import load_checkpoint
 from .train import IDENTITY_DIM
 
 SETTINGS = TrainingSettings(
-    iterations=500, batch_size=16, learning_rate=2e-4, new_layers_factor=5.0, warmup=20, cooldown=150, ema_decay=0.98,
-    checkpoint_every=100, num_checkpoints=1, precision=Precision.BFLOAT16,
-)  # fmt: skip
+    iterations=500,
+    batch_size=16,
+    learning_rate=2e-4,
+    new_layers_factor=5.0,
+    warmup=20,
+    cooldown=150,
+    ema_decay=0.98,
+    checkpoint_every=100,
+    num_checkpoints=1,
+    precision=Precision.BFLOAT16,
+)
 MULTIPLE_PX = 32
 """Sides of pictures are multiples of this, so that the UNet can halve their latents twice."""
 CURRICULUM = Curriculum(MultiModeFusion(num_landmarks=0, num_skeleton=0, num_both=500, clone_every=0))

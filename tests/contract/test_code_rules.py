@@ -35,7 +35,6 @@ NOT_YET: dict[str, dict[str, int]] = {
         "fpga_core/patching/restoration": 8,
         "fpga_core/repcontrolnet": 1,
         "fpga_core/restoration": 2,
-        "fpga_core/training": 1,
         "nodes": 10,
     },
     "parameters": {
@@ -48,7 +47,6 @@ NOT_YET: dict[str, dict[str, int]] = {
         "fpga_core/patching/restoration": 7,
         "fpga_core/repcontrolnet": 4,
         "fpga_core/restoration": 15,
-        "fpga_core/training": 2,
     },
     "skips": {"": 79},
 }

@@ -21,9 +21,12 @@ TEXT_CONFIG = {
 class TinyTextModel(comfy.sd1_clip.SDClipModel):
     def __init__(self, device="cpu", dtype=None, model_options=None):
         super().__init__(
-            device=device, dtype=dtype, textmodel_json_config=dict(TEXT_CONFIG), return_projected_pooled=False,
+            device=device,
+            dtype=dtype,
+            textmodel_json_config=dict(TEXT_CONFIG),
+            return_projected_pooled=False,
             model_options=model_options or {},
-        )  # fmt: skip
+        )
 
 
 class TinyClipModel(comfy.sd1_clip.SD1ClipModel):

@@ -64,9 +64,14 @@ class ToyBatches:
 
         pictures = random(3, 32, 32).sigmoid()
         return TrainingBatch(
-            latents=random(4, 4, 4), text=random(2, 8), null_text=torch.zeros(1, 2, 8), skeleton=pictures,
-            landmarks=pictures, embeddings=random(512), face_masks=random(1, 4, 4).sigmoid(),
-        )  # fmt: skip
+            latents=random(4, 4, 4),
+            text=random(2, 8),
+            null_text=torch.zeros(1, 2, 8),
+            skeleton=pictures,
+            landmarks=pictures,
+            embeddings=random(512),
+            face_masks=random(1, 4, 4).sigmoid(),
+        )
 
 
 def run_toy(

@@ -40,11 +40,11 @@ def attention_options(
         )
         for slot, attention in layers.items()
     }
-    own = {tuple(slot): self_attention for slot in layers}
+    own = {tuple(slot): _self_attention for slot in layers}
     return {"patches_replace": {"attn1": own, "attn2": cross}}
 
 
-def self_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: Mapping[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
+def _self_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: Mapping[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
     """Plain attention in a slot, (batch, queries, inner_dim) on (batch, tokens, inner_dim)."""
     heads = extra_options["n_heads"]
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
@@ -73,7 +73,7 @@ class CrossAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: Mapping[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
         """(batch, queries, inner_dim) on (batch, tokens, inner_dim), before `to_out`."""
-        output = self_attention(q, k, v, extra_options)
+        output = _self_attention(q, k, v, extra_options)
         grid = layer_grid(extra_options, q)
         identity, record = self.identity, self.record
         if identity is not None:

@@ -132,9 +132,18 @@ def break_sample(folder, kind):
 
 
 KINDS = (
-    "missing", "twice", "unreadable", "not a picture", "sizes", "others' size", "stride", "no face", "embedding",
-    "pickled embedding", "caption",
-)  # fmt: skip
+    "missing",
+    "twice",
+    "unreadable",
+    "not a picture",
+    "sizes",
+    "others' size",
+    "stride",
+    "no face",
+    "embedding",
+    "pickled embedding",
+    "caption",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)

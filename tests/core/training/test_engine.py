@@ -25,9 +25,15 @@ from toy_training import ToyModel, assert_same_training, run_toy
 def test_the_loss_falls_and_everything_is_written(tmp_path):
     reported = []
     outcome = run_toy(
-        tmp_path, Hooks(reported.append, lambda iteration: Image.new("RGB", (8, 8))), iterations=60, learning_rate=0.02,
-        checkpoint_every=20, num_checkpoints=2, sample_every=30, warmup=4,
-    )  # fmt: skip
+        tmp_path,
+        Hooks(reported.append, lambda iteration: Image.new("RGB", (8, 8))),
+        iterations=60,
+        learning_rate=0.02,
+        checkpoint_every=20,
+        num_checkpoints=2,
+        sample_every=30,
+        warmup=4,
+    )
     losses = as_loss_map(outcome.losses)["loss"]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
     assert reported == list(outcome.losses) == read_losses(tmp_path / FILE)
@@ -35,9 +41,14 @@ def test_the_loss_falls_and_everything_is_written(tmp_path):
     assert all(("even" in line) == (line["iteration"] % 2 == 0) for line in reported)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {
-        "checkpoint-00000040.pt", "checkpoint-00000060.pt", "losses.jsonl", "losses.png", "samples/00000030.png",
-        "samples/00000060.png", "toy.safetensors",
-    }  # fmt: skip
+        "checkpoint-00000040.pt",
+        "checkpoint-00000060.pt",
+        "losses.jsonl",
+        "losses.png",
+        "samples/00000030.png",
+        "samples/00000060.png",
+        "toy.safetensors",
+    }
     assert outcome.files == (tmp_path / "toy.safetensors",) and not outcome.was_stopped
     assert read_safetensors(outcome.files[0])[1]["trained_on"] == "toy data"
 

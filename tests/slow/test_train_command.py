@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from fpga.commands.train import main, parse
 from fpga.devtools.stand_ins import PACKS, small_checkpoint
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
@@ -18,6 +17,8 @@ from fpga.fpga_core.training.data.writing import write_header
 from fpga.fpga_core.training.engine.loss_log import FILE, read_losses
 from PIL import Image
 from training_samples import write_samples
+
+pytestmark = pytest.mark.comfyui
 
 PACK = Path(__file__).resolve().parents[2]
 
@@ -33,9 +34,19 @@ def test_a_training_is_stopped_gone_on_with_and_gives_its_files(tmp_path):
     config = {"landmarks": 1, "skeleton": 1, "both": 4, "clone-every": 2, "with-identity": True, "sample-every": 6}
     (tmp_path / "training.json").write_text(json.dumps(config))
     words = command(
-        "repcontrolnet", "--config", tmp_path / "training.json", "--checkpoint", tmp_path / "small.safetensors",
-        "--custom-node", next(iter(PACKS.values())), "--data", tmp_path / "data", "--output", tmp_path / "out", "--cpu",
-    )  # fmt: skip
+        "repcontrolnet",
+        "--config",
+        tmp_path / "training.json",
+        "--checkpoint",
+        tmp_path / "small.safetensors",
+        "--custom-node",
+        next(iter(PACKS.values())),
+        "--data",
+        tmp_path / "data",
+        "--output",
+        tmp_path / "out",
+        "--cpu",
+    )
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         log = tmp_path / "out" / FILE
         while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
@@ -55,33 +66,3 @@ def test_a_training_is_stopped_gone_on_with_and_gives_its_files(tmp_path):
     adapter = read_identity_adapter(*read_safetensors(tmp_path / "out" / "identity_adapter.safetensors"), name="face")
     assert adapter.branch_hash == branch.header.branch_hash
     assert branch.header.trained_on == "data: 3 samples, 6 iterations"
-
-
-def test_the_check_names_every_fault(tmp_path, capsys):
-    write_samples(tmp_path, 4)
-    assert main(["check", "--data", str(tmp_path)]) == 0
-    (tmp_path / "000001.mask.png").unlink()
-    (tmp_path / "000003.image.png").write_bytes(b"")
-    assert main(["check", "--data", str(tmp_path)]) == 1
-    printed = capsys.readouterr().out
-    assert "4 samples of 64x64, 2 that cannot be used" in printed
-    assert "'000001' has no mask.png" in printed and "image.png of sample '000003'" in printed
-
-
-def test_what_is_wrong_with_the_words_is_said(tmp_path, capsys):
-    config = tmp_path / "training.json"
-    config.write_text('{"batchsize": 4}')
-    for words, message in (
-        (["identity", "--data", "x"], "identity needs --output, --checkpoint"),
-        (["check", "--data", "x", "--config", str(config)], "sets batchsize, which is not an option"),
-    ):
-        with pytest.raises(SystemExit):
-            parse(words)
-        assert message in capsys.readouterr().err
-
-
-def test_the_command_line_wins_over_the_file(tmp_path):
-    config = tmp_path / "training.json"
-    config.write_text('{"batch-size": 4, "learning_rate": 0.5, "gradient-checkpointing": true}')
-    given = parse(["check", "--data", "x", "--config", str(config), "--batch-size", "2"])
-    assert (given.batch_size, given.learning_rate, given.gradient_checkpointing) == (2, 0.5, True)

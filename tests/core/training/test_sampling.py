@@ -14,10 +14,14 @@ def batch(num: int = 2) -> TrainingBatch:
     generator = torch.Generator().manual_seed(3)
     pictures = torch.rand(num, 3, 64, 64, generator=generator)
     return TrainingBatch(
-        latents=torch.randn(num, 4, 8, 8, generator=generator), text=torch.randn(num, 7, 64, generator=generator),
-        null_text=torch.zeros(1, 7, 64), skeleton=pictures, landmarks=pictures,
-        embeddings=torch.randn(num, 512, generator=generator), face_masks=torch.ones(num, 1, 8, 8),
-    )  # fmt: skip
+        latents=torch.randn(num, 4, 8, 8, generator=generator),
+        text=torch.randn(num, 7, 64, generator=generator),
+        null_text=torch.zeros(1, 7, 64),
+        skeleton=pictures,
+        landmarks=pictures,
+        embeddings=torch.randn(num, 512, generator=generator),
+        face_masks=torch.ones(num, 1, 8, 8),
+    )
 
 
 @dataclass
