@@ -4,9 +4,11 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..fpga_core.evaluation.facesim import draw_scores, score_cast
 from ..fpga_core.faces.detection import as_pictures, detect_faces
-from ..fpga_core.identity.cast import Assignment, make_cast, parse_strengths
+from ..fpga_core.identity.assignment import Assignment
 from ..fpga_core.identity.cast_preview import draw_casting
+from ..fpga_core.identity.casting import make_cast
 from ..fpga_core.identity.places import Edges, find_places
+from ..fpga_core.identity.strengths import parse_strengths
 from ..fpga_core.shapes import Extent
 from .sockets import CastSocket, FaceAnalysisSocket, FacesSocket, IdentitySocket, PoseKeypointSocket
 
@@ -146,12 +148,25 @@ class MakeCast(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, identities, width, height, assign, grow, feather, strengths,
-        image=None, boxes=None, masks=None, faces=None, skeleton=None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        identities,
+        width,
+        height,
+        assign,
+        grow,
+        feather,
+        strengths,
+        image=None,
+        boxes=None,
+        masks=None,
+        faces=None,
+        skeleton=None,
+    ) -> io.NodeOutput:
         canvas = Extent(width, height) if image is None else Extent(image.shape[2], image.shape[1])
-        places = find_places(canvas, Edges(grow, feather), boxes, masks, faces, skeleton)
-        casting = make_cast(list(identities.values()), canvas, places, Assignment(assign), parse_strengths(strengths))
+        found = find_places(canvas, Edges(grow, feather), boxes=boxes, masks=masks, faces=faces, skeleton=skeleton)
+        casting = make_cast(
+            list(identities.values()), canvas, found, assign=Assignment(assign), strengths=parse_strengths(strengths)
+        )
         preview = draw_casting(casting, None if image is None else image[0])
         return io.NodeOutput(casting.cast, preview, casting.text, ui=ui.PreviewText(casting.text))
 
@@ -200,8 +215,8 @@ class ScoreCast(io.ComfyNode):
     def execute(cls, image, cast, face_analysis) -> io.NodeOutput:
         portraits = cast.portraits(face_analysis.recogniser)
         found = detect_faces(as_pictures(image), face_analysis)
-        score = score_cast(portraits, found, face_analysis.recogniser, cast.extent)
-        drawn = draw_scores(score, portraits, found, image)
+        score = score_cast(portraits, found, recogniser=face_analysis.recogniser, canvas=cast.extent)
+        drawn = draw_scores(score, portraits, pictures=found, images=image)
         return io.NodeOutput(drawn, score.report(), score.facesim, ui=ui.PreviewText(score.report()))
 
 

@@ -229,9 +229,16 @@ class EncodeIdentity(io.ComfyNode):
     ) -> io.NodeOutput:
         encoder = None if clip_vision is None else ClipVisionEncoder(clip_vision)
         encoding = encode_photos(
-            list(images.values()), face_analysis, encoder, FaceChoice(face), index, Combine(combine), drop_outliers,
-            name, extend,
-        )  # fmt: skip
+            list(images.values()),
+            face_analysis,
+            encoder,
+            choice=FaceChoice(face),
+            number=index,
+            combine=Combine(combine),
+            drop_outliers=drop_outliers,
+            name=name,
+            extend=extend,
+        )
         report = encoding.report()
         return io.NodeOutput(encoding.identity, encoding.crops, report, ui=ui.PreviewText(report))
 

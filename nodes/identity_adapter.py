@@ -84,7 +84,14 @@ class LoadIdentityAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, name, variant=Variant.AUTO, use_lora=True, structure_strength=1.0) -> io.NodeOutput:
         weights, metadata = load_weights(FOLDER, name)
-        adapter = read_identity_adapter(weights, metadata, name, Variant(variant), use_lora, structure_strength)
+        adapter = read_identity_adapter(
+            weights,
+            metadata,
+            name,
+            variant=Variant(variant),
+            use_lora=use_lora,
+            structure_strength=structure_strength,
+        )
         return io.NodeOutput(adapter, ui=ui.PreviewText(adapter.description))
 
     @classmethod

@@ -17,16 +17,16 @@ from ..faces.likeness import MIN_IOU, Portrait, best_assignment, cosine_similari
 from ..shapes import Extent
 
 
-@dataclass(frozen=True)
-class PersonScore:
-    """How one person came out in one picture.
+@dataclass(frozen=True, kw_only=True)
+class MemberScore:
+    """How one member of a cast came out in one picture.
 
     Attributes:
         name: the person's name.
-        face: index of the face that was taken for them; None where there is none.
-        facesim: cosine similarity, 0 where no face is in the person's place; None where the person has no face box.
-        likeness: cosine similarity with that face, or with the most alike one where no face is in the person's place;
-            None where there is no such face.
+        face: index of the face that was taken for them; None if there is none.
+        facesim: cosine similarity, 0 if no face is in the person's place; None if the person has no face box.
+        likeness: cosine similarity with that face, or with the most alike one if no face is in the person's place; None
+            if there is no such face.
         iou: overlap of the same face with the person's face box; None without a face or a box.
     """
 
@@ -45,16 +45,16 @@ class CastScore:
         pictures: the scores of each picture, in the order of the cast.
     """
 
-    pictures: tuple[tuple[PersonScore, ...], ...]
+    pictures: tuple[tuple[MemberScore, ...], ...]
 
     @property
     def facesim(self) -> float:
-        """Mean over all people with face boxes and all pictures; NaN where nobody has one."""
+        """Mean over all people with face boxes and all pictures; NaN if nobody has one."""
         return _mean([person.facesim for people in self.pictures for person in people if person.facesim is not None])
 
     @property
     def likeness(self) -> float:
-        """Mean cosine similarity of those without a face box to their faces, 0 for no face; NaN where all have one."""
+        """Mean cosine similarity of those without a face box to their faces, 0 for no face; NaN if all have one."""
         free = [person for people in self.pictures for person in people if person.facesim is None]
         return _mean([person.likeness or 0.0 for person in free])
 
@@ -80,19 +80,19 @@ class CastScore:
 
 
 def score_cast(
-    portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], recogniser: str, canvas: Extent
+    portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], *, recogniser: str, canvas: Extent
 ) -> CastScore:
     """FaceSim of each person in each picture.
 
     The faces of a picture are assigned to the people so that the sum of their FaceSims is largest; a face counts for a
-    person only where its IoU with the person's face box is greater than 0.5, anywhere if they have no box.
+    person only if its IoU with the person's face box is greater than 0.5; without a box, anywhere.
 
     Args:
         portraits: the people, with embeddings of `recogniser`.
         pictures: the faces found in each picture, with embeddings of `recogniser`.
         recogniser: hash that keys the faces' embeddings.
-        canvas: size of the picture that the face boxes were made for; the pictures may be larger or smaller, and where
-            nobody has a face box of any shape.
+        canvas: size of the picture that the face boxes were made for; the pictures may be larger or smaller, and of any
+            shape if nobody has a face box.
     Returns:
         The scores of every picture.
     Raises:
@@ -115,7 +115,7 @@ def score_cast(
 
 
 def draw_scores(
-    score: CastScore, portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], images: Tensor
+    score: CastScore, portraits: Sequence[Portrait], *, pictures: Sequence[PictureFaces], images: Tensor
 ) -> Tensor:
     """The pictures with the people's places (dashed) and faces, coloured, numbered, named and scored.
 
@@ -134,29 +134,34 @@ def draw_scores(
             f"{len(score.pictures)} pictures were scored and {len(images)} are given to draw on; give the same"
         )
     drawn = zip(score.pictures, pictures, images, strict=True)
-    return torch.cat([_draw_picture(people, portraits, found, image) for people, found, image in drawn])
+    return torch.cat([_draw_picture(people, found, portraits=portraits, image=image) for people, found, image in drawn])
 
 
-def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogniser: str) -> tuple[PersonScore, ...]:
+def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogniser: str) -> tuple[MemberScore, ...]:
     if not picture.faces:
-        return tuple(PersonScore(p.name, None, None if p.face_box is None else 0.0, None, None) for p in portraits)
+        return tuple(
+            MemberScore(name=p.name, face=None, facesim=None if p.face_box is None else 0.0, likeness=None, iou=None)
+            for p in portraits
+        )
     faces = np.stack([_embedding(face, number, recogniser) for number, face in enumerate(picture.faces, 1)])
     likeness = cosine_similarities(np.stack([portrait.embedding for portrait in portraits]), faces)
     iou = np.array([[_iou(portrait, face, picture) for face in picture.faces] for portrait in portraits])
     is_free = np.array([portrait.face_box is None for portrait in portraits])
-    counts = np.vectorize(is_in_place)(iou) | is_free[:, None]
+    counts = np.array([[is_in_place(float(overlap)) for overlap in row] for row in iou]) | is_free[:, None]
     # A face in the right place is that person's even if it is nothing like them, so it is worth more than no face.
     best = best_assignment(np.where(counts, likeness.clip(min=1e-6), 0.0))
     assigned = {i: face for i, face in best.items() if counts[i, face]}
-    scores: list[PersonScore] = []
+    scores: list[MemberScore] = []
     for i, portrait in enumerate(portraits):
         face = assigned.get(i)
         shown = int(likeness[i].argmax()) if face is None else face
         alike, overlap = float(likeness[i, shown]), float(iou[i, shown])
         if is_free[i]:
-            scores.append(PersonScore(portrait.name, face, None, None if face is None else alike, None))
+            seen = None if face is None else alike
+            scores.append(MemberScore(name=portrait.name, face=face, facesim=None, likeness=seen, iou=None))
         else:
-            scores.append(PersonScore(portrait.name, face, 0.0 if face is None else alike, alike, overlap))
+            facesim = 0.0 if face is None else alike
+            scores.append(MemberScore(name=portrait.name, face=face, facesim=facesim, likeness=alike, iou=overlap))
     return tuple(scores)
 
 
@@ -176,7 +181,7 @@ def _embedding(face: Face, number: int, recogniser: str) -> np.ndarray:
 
 
 def _draw_picture(
-    people: Sequence[PersonScore], portraits: Sequence[Portrait], picture: PictureFaces, image: Tensor
+    people: Sequence[MemberScore], picture: PictureFaces, *, portraits: Sequence[Portrait], image: Tensor
 ) -> Tensor:
     sheet = Sheet(picture.extent, image)
     boxes = [face.box.normalised(picture.extent) for face in picture.faces]
@@ -197,7 +202,7 @@ def _draw_picture(
     return sheet.as_image()
 
 
-def _verdict(person: PersonScore) -> str:
+def _verdict(person: MemberScore) -> str:
     if person.face is not None:
         return f"face {person.face + 1}"
     if person.likeness is None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ KNOWN_FILES = "an IP-Adapter FaceID, plus-face, InstantID or FPGA adapter file"
 
 
 class Variant(str, Enum):
-    """Which of two adapters a file is, where both have the same tensors."""
+    """Which of two adapters a file is, if both have the same tensors."""
 
     AUTO = "auto"
     """FaceID-PlusV2 rather than V1; InstantID rather than FaceID-Portrait for unnormalised embeddings."""
@@ -58,6 +58,7 @@ def read_identity_adapter(
     state: Mapping[str, Any],
     metadata: Mapping[str, str] | None,
     name: str,
+    *,
     variant: Variant = Variant.AUTO,
     use_lora: bool = True,
     structure_strength: float = 1.0,
@@ -67,9 +68,9 @@ def read_identity_adapter(
 
     Args:
         state: what the file holds, nested or flat.
-        metadata: text entries of the file's header; None or empty where the file type has none.
+        metadata: text entries of the file's header; None or empty if the file type has none.
         name: how messages call the file.
-        variant: which adapter it is, where the tensors leave two.
+        variant: which adapter it is, if the tensors leave two.
         use_lora: whether the LoRA inside a FaceID file is kept.
         structure_strength: weight of the CLIP features in FaceID-PlusV2, `s`.
         layouts: architectures that a public adapter may be for.
@@ -80,7 +81,7 @@ def read_identity_adapter(
         CheckpointKeyError, CheckpointShapeError: tensors are missing, do not belong, or have a wrong shape.
         CheckpointReadError: the tensors are not those that the file was written with.
         BaseModelError: the adapter is for another architecture.
-        InvalidInputError: the variant is none that the file can be.
+        InvalidInputError: the file cannot be that variant.
     """
     if is_fpga_adapter(state, metadata or {}):
         if variant is not Variant.AUTO:
@@ -90,9 +91,9 @@ def read_identity_adapter(
     has_lora = any("_lora." in key for key in layers)
     resampler, kinds = _recognise_network(network, has_lora, name)
     kind = _choose_kind(kinds, variant, name)
-    layout = _choose_layout(resampler.token_dim, layers, layouts, name)
+    layout = _choose_layout(resampler.token_dim, layers, layouts=layouts, name=name)
     lora_layers = _lora_layers(layout) if has_lora else {}
-    _check_layers(layers, layout, lora_layers, name)
+    _check_layers(layers, layout, lora_layers=lora_layers, name=name)
     lora = {
         path: LowRank(layers[f"{key}.down.weight"], layers[f"{key}.up.weight"])
         for key, (path, _) in lora_layers.items()
@@ -118,9 +119,8 @@ def _split_groups(state: Mapping[str, Any], name: str) -> tuple[dict[str, Tensor
     """The tensors of the groups `image_proj` and `ip_adapter`, without the groups' names."""
     flat: dict[str, Any] = {}
     for key, value in state.items():
-        flat |= (
-            {f"{key}.{part}": tensor for part, tensor in value.items()} if isinstance(value, Mapping) else {key: value}
-        )
+        group = cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else None
+        flat |= {key: value} if group is None else {f"{key}.{part}": tensor for part, tensor in group.items()}
     network, layers = (
         {key.removeprefix(group): tensor for key, tensor in flat.items() if str(key).startswith(group)}
         for group in (NETWORK, LAYERS)
@@ -191,7 +191,7 @@ def _choose_kind(kinds: tuple[AdapterKind, ...], variant: Variant, name: str) ->
 
 
 def _choose_layout(
-    token_dim: int, layers: Mapping[str, Tensor], layouts: Sequence[AttentionLayout], name: str
+    token_dim: int, layers: Mapping[str, Tensor], *, layouts: Sequence[AttentionLayout], name: str
 ) -> AttentionLayout:
     """The architecture whose context is `token_dim` wide, and of several the one with as many blocks as the file.
 
@@ -218,6 +218,7 @@ def _choose_layout(
 def _check_layers(
     layers: Mapping[str, Tensor],
     layout: AttentionLayout,
+    *,
     lora_layers: Mapping[str, tuple[str, tuple[int, int]]],
     name: str,
 ) -> None:
@@ -231,7 +232,7 @@ def _check_layers(
         for part in ("k", "v"):
             expected[f"{LAYERS}{2 * number + 1}.to_{part}_ip.weight"] = torch.Size((width, layout.token_dim))
     for key, (_, (num_rows, num_columns)) in lora_layers.items():
-        rank = file_shape(layers, f"{key}.down.weight", 2, name)[0]
+        rank = file_shape(layers, f"{key}.down.weight", num_axes=2, name=name)[0]
         expected[f"{LAYERS}{key}.down.weight"] = torch.Size((rank, num_columns))
         expected[f"{LAYERS}{key}.up.weight"] = torch.Size((num_rows, rank))
     found = {LAYERS + key: tensor for key, tensor in layers.items()}

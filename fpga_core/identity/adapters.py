@@ -46,7 +46,7 @@ class Negative(str, Enum):
     SAME_TOKENS = "same_tokens"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class IdentityAdapter:
     """An adapter, as loaded from its file.
 
@@ -152,7 +152,7 @@ class IdentityAdapter:
         return self._resample(embedding, features)
 
     def _resample(self, embedding: Tensor | None, features: Tensor | None) -> Tensor:
-        """(photos, 512) and (1, num_features, clip_dim), each where the adapter reads it, to (1, tokens, token_dim)."""
+        """(photos, 512) and (1, num_features, clip_dim), each if the adapter reads it, to (1, tokens, token_dim)."""
         weights = {name: tensor.to("cpu", torch.float32) for name, tensor in self.resampler.state_dict().items()}
         options = {}
         if isinstance(self.resampler, FacePlusProjection):
@@ -211,7 +211,7 @@ class IdentityAdapter:
 
 
 def stack_tokens(tokens: Sequence[Tensor]) -> Tensor:
-    """Stacks the tokens of several identities, repeating whole sets where their numbers differ.
+    """Stacks the tokens of several identities, repeating whole sets if their numbers differ.
 
     Softmax attention over a set of keys and values is unchanged by repeating the whole set, so identities that were
     encoded from different numbers of photos can share one batch without a mask, exactly.

@@ -49,20 +49,20 @@ def attention_layout(base: str, unet_config: Mapping[str, Any]) -> AttentionLayo
     number = 1  # input block 0 is the first convolution
     for width, num_blocks in zip(levels, unet_config["num_res_blocks"], strict=True):
         for _ in range(num_blocks):
-            widths.update(_slots("input", number, depths.pop(0), width))
+            widths.update(_slots("input", number, depth=depths.pop(0), width=width))
             number += 1
         number += 1  # the downsampling block
     depths = list(unet_config["transformer_depth_output"])
     number = 0
     for width, num_blocks in zip(reversed(levels), reversed(unet_config["num_res_blocks"]), strict=True):
         for _ in range(num_blocks + 1):
-            widths.update(_slots("output", number, depths.pop(), width))
+            widths.update(_slots("output", number, depth=depths.pop(), width=width))
             number += 1
-    widths.update(_slots("middle", 0, unet_config["transformer_depth_middle"], levels[-1]))
+    widths.update(_slots("middle", 0, depth=unet_config["transformer_depth_middle"], width=levels[-1]))
     return AttentionLayout(base, unet_config["context_dim"], MappingProxyType(widths))
 
 
-def _slots(block: str, number: int, depth: int, width: int) -> dict[BlockSlot, int]:
+def _slots(block: str, number: int, *, depth: int, width: int) -> dict[BlockSlot, int]:
     return {BlockSlot(block, number, index): width for index in range(depth)}
 
 

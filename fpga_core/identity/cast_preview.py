@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..faces.labels import NOBODY_COLOR, Sheet, person_color
-from .cast import Casting
+from .casting import Casting
 
 
 def draw_casting(casting: Casting, picture: Tensor | None = None) -> Tensor:

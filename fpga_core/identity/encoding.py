@@ -24,7 +24,7 @@ MIN_FACE_PX = 32
 """Below this the recogniser's 112x112 input is mostly interpolation."""
 
 OUTLIER_RATIO = 0.6
-"""A photo is an outlier where its likeness to the others is below this fraction of the median likeness."""
+"""A photo is an outlier if its likeness to the others is below this fraction of the median likeness."""
 
 
 class FaceChoice(str, Enum):
@@ -51,14 +51,14 @@ class ImageEncoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Encoding:
     """An identity, and what became of each photo.
 
     Attributes:
         identity: the person.
         crops: (photos, 224, 224, 3) float32 in [0, 1], what was encoded of each photo, dropped ones included.
-        likeness: per photo the cosine with the mean of the others; empty where there is only one photo, or no face
+        likeness: per photo the cosine with the mean of the others; empty if there is only one photo, or no face
             analysis.
         outliers: numbers, from 1, of the photos that look like someone else.
         dropped: numbers of those that are not part of the identity.
@@ -114,7 +114,7 @@ def split_photos(images: Sequence[Tensor]) -> list[Tensor]:
 
 
 def choose_faces(
-    found: Sequence[Sequence[Face]], choice: FaceChoice, number: int = 1, min_size_px: float = MIN_FACE_PX
+    found: Sequence[Sequence[Face]], choice: FaceChoice, *, number: int = 1, min_size_px: float = MIN_FACE_PX
 ) -> list[Face]:
     """The person's face in each photo.
 
@@ -129,7 +129,8 @@ def choose_faces(
         FaceNotFoundError: a photo has no face, not that many, or only a too small one; names every such photo.
     """
     wanted = number if choice is FaceChoice.INDEX else 1
-    chosen, faults = [], []
+    chosen: list[Face] = []
+    faults: list[str] = []
     for photo, faces in enumerate(found, start=1):
         ordered = select_faces(faces, FaceOrder.LARGEST_FIRST)
         if not ordered:
@@ -163,7 +164,7 @@ def photo_likeness(embeddings: Tensor) -> tuple[tuple[float, ...], tuple[int, ..
     unit = functional.normalize(embeddings.double(), dim=-1)
     others = functional.normalize(unit.sum(dim=0) - unit, dim=-1)
     cosines = (unit * others).sum(dim=-1)
-    likeness = tuple(cosines.tolist())
+    likeness = tuple(float(cosine) for cosine in cosines)
     if len(likeness) < 3:
         return likeness, ()
     limit = OUTLIER_RATIO * max(float(cosines.median()), 0.0)
@@ -171,7 +172,7 @@ def photo_likeness(embeddings: Tensor) -> tuple[tuple[float, ...], tuple[int, ..
 
 
 def encoder_problem(has_face_analysis: bool, has_clip_vision: bool) -> str | None:
-    """What to tell the user where there is nothing to encode with."""
+    """What to tell the user if there is nothing to encode with."""
     if has_face_analysis or has_clip_vision:
         return None
     return "connect a face analysis, a CLIP-Vision model, or both: there is nothing to encode with"
@@ -181,6 +182,7 @@ def encode_photos(
     images: Sequence[Tensor],
     face_analysis: FaceAnalyzer | None,
     clip_vision: ImageEncoder | None,
+    *,
     choice: FaceChoice = FaceChoice.LARGEST,
     number: int = 1,
     combine: Combine = Combine.MEAN,
@@ -213,7 +215,9 @@ def encode_photos(
     if problem := encoder_problem(face_analysis is not None, clip_vision is not None):
         raise InvalidInputError(problem)
     photos = split_photos(images)
-    views, embeddings = _recognise(photos, face_analysis, choice, number) if face_analysis else (photos, {})
+    views, embeddings = (
+        _recognise(photos, face_analysis, choice=choice, number=number) if face_analysis else (photos, {})
+    )
     if face_analysis is not None and clip_vision is None and not embeddings:
         raise InvalidInputError(
             f"the face analysis '{face_analysis.description}' finds faces, but recognises nobody; use a pack with a "
@@ -222,11 +226,18 @@ def encode_photos(
     likeness, outliers = photo_likeness(next(iter(embeddings.values()))) if embeddings else ((), ())
     dropped = outliers if drop_outliers else ()
     kept = [position for position in range(len(photos)) if position not in dropped]
-    hidden, null = {}, {}
+    hidden: dict[str, Tensor] = {}
+    null: dict[str, Tensor] = {}
     if clip_vision is not None:
         hidden[clip_vision.key] = torch.cat([clip_vision.hidden_states(views[position]) for position in kept])
         null[clip_vision.key] = clip_vision.null_hidden_states()
-    identity = Identity(name, {key: rows[kept] for key, rows in embeddings.items()}, hidden, null, combine.value)
+    identity = Identity(
+        name,
+        embeddings={key: rows[kept] for key, rows in embeddings.items()},
+        clip_hidden=hidden,
+        clip_null=null,
+        combine=combine.value,
+    )
     return Encoding(
         identity=identity if extend is None else extend.extended_by(identity),
         crops=torch.cat([_square(view) for view in views]),
@@ -237,21 +248,21 @@ def encode_photos(
 
 
 def _recognise(
-    photos: Sequence[Tensor], face_analysis: FaceAnalyzer, choice: FaceChoice, number: int
+    photos: Sequence[Tensor], face_analysis: FaceAnalyzer, *, choice: FaceChoice, number: int
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Each photo's aligned face, and recogniser -> embeddings (photos, 512)."""
     pictures = [as_pictures(photo)[0] for photo in photos]
-    faces = choose_faces(face_analysis.find_faces(pictures), choice, number)
+    faces = choose_faces(face_analysis.find_faces(pictures), choice, number=number)
     views = [_view(picture, face) for picture, face in zip(pictures, faces, strict=True)]
     recogniser = face_analysis.recogniser
     if recogniser is None:
         return views, {}
-    return views, {recogniser: torch.from_numpy(np.stack([face.embeddings[recogniser] for face in faces])).float()}
+    return views, {recogniser: torch.as_tensor(np.stack([face.embeddings[recogniser] for face in faces])).float()}
 
 
 def _view(picture: np.ndarray, face: Face) -> Tensor:
     """The aligned face as an image, (1, 224, 224, 3)."""
-    return torch.from_numpy(align_face(picture, face, CROP_PX)).float()[None] / 255
+    return torch.as_tensor(align_face(picture, face, CROP_PX)).float()[None] / 255
 
 
 def _square(image: Tensor) -> Tensor:

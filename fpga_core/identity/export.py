@@ -47,10 +47,10 @@ def write_fpga_adapter(adapter: IdentityAdapter, path: str | os.PathLike[str]) -
         InvalidInputError: the adapter is not one that the format can hold.
         CheckpointError: the file cannot be written.
     """
-    write_safetensors(path, *as_state_dict(adapter))
+    write_safetensors(path, *fpga_adapter_contents(adapter))
 
 
-def as_state_dict(adapter: IdentityAdapter) -> tuple[dict[str, Tensor], dict[str, str]]:
+def fpga_adapter_contents(adapter: IdentityAdapter) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of the file that `read_fpga_adapter` reads as this adapter.
 
     Raises:
@@ -177,5 +177,5 @@ def _check_header(metadata: Mapping[str, str], name: str) -> Negative:
 
 
 def _fits_base(base: str, token_dim: int) -> bool:
-    """Whether a base, where it is a known one, has a context of that width."""
+    """Whether a base has a context of that width, or is not a known one."""
     return all(layout.token_dim == token_dim for layout in KNOWN_LAYOUTS if layout.base == base)

@@ -26,13 +26,13 @@ def head_box(keypoints: np.ndarray) -> Box | None:
     """The box that a face detector would draw, from a body's nose, eyes, ears and neck.
 
     The size follows from the least foreshortened distance between two keypoints of the head, and from nose to neck
-    where there is none. The centre is the mean of eyes, nose and ears, which lies between eye line and nose tip on a
+    if there is none. The centre is the mean of eyes, nose and ears, which lies between eye line and nose tip on a
     frontal face, and moves towards the ear on a profile.
 
     Args:
         keypoints: (18, 3) OpenPose (COCO-18): x and y in pixels, then confidence (0 = absent).
     Returns:
-        The box in pixels, upright; None where too few are seen to tell where the head is or how large.
+        The box in pixels, upright; None if too few are seen to tell where the head is or how large.
     """
     parts = (NOSE, NECK, *EYES, *EARS)
     seen = {i: keypoints[i, :2].astype(np.float64) for i in parts if keypoints[i, 2] >= MIN_CONFIDENCE}
@@ -47,7 +47,7 @@ def head_box(keypoints: np.ndarray) -> Box | None:
 
 
 def _eye_distance(seen: dict[int, np.ndarray]) -> float:
-    """Distance between the eyes in pixels, had the head been seen from the front; 0 where nothing tells it."""
+    """Distance between the eyes in pixels, had the head been seen from the front; 0 if nothing tells it."""
     pairs = [
         (*EYES, EYE_TO_EYE),
         (*EARS, EAR_TO_EAR),

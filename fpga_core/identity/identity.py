@@ -1,4 +1,4 @@
-"""An identity: what the encoders saw in the photos of one person, and the file that keeps it.
+"""An identity: what the encoders saw in the photos of one person.
 
 An identity is not an adapter's tokens. It keeps every photo's embedding and hidden states as the encoders gave them, so
 that one identity serves every adapter; the tokens are made when a cast is applied.
@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import InvalidInputError, ShapeMismatchError
 from .recognisers import recogniser_name, recogniser_names
@@ -108,8 +110,16 @@ class Identity:
         photos = self.photo_embeddings(recognisers, needed_by)
         if photos.shape[0] == 1:
             return photos[0]
-        direction = Combine(self.combine)(torch.nn.functional.normalize(photos.float(), dim=-1))
-        return torch.nn.functional.normalize(direction, dim=-1) * photos.float().norm(dim=-1).mean()
+        direction = Combine(self.combine)(functional.normalize(photos.float(), dim=-1))
+        return functional.normalize(direction, dim=-1) * _lengths(photos.float()).mean()
+
+    def embedding_array(self, recogniser: str, needed_by: str) -> np.ndarray:
+        """The photos' combined embedding by one recogniser, for comparisons with faces; (512,) float32.
+
+        Raises:
+            InvalidInputError: the identity was not encoded with that recogniser.
+        """
+        return self.embedding([recogniser], needed_by).detach().cpu().float().numpy()
 
     def clip_model(self, width: int, needed_by: str) -> str:
         """The key of the one CLIP-Vision model with hidden states of `width` that this identity was encoded with.
@@ -160,7 +170,7 @@ class Identity:
 
 
 def check_identity(identity: Identity) -> None:
-    """Raises where an identity's parts do not fit together.
+    """Raises unless an identity's parts fit together.
 
     Raises:
         InvalidInputError: nothing was encoded, a value is not finite, an embedding is zero, or the combine rule is
@@ -184,7 +194,7 @@ def check_identity(identity: Identity) -> None:
                 f"the embeddings of '{name}' by {recogniser_name(recogniser)} are {tuple(photos.shape)}, not "
                 f"(photos, {EMBEDDING_DIM}); encode the photos again"
             )
-        if not torch.isfinite(photos).all() or (photos.norm(dim=-1) == 0).any():
+        if not torch.isfinite(photos).all() or (_lengths(photos) == 0).any():
             raise InvalidInputError(
                 f"an embedding of '{name}' by {recogniser_name(recogniser)} is zero or not finite; encode the "
                 "photos again"
@@ -212,3 +222,7 @@ def check_identity(identity: Identity) -> None:
             f"the parts of the identity '{name}' come from different numbers of photos ({sorted(counts)}); encode them "
             "together"
         )
+
+
+def _lengths(photos: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(photos, dim=-1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

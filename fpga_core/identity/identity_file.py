@@ -55,7 +55,7 @@ def load_identity(path: str | os.PathLike[str]) -> Identity:
         The identity, exactly as it was saved.
     Raises:
         CheckpointReadError: the file cannot be read, or its tensors are not those that were saved.
-        UnknownFormatError: the file is no identity, or of a newer version.
+        UnknownFormatError: the file is not an identity, or of a newer version.
         CheckpointKeyError: it holds tensors that do not belong, or lacks some.
         CheckpointShapeError: its tensors do not fit together.
     """

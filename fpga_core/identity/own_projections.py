@@ -1,4 +1,4 @@
-"""An FPGA identity adapter's own key and value projections, where it has any: their tensors in its file."""
+"""The tensors of an FPGA identity adapter's own key and value projections in its file, if it has any."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_projections(tensors: Mapping[str, Tensor], token_dim: int, name: str) -
         token_dim: width of the tokens.
         name: how messages call the file.
     Returns:
-        The projections of each layer; None where there are none: the model's own are shared.
+        The projections of each layer; None if there are none: the model's own are shared.
     Raises:
         CheckpointKeyError: a name is of no layer, or a layer has one of its two projections.
         CheckpointShapeError: a projection does not read the tokens, or not as wide as its twin.

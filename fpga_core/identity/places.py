@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +19,8 @@ from ..shapes import Extent, as_masks
 from .heads import head_box
 from .regions import Region
 
+NO_EMBEDDINGS: Mapping[str, np.ndarray] = MappingProxyType({})
+
 
 @dataclass(frozen=True, eq=False)
 class Place:
@@ -25,30 +28,45 @@ class Place:
 
     Attributes:
         label: what it was read off, e.g. `box 2`.
-        region: None where the place cannot be used.
-        face_box: where the face is meant to be, not grown, fractions of the picture; None where only a region is known.
-        embeddings: recogniser hash -> (512,) of the face that is there, where one was found.
+        region: None if the place cannot be used.
+        face_box: where the face is meant to be, not grown, fractions of the picture; None if only a region is known.
+        embeddings: recogniser hash -> (512,) of the face that is there, if one was found.
         problem: why the place cannot be used.
     """
 
     label: str
     region: Region | None
     face_box: Box | None = None
-    embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: NO_EMBEDDINGS)
     problem: str = ""
 
     @property
     def box(self) -> Box:
-        """The box to sort and to draw the place by, fractions of the picture; empty where the place cannot be used."""
+        """The box to sort and to draw the place by, fractions of the picture; empty if the place cannot be used."""
         return self.face_box or (self.region.box if self.region else Box(0, 0, 0, 0))
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class FoundPlaces:
     """What was read off one source, in its own order, and what to tell the user about the reading."""
 
     places: tuple[Place, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Mark:
+    """A head that a source marks.
+
+    Attributes:
+        label: what to call it.
+        box: of the face, pixels; None if the source does not tell where it is.
+        embeddings: as in `Place`.
+    """
+
+    label: str
+    box: Box | None
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: NO_EMBEDDINGS)
 
 
 @dataclass(frozen=True)
@@ -62,12 +80,13 @@ class Edges:
 def find_places(
     canvas: Extent,
     edges: Edges,
+    *,
     boxes: object = None,
     masks: Tensor | None = None,
     faces: Sequence[PictureFaces] | None = None,
     skeleton: object = None,
-) -> Places | None:
-    """Places read off the one source that is given; None where none is.
+) -> FoundPlaces | None:
+    """Places read off the one source that is given; None if none is.
 
     Raises:
         InvalidInputError: several sources are given, or the one given cannot be read.
@@ -90,7 +109,7 @@ def find_places(
     return None
 
 
-def places_from_boxes(boxes: object, canvas: Extent, edges: Edges) -> Places:
+def places_from_boxes(boxes: object, canvas: Extent, edges: Edges) -> FoundPlaces:
     """Places from what travels on a BOUNDING_BOX socket.
 
     Args:
@@ -98,35 +117,37 @@ def places_from_boxes(boxes: object, canvas: Extent, edges: Edges) -> Places:
     Raises:
         InvalidInputError: it is none of these.
     """
-    listed = [boxes] if isinstance(boxes, Mapping) else boxes
-    if not isinstance(listed, Sequence) or isinstance(listed, str):
+    if not isinstance(boxes, Mapping | Sequence) or isinstance(boxes, str):
         raise InvalidInputError(
             f"boxes must be bounding boxes, not {type(boxes).__name__}; connect a BOUNDING_BOX output"
         )
+    listed = [cast(object, boxes)] if isinstance(boxes, Mapping) else cast("Sequence[object]", boxes)
     notes: tuple[str, ...] = ()
     if listed and isinstance(listed[0], Sequence):
         notes = _first_picture_note("boxes", len(listed))
-        listed = listed[0]
-    marked = [(f"box {number}", _read_box(box, number), {}) for number, box in enumerate(listed, 1)]
-    return Places(_places_from_marks(marked, canvas, edges), notes)
+        listed = cast("Sequence[object]", listed[0])
+    marks = [_Mark(f"box {number}", _read_box(box, number)) for number, box in enumerate(listed, 1)]
+    return FoundPlaces(_places_from_marks(marks, canvas, edges), notes)
 
 
-def places_from_masks(masks: Tensor, canvas: Extent, edges: Edges) -> Places:
+def places_from_masks(masks: Tensor, canvas: Extent, edges: Edges) -> FoundPlaces:
     """One place per mask; no face boxes, because a mask may show a whole person.
 
     Args:
         masks: (num_places, height, width), of any size: masks cover the whole canvas.
     Raises:
-        ShapeMismatchError: they are no masks.
+        ShapeMismatchError: they are not masks.
     """
-    masks, places = as_masks(masks), []
-    for number, mask in enumerate(masks, 1):
-        region = Region.from_mask(mask, edges.grow, edges.feather)
-        places.append(Place(f"mask {number}", region, problem="" if region else "it is empty"))
-    return Places(tuple(places), _stretch_note("masks", Extent(masks.shape[-1], masks.shape[-2]), canvas))
+    masks = as_masks(masks)
+    regions = [Region.from_mask(mask, grow=edges.grow, feather=edges.feather) for mask in masks]
+    places = tuple(
+        Place(f"mask {number}", region, problem="" if region else "it is empty")
+        for number, region in enumerate(regions, 1)
+    )
+    return FoundPlaces(places, _stretch_note("masks", Extent(masks.shape[-1], masks.shape[-2]), canvas))
 
 
-def places_from_faces(pictures: Sequence[PictureFaces], canvas: Extent, edges: Edges) -> Places:
+def places_from_faces(pictures: Sequence[PictureFaces], canvas: Extent, edges: Edges) -> FoundPlaces:
     """One place per face of the first picture, in the order given, with the faces' embeddings.
 
     Raises:
@@ -135,12 +156,12 @@ def places_from_faces(pictures: Sequence[PictureFaces], canvas: Extent, edges: E
     if not pictures:
         raise InvalidInputError("faces hold no picture; connect the output of a node that saw at least one")
     picture = pictures[0]
-    marked = [(f"face {number}", face.box, face.embeddings) for number, face in enumerate(picture.faces, 1)]
+    marks = [_Mark(f"face {number}", face.box, face.embeddings) for number, face in enumerate(picture.faces, 1)]
     notes = (*_first_picture_note("faces", len(pictures)), *_stretch_note("faces", picture.extent, canvas))
-    return Places(_places_from_marks(marked, picture.extent, edges), notes)
+    return FoundPlaces(_places_from_marks(marks, picture.extent, edges), notes)
 
 
-def places_from_skeleton(skeleton: object, canvas: Extent, edges: Edges) -> Places:
+def places_from_skeleton(skeleton: object, canvas: Extent, edges: Edges) -> FoundPlaces:
     """One place per body of the first picture: its head, estimated from nose, eyes, ears and neck.
 
     Args:
@@ -149,26 +170,25 @@ def places_from_skeleton(skeleton: object, canvas: Extent, edges: Edges) -> Plac
         InvalidInputError: it is malformed.
         ShapeMismatchError: its aspect ratio is not the canvas's.
     """
-    num_pictures = len(skeleton) if isinstance(skeleton, list) else 1
-    first = skeleton[:1] if isinstance(skeleton, list) else skeleton
-    (picture,) = read_pose_keypoints(first, [canvas])
-    marked = [(f"body {number}", head_box(body.keypoints), {}) for number, body in enumerate(picture.bodies, 1)]
-    return Places(_places_from_marks(marked, canvas, edges), _first_picture_note("skeletons", num_pictures))
+    frames = cast("list[object]", skeleton) if isinstance(skeleton, list) else None
+    (picture,) = read_pose_keypoints(frames[:1] if frames is not None else cast(object, skeleton), [canvas])
+    marks = [_Mark(f"body {number}", head_box(body.keypoints)) for number, body in enumerate(picture.bodies, 1)]
+    return FoundPlaces(
+        _places_from_marks(marks, canvas, edges), _first_picture_note("skeletons", 1 if frames is None else len(frames))
+    )
 
 
-def _places_from_marks(
-    marked: Iterable[tuple[str, Box | None, Mapping[str, np.ndarray]]], extent: Extent, edges: Edges
-) -> tuple[Place, ...]:
+def _places_from_marks(marks: Iterable[_Mark], extent: Extent, edges: Edges) -> tuple[Place, ...]:
     """Places from boxes in pixels of a picture of `extent`."""
-    places = []
-    for label, box, embeddings in marked:
-        if box is None:
-            places.append(Place(label, None, problem="the skeleton does not show its head"))
+    places: list[Place] = []
+    for mark in marks:
+        if mark.box is None:
+            places.append(Place(mark.label, None, problem="the skeleton does not show its head"))
             continue
-        face_box = box.normalised(extent)
-        region = Region.from_box(face_box, edges.grow, edges.feather)
-        problem = "" if region else _box_problem(box, extent)
-        places.append(Place(label, region, face_box, embeddings, problem))
+        face_box = mark.box.normalised(extent)
+        region = Region.from_box(face_box, grow=edges.grow, feather=edges.feather)
+        problem = "" if region else _box_problem(mark.box, extent)
+        places.append(Place(mark.label, region, face_box=face_box, embeddings=mark.embeddings, problem=problem))
     return tuple(places)
 
 
@@ -178,8 +198,9 @@ def _box_problem(box: Box, extent: Extent) -> str:
 
 
 def _read_box(box: object, number: int) -> Box:
+    sides: Mapping[str, Any] = cast("Mapping[str, Any]", box) if isinstance(box, Mapping) else {}
     try:
-        x, y, width, height = (float(box[key]) for key in ("x", "y", "width", "height"))  # type: ignore[index]
+        x, y, width, height = (float(sides[key]) for key in ("x", "y", "width", "height"))
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(f"box {number} is {box!r}; a box needs the numbers x, y, width and height") from error
     if not all(map(math.isfinite, (x, y, width, height))):

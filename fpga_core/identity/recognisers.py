@@ -41,5 +41,5 @@ def recogniser_name(recogniser: str) -> str:
 
 
 def recogniser_names(recognisers: Iterable[str]) -> str:
-    """Several recognisers in one phrase, `none` where there are none."""
+    """Several recognisers in one phrase, `none` if there are none."""
     return ", ".join(recogniser_name(recogniser) for recogniser in recognisers) or "none"

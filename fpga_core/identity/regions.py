@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import InvalidInputError
 from ..geometry import Box
@@ -32,7 +33,7 @@ class Region:
     mask: Tensor | None = None
 
     @classmethod
-    def from_box(cls, box: Box, grow: float = 0.0, feather: float = 0.0) -> Region | None:
+    def from_box(cls, box: Box, *, grow: float = 0.0, feather: float = 0.0) -> Region | None:
         """A solid box with a soft edge.
 
         Args:
@@ -40,7 +41,7 @@ class Region:
             grow: what is added on every side, as a fraction of the box's own width and height.
             feather: width of the soft edge, inside the grown box, as a fraction 0-0.5 of its width and height.
         Returns:
-            The region; None where nothing of it is inside the picture.
+            The region; None if nothing of it is inside the picture.
         Raises:
             InvalidInputError: grow or feather are out of range.
         """
@@ -52,7 +53,7 @@ class Region:
         return cls(visible, (feather * grown.width, feather * grown.height))
 
     @classmethod
-    def from_mask(cls, mask: Tensor, grow: float = 0.0, feather: float = 0.0) -> Region | None:
+    def from_mask(cls, mask: Tensor, *, grow: float = 0.0, feather: float = 0.0) -> Region | None:
         """A mask over the whole picture.
 
         Without grow and feather the mask's own greys are the weights. With either, its outline (half of its largest
@@ -63,7 +64,7 @@ class Region:
             grow: distance by which the outline moves outwards, as a fraction of the mask's mean side.
             feather: width of the soft edge inside the grown outline, as a fraction 0-0.5 of the same.
         Returns:
-            The region; None where the mask is empty.
+            The region; None if the mask is empty.
         Raises:
             InvalidInputError: the mask is not two-dimensional, or grow or feather are out of range.
         """
@@ -93,12 +94,12 @@ class Region:
         """
         box = self.box
         if self.mask is None:
-            across = _edge_profile(box.x0, box.x1, self.feather[0], extent.width)
-            down = _edge_profile(box.y0, box.y1, self.feather[1], extent.height)
-            means = torch.from_numpy(np.outer(down, across))
+            across = _edge_profile(box.x0, box.x1, feather=self.feather[0], num_cells=extent.width)
+            down = _edge_profile(box.y0, box.y1, feather=self.feather[1], num_cells=extent.height)
+            means = torch.as_tensor(np.outer(down, across))
         else:
-            across = _cell_means(self.mask.double(), box.x0, box.x1, extent.width)
-            means = _cell_means(across.T, box.y0, box.y1, extent.height).T.contiguous()
+            across = _row_means(self.mask.double(), box.x0, box.x1, num_cells=extent.width)
+            means = _row_means(across.T, box.y0, box.y1, num_cells=extent.height).T.contiguous()
         # An edge that rounding puts one ulp beyond a cell's edge must not touch the next cell.
         return means.round(decimals=9).clamp(0, 1).float()
 
@@ -122,7 +123,7 @@ def _check_edges(grow: float, feather: float) -> None:
         raise InvalidInputError(f"feather is {feather}; it is a fraction of the region's own size, from 0 to 0.5")
 
 
-def _edge_profile(start: float, end: float, feather: float, num_cells: int) -> np.ndarray:
+def _edge_profile(start: float, end: float, *, feather: float, num_cells: int) -> np.ndarray:
     """Means over the cells of a bar from `start` to `end` (fractions), rising and falling over `feather`; (num_cells,).
 
     Sides on the picture's border are not softened: a box that fills the picture is 1 everywhere.
@@ -145,7 +146,7 @@ def _edge_profile(start: float, end: float, feather: float, num_cells: int) -> n
     return means
 
 
-def _cell_means(mask: Tensor, start: float, end: float, num_cells: int) -> Tensor:
+def _row_means(mask: Tensor, start: float, end: float, *, num_cells: int) -> Tensor:
     """Means over each cell of the rows' values, (rows, columns) spread evenly from `start` to `end`; (rows, num_cells).
 
     The running integral is linear within a column of the mask, so its differences between cell edges are exact.
@@ -154,7 +155,7 @@ def _cell_means(mask: Tensor, start: float, end: float, num_cells: int) -> Tenso
     edges = torch.arange(num_cells + 1, dtype=torch.float64) / num_cells
     position = ((edges - start) / (end - start) * num_columns).clamp(0, num_columns)
     column = position.long().clamp(max=num_columns - 1)
-    integral = torch.nn.functional.pad(mask.cumsum(1), (1, 0))
+    integral = functional.pad(mask.cumsum(1), (1, 0))
     at_edges = torch.lerp(integral[:, column], integral[:, column + 1], position - column)
     columns_per_cell = num_columns / ((end - start) * num_cells)
     return at_edges.diff(dim=1) / columns_per_cell
@@ -163,21 +164,22 @@ def _cell_means(mask: Tensor, start: float, end: float, num_cells: int) -> Tenso
 def _reshaped_edge(weights: Tensor, grow: float, feather: float) -> Tensor:
     """The mask redrawn from the distance to its outline; (height, width)."""
     level = weights.max()
-    inside = (weights >= level / 2).numpy().astype(np.uint8)
-    columns, rows = inside.any(0).nonzero()[0], inside.any(1).nonzero()[0]
-    mean_side = (np.ptp(columns) + np.ptp(rows)) / 2 + 1
+    inside: np.ndarray = (weights >= level / 2).numpy().astype(np.uint8)
+    columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
+    mean_side = float(columns[-1] - columns[0] + rows[-1] - rows[0]) / 2 + 1
     grow_px, feather_px = grow * mean_side, feather * mean_side * (1 + 2 * grow)
     depth = _signed_distance(inside) + grow_px  # pixels inside the grown outline
     soft = (depth / feather_px).clip(0, 1) if feather_px else depth > 0
-    return torch.from_numpy(soft.astype(np.float32)) * level
+    return torch.as_tensor(soft.astype(np.float32)) * level
 
 
 def _signed_distance(inside: np.ndarray) -> np.ndarray:
-    """Distance in pixels from pixel centres to the outline, positive inside; the picture's border is no outline."""
+    """Distance in pixels from pixel centres to the outline, positive inside; the picture's border is not part of it."""
     if inside.all():
         return np.full(inside.shape, np.inf)
     with importing(OPENCV):
         import cv2
     to_outside = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     to_inside = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.where(inside, to_outside - 0.5, 0.5 - to_inside)  # the outline runs between two pixels' centres
+    distance = np.where(inside, to_outside - 0.5, 0.5 - to_inside)  # the outline runs between two pixels' centres
+    return distance.astype(np.float64)

@@ -5,6 +5,9 @@ Their parameter names are those of the published files (and of the pack's own), 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,7 +24,7 @@ class FaceProjection(nn.Module):
     Source: `MLPProjModel` of IP-Adapter FaceID, `norm(W2 gelu(W1 e + b1) + b2)`.
     """
 
-    def __init__(self, embedding_dim: int, token_dim: int, num_tokens: int, inner_dim: int = PROJECTION_DIM) -> None:
+    def __init__(self, embedding_dim: int, *, token_dim: int, num_tokens: int, inner_dim: int = PROJECTION_DIM) -> None:
         super().__init__()
         self.num_tokens = num_tokens
         self.token_dim = token_dim
@@ -77,7 +80,7 @@ class Perceiver(nn.Module):
     residuals, `proj_out`, `norm_out`.
     """
 
-    def __init__(self, feature_dim: int, dim: int, token_dim: int, num_heads: int, depth: int = 4) -> None:
+    def __init__(self, feature_dim: int, *, dim: int, token_dim: int, num_heads: int, depth: int = 4) -> None:
         super().__init__()
         self.proj_in = nn.Linear(feature_dim, dim)
         self.proj_out = nn.Linear(dim, token_dim)
@@ -89,7 +92,8 @@ class Perceiver(nn.Module):
     def resample(self, latents: Tensor, features: Tensor) -> Tensor:
         """(batch, num_tokens, dim) and (batch, num_features, feature_dim) to (batch, num_tokens, token_dim)."""
         features = self.proj_in(features)
-        for attention, feed in self.layers:  # pyright: ignore[reportGeneralTypeIssues]
+        for block in self.layers:
+            attention, feed = cast("Iterable[nn.Module]", block)
             latents = attention(features, latents) + latents
             latents = feed(latents) + latents
         return self.norm_out(self.proj_out(latents))
@@ -102,9 +106,9 @@ class FeatureResampler(Perceiver):
     """
 
     def __init__(
-        self, feature_dim: int, dim: int, token_dim: int, num_heads: int, num_tokens: int, depth: int = 4
+        self, feature_dim: int, *, dim: int, token_dim: int, num_heads: int, num_tokens: int, depth: int = 4
     ) -> None:
-        super().__init__(feature_dim, dim, token_dim, num_heads, depth)
+        super().__init__(feature_dim, dim=dim, token_dim=token_dim, num_heads=num_heads, depth=depth)
         self.num_tokens = num_tokens
         self.token_dim = token_dim
         self.feature_dim = feature_dim
@@ -125,6 +129,7 @@ class FacePlusProjection(FaceProjection):
     def __init__(
         self,
         embedding_dim: int,
+        *,
         feature_dim: int,
         token_dim: int,
         num_heads: int,
@@ -132,11 +137,15 @@ class FacePlusProjection(FaceProjection):
         depth: int = 4,
         inner_dim: int = PROJECTION_DIM,
     ) -> None:
-        super().__init__(embedding_dim, token_dim, num_tokens, inner_dim)
+        super().__init__(embedding_dim, token_dim=token_dim, num_tokens=num_tokens, inner_dim=inner_dim)
         self.feature_dim = feature_dim
-        self.perceiver_resampler = Perceiver(feature_dim, token_dim, token_dim, num_heads, depth)
+        self.perceiver_resampler = Perceiver(
+            feature_dim, dim=token_dim, token_dim=token_dim, num_heads=num_heads, depth=depth
+        )
 
-    def forward(self, embedding: Tensor, features: Tensor, shortcut: bool = True, scale: float = 1.0) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] (it reads features, too)
+        self, embedding: Tensor, features: Tensor, *, shortcut: bool = True, scale: float = 1.0
+    ) -> Tensor:
         """Makes the tokens of one face per row.
 
         Args:

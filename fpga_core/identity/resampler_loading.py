@@ -30,35 +30,43 @@ def load_face_projection(weights: Mapping[str, Tensor], name: str, prefix: str) 
     Raises:
         CheckpointKeyError, CheckpointShapeError: tensors are missing, do not belong, or have a wrong shape.
     """
-    (token_dim,) = file_shape(weights, "norm.weight", 1, name)
-    num_tokens = file_shape(weights, "proj.2.weight", 2, name)[0] // token_dim
+    (token_dim,) = file_shape(weights, "norm.weight", num_axes=1, name=name)
+    num_tokens = file_shape(weights, "proj.2.weight", num_axes=2, name=name)[0] // token_dim
     if num_tokens == 0:
         raise CheckpointShapeError(
             f"'{prefix}proj.2.weight' of '{name}' has fewer rows than one token has numbers ({token_dim}); the file is "
             "damaged: download it again"
         )
-    inner_dim = file_shape(weights, "proj.0.weight", 2, name)[0]
+    inner_dim = file_shape(weights, "proj.0.weight", num_axes=2, name=name)[0]
     if not has_perceiver(weights):
         with torch.device("meta"):
-            return _loaded(FaceProjection(EMBEDDING_DIM, token_dim, num_tokens, inner_dim), weights, name, prefix)
-    feature_dim = file_shape(weights, f"{PERCEIVER}proj_in.weight", 2, name)[1]
+            plain = FaceProjection(EMBEDDING_DIM, token_dim=token_dim, num_tokens=num_tokens, inner_dim=inner_dim)
+        return _loaded(plain, weights, name=name, prefix=prefix)
+    feature_dim = file_shape(weights, f"{PERCEIVER}proj_in.weight", num_axes=2, name=name)[1]
     num_heads = _num_heads(weights, f"{PERCEIVER}layers.0.0.to_q.weight", name)
     with torch.device("meta"):
         resampler = FacePlusProjection(
-            EMBEDDING_DIM, feature_dim, token_dim, num_heads, num_tokens, inner_dim=inner_dim
+            EMBEDDING_DIM,
+            feature_dim=feature_dim,
+            token_dim=token_dim,
+            num_heads=num_heads,
+            num_tokens=num_tokens,
+            inner_dim=inner_dim,
         )
-    return _loaded(resampler, weights, name, prefix)
+    return _loaded(resampler, weights, name=name, prefix=prefix)
 
 
 def load_feature_resampler(weights: Mapping[str, Tensor], name: str, prefix: str) -> FeatureResampler:
     """The resampler of a plus-face or InstantID file; arguments, result and errors as `load_face_projection`."""
-    _, num_tokens, dim = file_shape(weights, "latents", 3, name)
-    feature_dim = file_shape(weights, "proj_in.weight", 2, name)[1]
-    token_dim = file_shape(weights, "proj_out.weight", 2, name)[0]
+    _, num_tokens, dim = file_shape(weights, "latents", num_axes=3, name=name)
+    feature_dim = file_shape(weights, "proj_in.weight", num_axes=2, name=name)[1]
+    token_dim = file_shape(weights, "proj_out.weight", num_axes=2, name=name)[0]
     num_heads = _num_heads(weights, "layers.0.0.to_q.weight", name)
     with torch.device("meta"):
-        resampler = FeatureResampler(feature_dim, dim, token_dim, num_heads, num_tokens)
-    return _loaded(resampler, weights, name, prefix)
+        resampler = FeatureResampler(
+            feature_dim, dim=dim, token_dim=token_dim, num_heads=num_heads, num_tokens=num_tokens
+        )
+    return _loaded(resampler, weights, name=name, prefix=prefix)
 
 
 def has_perceiver(weights: Mapping[str, Tensor]) -> bool:
@@ -66,7 +74,7 @@ def has_perceiver(weights: Mapping[str, Tensor]) -> bool:
     return any(key.startswith(PERCEIVER) for key in weights)
 
 
-def file_shape(weights: Mapping[str, Tensor], key: str, num_axes: int, name: str) -> torch.Size:
+def file_shape(weights: Mapping[str, Tensor], key: str, *, num_axes: int, name: str) -> torch.Size:
     """The shape of a tensor from which a network's sizes are told.
 
     Raises:
@@ -78,14 +86,14 @@ def file_shape(weights: Mapping[str, Tensor], key: str, num_axes: int, name: str
     shape = weights[key].shape
     if len(shape) != num_axes or 0 in shape:
         raise CheckpointShapeError(
-            f"'{key}' of '{name}' is {tuple(shape)}, where a tensor with {num_axes} axes belongs, none of them empty; "
+            f"'{key}' of '{name}' is {tuple(shape)}; a tensor with {num_axes} axes belongs there, none of them empty: "
             "the file is damaged: download it again"
         )
     return shape
 
 
 def _num_heads(weights: Mapping[str, Tensor], key: str, name: str) -> int:
-    num_rows = file_shape(weights, key, 2, name)[0]
+    num_rows = file_shape(weights, key, num_axes=2, name=name)[0]
     if num_rows % HEAD_DIM:
         raise CheckpointShapeError(
             f"'{key}' of '{name}' has {num_rows} rows, which are not heads of {HEAD_DIM}; download the file again"
@@ -93,7 +101,7 @@ def _num_heads(weights: Mapping[str, Tensor], key: str, name: str) -> int:
     return num_rows // HEAD_DIM
 
 
-def _loaded(resampler: AnyResampler, weights: Mapping[str, Tensor], name: str, prefix: str) -> AnyResampler:
+def _loaded(resampler: AnyResampler, weights: Mapping[str, Tensor], *, name: str, prefix: str) -> AnyResampler:
     """Gives a network on the meta device the tensors of a file."""
     expected = {prefix + key: tensor.shape for key, tensor in resampler.state_dict().items()}
     found = {prefix + key: tensor for key, tensor in weights.items()}

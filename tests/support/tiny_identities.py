@@ -38,7 +38,7 @@ def tiny_adapter(model=None, seed: int = 0, num_tokens: int = 4, lora_rank: int 
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        resampler = FaceProjection(512, TOKEN_DIM, num_tokens)
+        resampler = FaceProjection(512, token_dim=TOKEN_DIM, num_tokens=num_tokens)
     projections = lora = None
     if model is not None:
         layers = cross_attention_layers(model.model.diffusion_model)
@@ -53,6 +53,12 @@ def tiny_adapter(model=None, seed: int = 0, num_tokens: int = 4, lora_rank: int 
                 for name, columns in (("to_q", width), ("to_k", TOKEN_DIM), ("to_v", TOKEN_DIM), ("to_out.0", width))
             }
     return IdentityAdapter(
-        name="tiny", kind=AdapterKind.FACEID, base="tiny", resampler=resampler,
-        projections=projections, lora=lora, recogniser=BUFFALO_L, **options,
-    )  # fmt: skip
+        name="tiny",
+        kind=AdapterKind.FACEID,
+        base="tiny",
+        resampler=resampler,
+        projections=projections,
+        lora=lora,
+        recogniser=BUFFALO_L,
+        **options,
+    )

@@ -85,15 +85,15 @@ class IdentityNetwork(nn.Module):
                 num_heads = max(token_dim // HEAD_DIM, 1)
                 self.resampler: FaceProjection = FacePlusProjection(
                     EMBEDDING_DIM,
-                    recipe.clip_dim,
-                    token_dim,
+                    feature_dim=recipe.clip_dim,
+                    token_dim=token_dim,
                     num_heads=num_heads,
                     num_tokens=recipe.num_tokens,
                     inner_dim=recipe.inner_dim,
                 )
             else:
                 self.resampler = FaceProjection(
-                    EMBEDDING_DIM, token_dim, num_tokens=recipe.num_tokens, inner_dim=recipe.inner_dim
+                    EMBEDDING_DIM, token_dim=token_dim, num_tokens=recipe.num_tokens, inner_dim=recipe.inner_dim
                 )
         # Zero through a projection without bias: nobody adds nothing, until something better is learnt.
         self.null_tokens = nn.Parameter(torch.zeros(1, recipe.num_tokens, token_dim))

@@ -38,7 +38,7 @@ def portrait(index: int, box: Box | None) -> Portrait:
 
 
 def score(portraits, *faces, extent=CANVAS) -> CastScore:
-    return score_cast(portraits, (PictureFaces(extent, faces),), RECOGNISER, CANVAS)
+    return score_cast(portraits, (PictureFaces(extent, faces),), recogniser=RECOGNISER, canvas=CANVAS)
 
 
 BOX = Box(100, 100, 200, 220)
@@ -163,7 +163,7 @@ def test_a_batch_is_reported_line_by_line():
         PictureFaces(CANVAS, (face(BOX, mixed(0, 0.5)), face(ELSEWHERE, mixed(1, 0.25)))),
         PictureFaces(Extent(1536, 1024), ()),
     )
-    result = score_cast(people, pictures, RECOGNISER, CANVAS)
+    result = score_cast(people, pictures, recogniser=RECOGNISER, canvas=CANVAS)
     assert result.facesim == pytest.approx(0.25)
     assert result.report() == "\n".join(
         [
@@ -185,7 +185,9 @@ def test_wrong_input_is_refused():
     with pytest.raises(InvalidInputError, match="0 people in 1 pictures"):
         score([])
     with pytest.raises(InvalidInputError, match="face 1 was not seen by the recogniser other"):
-        score_cast([portrait(0, BOX)], (PictureFaces(CANVAS, (face(BOX, axis(0)),)),), "other", CANVAS)
+        score_cast(
+            [portrait(0, BOX)], (PictureFaces(CANVAS, (face(BOX, axis(0)),)),), recogniser="other", canvas=CANVAS
+        )
 
 
 def test_the_drawing_shows_places_dashed_faces_solid_and_nobody_grey():
@@ -193,8 +195,8 @@ def test_the_drawing_shows_places_dashed_faces_solid_and_nobody_grey():
     found = Box(100, 104, 204, 220)
     stranger = Box(600, 300, 700, 420)
     pictures = (PictureFaces(CANVAS, (face(found, mixed(0, 0.9)), face(stranger, axis(6)))),) * 2
-    result = score_cast(people, pictures, RECOGNISER, CANVAS)
-    drawn = draw_scores(result, people, pictures, torch.zeros(2, 512, 768, 3))
+    result = score_cast(people, pictures, recogniser=RECOGNISER, canvas=CANVAS)
+    drawn = draw_scores(result, people, pictures=pictures, images=torch.zeros(2, 512, 768, 3))
     assert drawn.shape == (2, 512, 768, 3)
     assert torch.equal(drawn[0], drawn[1])
     orange, blue = torch.tensor([230, 159, 0]) / 255, torch.tensor([86, 180, 233]) / 255
@@ -206,4 +208,4 @@ def test_the_drawing_shows_places_dashed_faces_solid_and_nobody_grey():
     assert 0.3 < share_of(500, 110, 215, blue) < 0.7  # the empty place's right side
     assert share_of(700, 310, 415, torch.full((3,), 150 / 255)) == 1.0
     with pytest.raises(ShapeMismatchError, match="2 pictures were scored and 1 are given"):
-        draw_scores(result, people, pictures, torch.zeros(1, 512, 768, 3))
+        draw_scores(result, people, pictures=pictures, images=torch.zeros(1, 512, 768, 3))

@@ -20,7 +20,7 @@ from fpga.fpga_core.errors import (
 )
 from fpga.fpga_core.identity.adapter_layouts import Variant, read_identity_adapter
 from fpga.fpga_core.identity.adapters import KeyValue, Negative
-from fpga.fpga_core.identity.export import as_state_dict, write_fpga_adapter
+from fpga.fpga_core.identity.export import fpga_adapter_contents, write_fpga_adapter
 from fpga.fpga_core.identity.recipes import AdapterKind
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ def test_round_trip(tmp_path, clip_model, trained_null):
 
 
 def test_the_file_is_as_the_specification_says():
-    tensors, header = as_state_dict(fpga_adapter("sd15", clip_model="vision"))
+    tensors, header = fpga_adapter_contents(fpga_adapter("sd15", clip_model="vision"))
     assert header == {
         "format": "fpga-identity-adapter",
         "version": "1",
@@ -120,7 +120,7 @@ def test_only_fpga_adapters_are_written(tmp_path):
 
 
 def test_a_damaged_header_is_named():
-    tensors, header = as_state_dict(fpga_adapter("tiny"))
+    tensors, header = fpga_adapter_contents(fpga_adapter("tiny"))
     for change, error, message in (
         ({"format": ""}, UnknownFormatError, "says format '', not 'fpga-identity-adapter'"),
         ({"version": "2"}, UnknownFormatError, "of version 2 .* reads up to version 1; update"),
@@ -141,7 +141,7 @@ def test_a_damaged_header_is_named():
 
 
 def test_damaged_tensors_are_named():
-    tensors, header = as_state_dict(fpga_adapter("tiny"))
+    tensors, header = fpga_adapter_contents(fpga_adapter("tiny"))
     integers = torch.zeros(64, dtype=torch.int64)
     for change, error, message in (
         ({"null_tokens": torch.zeros(1, 4, 32)}, CheckpointShapeError, r"\(1, 4, 32\), .* makes \(1, 4, 64\)"),
@@ -157,7 +157,7 @@ def test_damaged_tensors_are_named():
 
 @pytest.fixture(scope="module")
 def file():
-    return as_state_dict(fpga_adapter("tiny", clip_model="vision"))
+    return fpga_adapter_contents(fpga_adapter("tiny", clip_model="vision"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,6 +173,6 @@ def test_no_file_with_a_tensor_missing_or_changed_is_accepted(file, data):
 
 
 def test_it_has_no_variants():
-    tensors, header = as_state_dict(fpga_adapter("tiny"))
+    tensors, header = fpga_adapter_contents(fpga_adapter("tiny"))
     with pytest.raises(InvalidInputError, match="has no variants"):
         read_identity_adapter(tensors, header, "adapter.safetensors", variant=Variant.PLUS_V2)

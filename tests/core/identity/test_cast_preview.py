@@ -1,7 +1,7 @@
 import torch
 from fpga.fpga_core.faces.labels import person_color
-from fpga.fpga_core.identity.cast import make_cast
 from fpga.fpga_core.identity.cast_preview import draw_casting
+from fpga.fpga_core.identity.casting import make_cast
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.places import Edges, find_places
 from fpga.fpga_core.shapes import Extent

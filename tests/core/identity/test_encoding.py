@@ -102,8 +102,8 @@ def test_unusable_photos_are_named(images, message):
 
 def test_largest_face_or_the_one_with_the_number():
     photo = (face(0, 40), face(100, 60), face(200, 50))
-    assert choose_faces([photo], FaceChoice.LARGEST, 3) == [photo[1]]
-    assert [choose_faces([photo], FaceChoice.INDEX, n)[0] for n in (1, 2, 3)] == [photo[1], photo[2], photo[0]]
+    assert choose_faces([photo], FaceChoice.LARGEST, number=3) == [photo[1]]
+    assert [choose_faces([photo], FaceChoice.INDEX, number=n)[0] for n in (1, 2, 3)] == [photo[1], photo[2], photo[0]]
 
 
 def test_every_photo_without_a_usable_face_is_named_at_once():
@@ -114,7 +114,7 @@ def test_every_photo_without_a_usable_face_is_named_at_once():
     assert "photo 1 shows no face" in message and "face in photo 3 is 20 px, too small" in message
     assert "photo 2" not in message and "photo 4" not in message
     with pytest.raises(FaceNotFoundError, match=r"photo 2 shows 1 face\(s\), number 2 is asked for"):
-        choose_faces([seen[3], seen[1]], FaceChoice.INDEX, 2)
+        choose_faces([seen[3], seen[1]], FaceChoice.INDEX, number=2)
 
 
 def test_likeness_is_the_cosine_with_the_mean_of_the_others():

@@ -79,7 +79,7 @@ def test_a_mask_covers_each_cell_by_its_share_of_the_supersampled_raster(size, e
 @fuzz
 @given(boxes, st.floats(0, 1), st.floats(0, 0.5), extents)
 def test_a_box_is_exactly_0_outside_and_exactly_1_deep_inside(box, grow, feather, extent):
-    region = Region.from_box(box, grow, feather)
+    region = Region.from_box(box, grow=grow, feather=feather)
     grown = box.grown(grow)
     if region is None:
         assert grown.intersection(WHOLE_PICTURE).area == 0
@@ -139,8 +139,8 @@ def test_an_8k_mask_and_an_8k_raster():
 @given(st.floats(0, 2), st.floats(0, 0.5), extents)
 def test_what_covers_the_picture_is_1_everywhere(grow, feather, extent):
     ones = torch.ones(extent.height, extent.width)
-    assert torch.equal(Region.from_box(WHOLE_PICTURE, grow, feather).rasterise(extent), ones)
-    assert torch.equal(Region.from_mask(torch.ones(7, 5), grow, feather).rasterise(extent), ones)
+    assert torch.equal(Region.from_box(WHOLE_PICTURE, grow=grow, feather=feather).rasterise(extent), ones)
+    assert torch.equal(Region.from_mask(torch.ones(7, 5), grow=grow, feather=feather).rasterise(extent), ones)
 
 
 @quick
@@ -163,7 +163,7 @@ def test_a_masks_edge_moves_out_and_softens_inwards(seed, grow, feather):
     soft = feather * side * (1 + 2 * grow)
     reference = (depth / soft).clip(0, 1) if feather else (depth > 0).astype(float)
 
-    region = Region.from_mask(torch.from_numpy(inside).float() * 0.5, grow, feather)
+    region = Region.from_mask(torch.from_numpy(inside).float() * 0.5, grow=grow, feather=feather)
 
     weights = region.rasterise(Extent(17, 14)).numpy().reshape(-1)
     np.testing.assert_allclose(weights, reference * 0.5, atol=1e-4)  # the mask's strength is kept
@@ -199,9 +199,9 @@ def test_unusable_regions_are_none():
 @pytest.mark.parametrize(("grow", "feather", "told"), [(-0.1, 0, "grow is -0.1"), (0, 0.6, "feather is 0.6")])
 def test_edges_out_of_range_are_refused(grow, feather, told):
     with pytest.raises(InvalidInputError, match=told):
-        Region.from_box(WHOLE_PICTURE, grow, feather)
+        Region.from_box(WHOLE_PICTURE, grow=grow, feather=feather)
     with pytest.raises(InvalidInputError, match=told):
-        Region.from_mask(torch.ones(2, 2), grow, feather)
+        Region.from_mask(torch.ones(2, 2), grow=grow, feather=feather)
 
 
 def test_a_mask_of_another_shape_is_refused():

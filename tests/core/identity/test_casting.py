@@ -5,10 +5,13 @@ import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.geometry import Box
-from fpga.fpga_core.identity.cast import Assignment, Cast, CastMember, make_cast, parse_strengths
+from fpga.fpga_core.identity.assignment import Assignment
+from fpga.fpga_core.identity.cast import Cast, CastMember
+from fpga.fpga_core.identity.casting import make_cast
 from fpga.fpga_core.identity.identity import Identity
-from fpga.fpga_core.identity.places import Place, Places
+from fpga.fpga_core.identity.places import FoundPlaces, Place
 from fpga.fpga_core.identity.regions import Region
+from fpga.fpga_core.identity.strengths import parse_strengths
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,22 +56,22 @@ def test_without_places_everyone_acts_in_the_whole_picture():
 
 
 def test_order_pairs_place_1_with_identity_1():
-    places = Places((place(1, 0.7), place(2, 0.1)))
+    places = FoundPlaces((place(1, 0.7), place(2, 0.1)))
     casting = make_cast([identity("Ann"), identity("Bob")], CANVAS, places)
     assert who_is_where(casting) == {"Ann": 0.7, "Bob": 0.1}
     assert casting.text == "#1 Ann: box 1\n#2 Bob: box 2"
 
 
 def test_left_to_right_pairs_the_leftmost_place_with_identity_1():
-    places = Places((place(1, 0.7), place(2, 0.1), broken(3), place(4, 0.4)))
+    places = FoundPlaces((place(1, 0.7), place(2, 0.1), broken(3), place(4, 0.4)))
     people = [identity(name) for name in NAMES[:3]]
-    casting = make_cast(people, CANVAS, places, Assignment.LEFT_TO_RIGHT)
+    casting = make_cast(people, CANVAS, places, assign=Assignment.LEFT_TO_RIGHT)
     assert who_is_where(casting) == {"Ann": 0.1, "Bob": 0.4, "Cat": 0.7}
     assert casting.notes == ("box 3 is not used: it is empty",)
 
 
 def test_with_order_a_broken_place_leaves_its_identity_out_and_nobody_moves_up():
-    places = Places((place(1, 0.1), broken(2), place(3, 0.7)), ("read with care",))
+    places = FoundPlaces((place(1, 0.1), broken(2), place(3, 0.7)), ("read with care",))
     casting = make_cast([identity(name) for name in NAMES[:3]], CANVAS, places)
     assert who_is_where(casting) == {"Ann": 0.1, "Cat": 0.7}
     assert casting.text.splitlines() == [
@@ -82,12 +85,12 @@ def test_with_order_a_broken_place_leaves_its_identity_out_and_nobody_moves_up()
 
 def test_places_and_people_that_remain_are_named():
     people = [identity(name) for name in NAMES[:3]]
-    fewer = make_cast(people, CANVAS, Places((place(1, 0.1),)))
+    fewer = make_cast(people, CANVAS, FoundPlaces((place(1, 0.1),)))
     assert fewer.notes == (
         "identity 2 (Bob) is left out: it has no place",
         "identity 3 (Cat) is left out: it has no place",
     )
-    more = make_cast(people[:1], CANVAS, Places((place(1, 0.1), place(2, 0.5))))
+    more = make_cast(people[:1], CANVAS, FoundPlaces((place(1, 0.1), place(2, 0.5))))
     assert more.notes == ("box 2 is not used: it has no identity",)
     assert [unused.label for unused in more.unused] == ["box 2"]
 
@@ -102,7 +105,7 @@ def test_likeness_finds_the_best_of_all_pairings(num_people, num_faces, seed):
         Place(f"face {k}", (p := place(k, k / 5)).region, p.face_box, {RECOGNISER: embeddings[num_people + k]})
         for k in range(num_faces)
     )
-    casting = make_cast(people, CANVAS, Places(places), Assignment.LIKENESS)
+    casting = make_cast(people, CANVAS, FoundPlaces(places), assign=Assignment.LIKENESS)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosine = unit[:num_people] @ unit[num_people:].T
     found = sum(cosine[NAMES.index(name), round(x * 5)] for name, x in who_is_where(casting).items())
@@ -115,7 +118,9 @@ def test_likeness_finds_the_best_of_all_pairings(num_people, num_faces, seed):
 
 def test_likeness_tells_how_alike_and_warns_of_strangers():
     people = [identity("Ann", seed=1), identity("Bob", seed=2)]
-    casting = make_cast(people, CANVAS, Places((place(1, 0.1, seed=7), place(2, 0.5, seed=1))), Assignment.LIKENESS)
+    casting = make_cast(
+        people, CANVAS, FoundPlaces((place(1, 0.1, seed=7), place(2, 0.5, seed=1))), assign=Assignment.LIKENESS
+    )
     assert casting.summaries[0] == "#1 Ann: box 2, likeness 1.00"
     assert len(casting.notes) == 1
     assert casting.notes[0].startswith("#2 Bob and box 1 are hardly alike (")
@@ -125,18 +130,18 @@ def test_likeness_combines_the_photos_of_a_person():
     photos = torch.from_numpy(np.stack([embedding(1), embedding(2)]))
     both = Identity("Ann", {RECOGNISER: photos})
     face = place(1, 0.1, seed=1)
-    casting = make_cast([both], CANVAS, Places((face,)), Assignment.LIKENESS)
+    casting = make_cast([both], CANVAS, FoundPlaces((face,)), assign=Assignment.LIKENESS)
     unit = torch.nn.functional.normalize(photos)
     expected = torch.cosine_similarity(unit.mean(0), unit[0], dim=0).item()
     assert casting.summaries == (f"#1 Ann: box 1, likeness {expected:.2f}",)
 
 
 def test_likeness_needs_one_recogniser_for_all():
-    places = Places((place(1, 0.1, seed=1),))
+    places = FoundPlaces((place(1, 0.1, seed=1),))
     with pytest.raises(InvalidInputError, match=r"no recogniser saw both the identities \(Ann: recogniser bbbb"):
-        make_cast([identity("Ann", recogniser="b" * 64)], CANVAS, places, Assignment.LIKENESS)
+        make_cast([identity("Ann", recogniser="b" * 64)], CANVAS, places, assign=Assignment.LIKENESS)
     with pytest.raises(InvalidInputError, match="box 1 does not show who it is"):
-        make_cast([identity("Ann")], CANVAS, Places((place(1, 0.1),)), Assignment.LIKENESS)
+        make_cast([identity("Ann")], CANVAS, FoundPlaces((place(1, 0.1),)), assign=Assignment.LIKENESS)
 
 
 @fuzz
@@ -146,10 +151,14 @@ def test_permuting_identities_permutes_the_cast(order, assign, unusable):
     strengths = (0.5, 1.0, 1.5, 2.0)
     lefts = (0.6, 0.0, 0.4, 0.2)
     places = [broken(i) if i in unusable else place(i, lefts[i], seed=i) for i in range(4)]
-    straight = make_cast(people, CANVAS, Places(tuple(places)), assign, strengths)
+    straight = make_cast(people, CANVAS, FoundPlaces(tuple(places)), assign=assign, strengths=strengths)
     shuffled_places = [places[i] for i in order] if assign is Assignment.ORDER else places
     shuffled = make_cast(
-        [people[i] for i in order], CANVAS, Places(tuple(shuffled_places)), assign, [strengths[i] for i in order]
+        [people[i] for i in order],
+        CANVAS,
+        FoundPlaces(tuple(shuffled_places)),
+        assign=assign,
+        strengths=[strengths[i] for i in order],
     )
     names = [member.identity.name for member in shuffled.cast.members]
     assert len(set(names)) == len(names) == 4 - len(unusable)
@@ -164,12 +173,12 @@ def test_permuting_identities_permutes_the_cast(order, assign, unusable):
 
 def test_one_person_may_stand_in_two_places():
     ann = identity("Ann")
-    casting = make_cast([ann, ann], CANVAS, Places((place(1, 0.1), place(2, 0.6))))
+    casting = make_cast([ann, ann], CANVAS, FoundPlaces((place(1, 0.1), place(2, 0.6))))
     assert [member.face_box.x0 for member in casting.cast.members] == [0.1, 0.6]
 
 
 def test_overlaps_are_measured_and_shared():
-    places = Places((place(1, 0.1), place(2, 0.15), place(3, 0.8)))
+    places = FoundPlaces((place(1, 0.1), place(2, 0.15), place(3, 0.8)))
     casting = make_cast([identity(name) for name in NAMES[:3]], CANVAS, places)
     assert casting.notes == (
         "the regions of #1 Ann and #2 Bob overlap by 50% of the smaller one: they share the strength there",
@@ -194,7 +203,7 @@ def test_a_whole_picture_member_is_rasterised_as_ones():
 )
 def test_no_usable_place_is_an_error(places, told):
     with pytest.raises(InvalidInputError, match=told):
-        make_cast([identity("Ann")], CANVAS, Places(places))
+        make_cast([identity("Ann")], CANVAS, FoundPlaces(places))
 
 
 def test_a_cast_of_nobody_is_an_error():
@@ -219,7 +228,7 @@ def test_strengths_are_read_and_checked():
 
 
 def test_portraits_carry_the_ungrown_face_boxes():
-    casting = make_cast([identity("Ann", seed=3)], CANVAS, Places((place(1, 0.25),)))
+    casting = make_cast([identity("Ann", seed=3)], CANVAS, FoundPlaces((place(1, 0.25),)))
     (portrait,) = casting.cast.portraits(RECOGNISER)
     assert (portrait.name, portrait.face_box) == ("Ann", Box(0.25, 0.4, 0.35, 0.6))
     np.testing.assert_allclose(portrait.embedding, embedding(3))

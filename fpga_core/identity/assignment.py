@@ -1,0 +1,90 @@
+"""Who gets which place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from ..errors import InvalidInputError
+from ..faces.likeness import best_assignment, cosine_similarities
+from .identity import Identity
+from .places import Place
+from .recognisers import recogniser_names
+
+
+class Assignment(str, Enum):
+    """The rule by which people get their places."""
+
+    ORDER = "order"
+    """Place 1 to identity 1, and so on; a place that cannot be used leaves its identity out."""
+
+    LEFT_TO_RIGHT = "left_to_right"
+    """The leftmost usable place to identity 1, and so on."""
+
+    LIKENESS = "likeness"
+    """The pairing of identities and faces whose cosine similarities have the largest sum."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """The place that an identity gets.
+
+    Attributes:
+        place: it may be one that cannot be used.
+        likeness: cosine similarity of the identity and the face that is there; None if it was not measured.
+    """
+
+    place: Place
+    likeness: float | None = None
+
+
+def assign_places(identities: Sequence[Identity], places: Sequence[Place], assign: Assignment) -> dict[int, Placement]:
+    """Gives every identity at most one place, and every place to at most one identity.
+
+    Args:
+        identities: the people, in the order that the rule refers to.
+        places: what was read off a source, in its order.
+        assign: the rule.
+    Returns:
+        Index of an identity -> its place, in the order of the identities.
+    Raises:
+        InvalidInputError: likeness is asked for, but faces and identities have no recogniser in common.
+    """
+    if assign is Assignment.ORDER:
+        return {i: Placement(place) for i, place in enumerate(places[: len(identities)])}
+    usable = [place for place in places if place.region]
+    if assign is Assignment.LEFT_TO_RIGHT:
+        ordered = sorted(usable, key=lambda place: place.box.center)
+        return {i: Placement(place) for i, place in enumerate(ordered[: len(identities)])}
+    likeness = _likeness(identities, usable)
+    best = sorted(best_assignment(likeness).items())
+    return {i: Placement(usable[column], float(likeness[i, column])) for i, column in best}
+
+
+def _likeness(identities: Sequence[Identity], places: Sequence[Place]) -> np.ndarray:
+    """Cosine similarities, (num_identities, num_places).
+
+    Raises:
+        InvalidInputError: no recogniser saw all of them.
+    """
+    for place in places:
+        if not place.embeddings:
+            raise InvalidInputError(
+                f"{place.label} does not show who it is, so assign = likeness cannot be used; connect faces that were "
+                "found by a face analysis with a recogniser, or assign by order or left_to_right"
+            )
+    seen_by = [set(seen.embeddings) for seen in (*identities, *places)]
+    common = sorted(set[str].intersection(*seen_by))
+    if not common:
+        people = "; ".join(f"{identity.name}: {recogniser_names(identity.embeddings)}" for identity in identities)
+        faces = recogniser_names(sorted({key for place in places for key in place.embeddings}))
+        raise InvalidInputError(
+            f"no recogniser saw both the identities ({people}) and the faces ({faces}), so they cannot be compared; "
+            "encode the identities with the face analysis that found the faces, or assign by order or left_to_right"
+        )
+    recogniser = common[0]
+    known = np.stack([identity.embedding_array(recogniser, "assigning by likeness") for identity in identities])
+    return cosine_similarities(known, np.stack([place.embeddings[recogniser] for place in places]))
