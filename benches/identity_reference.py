@@ -49,7 +49,7 @@ def measure(model, unet, architecture: str, what: str, num_people: int, latent: 
         for seed in range(num_people)
     ]
     people = Cast(tuple(map(CastMember, faces, placed)), Extent(8 * size.width, 8 * size.height))
-    patched, positive, _ = apply_cast(model, text, text, adapter, people)
+    patched, positive, _ = apply_cast(model, text, text, adapter=adapter, cast=people)
     actual = comfyui_output(patched, positive, latent, TIMESTEP)
     untouched = comfyui_output(model, text, latent, TIMESTEP)
     network = model.model.diffusion_model

@@ -83,8 +83,8 @@ def main() -> None:
     alternatives = {"no identity": (model, *texts)}
     for num_people in NUM_PEOPLE:
         small, whole = cast_of(small_regions(num_people)), cast_of([None] * num_people)
-        alternatives[f"{num_people} in {COVERED:.0%}"] = apply_cast(model, *texts, adapter, small)
-        alternatives[f"{num_people} in the whole picture"] = apply_cast(model, *texts, adapter, whole)
+        alternatives[f"{num_people} in {COVERED:.0%}"] = apply_cast(model, *texts, adapter=adapter, cast=small)
+        alternatives[f"{num_people} in the whole picture"] = apply_cast(model, *texts, adapter=adapter, cast=whole)
         alternatives[f"{num_people} the peers' way"] = (peers_way(model, adapter, small, size), *texts)
     for run in alternatives.values():  # a warm-up each
         step_seconds(*run, noise)

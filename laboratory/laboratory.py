@@ -154,13 +154,19 @@ class Laboratory:
         if way.control_net is not None:
             assert way.adapter is not None
             return model, *apply_cast_controlnet(
-                positive, negative, way.control_net, way.adapter, cast, case.condition(way.parts), way.strength
+                positive,
+                negative,
+                way.control_net,
+                adapter=way.adapter,
+                cast=cast,
+                image=case.condition(way.parts),
+                strength=way.strength,
             )
         if way.branch is not None:
             hint = case.condition(way.parts)
             positive, negative = add_hint(positive, negative, branch=way.branch, image=hint, strength=way.strength)
         if way.adapter is not None:
-            model, positive, negative = apply_cast(model, positive, negative, way.adapter, cast)
+            model, positive, negative = apply_cast(model, positive, negative, adapter=way.adapter, cast=cast)
         return model, positive, negative
 
     def sample(self, model: ModelPatcher, positive: list, negative: list, seed: int) -> Tensor:
@@ -180,7 +186,7 @@ class Laboratory:
         """FaceSim by the paper's rule; likeness wherever the best assignment finds the people; bleed, the mean cosine
         of each face with the *other* people of the scene."""
         portraits = case.cast.portraits(self.recogniser.hash)
-        score = score_cast(portraits, [found], self.recogniser.hash, SMALL)
+        score = score_cast(portraits, [found], recogniser=self.recogniser.hash, canvas=SMALL)
         figures = {"FaceSim": score.facesim}
         if len(portraits) == 1:
             anywhere = max(

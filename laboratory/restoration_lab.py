@@ -103,7 +103,9 @@ class RestorationLab:
             applied = apply_repcontrolnet(model, positive, negative, branch=self.branch, image=hint)
             model, positive, negative = applied.model, applied.positive, applied.negative
         assert self.adapter is not None
-        model, positive, negative = apply_cast(model, positive, negative, self.adapter, one.case.everywhere)
+        model, positive, negative = apply_cast(
+            model, positive, negative, adapter=self.adapter, cast=one.case.everywhere
+        )
         latent = self.lab.vae.encode(crops)
         samples = comfy.sample.sample(
             model, comfy.sample.prepare_noise(latent, one.case.number), STEPS, CFG, "ddim", "normal", positive,

@@ -9,7 +9,6 @@ from statistics import median
 
 import torch
 
-from ..fpga_core.patching.cast.controlnet import control_model_of
 from ..fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from ..fpga_core.patching.unet import unet_of
 from .generation_lab import controlnet_way, shipped_way, ways_of
@@ -51,7 +50,7 @@ def evaluate_speed(folder: Path) -> str:
     }
     for name, way in control.items():
         assert way.control_net is not None
-        added = sum(parameter.numel() for parameter in control_model_of(way.control_net).parameters())
+        added = sum(parameter.numel() for parameter in way.control_net.control_model.parameters())
         forms[f"{name}, with an identity"] = generated(way), base + added
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(NUM_ROUNDS + 1):

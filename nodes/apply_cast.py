@@ -78,11 +78,28 @@ class ApplyCast(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, positive, negative, adapter, cast, strength, start_percent, end_percent,
+        cls,
+        model,
+        positive,
+        negative,
+        adapter,
+        cast,
+        strength,
+        start_percent,
+        end_percent,
         layer_emphasis=LayerEmphasis.UNIFORM,
-    ) -> io.NodeOutput:  # fmt: skip
-        steps, emphasis = StepRange(start_percent, end_percent), LayerEmphasis(layer_emphasis)
-        return io.NodeOutput(*apply_cast(model, positive, negative, adapter, cast, strength, steps, emphasis))
+    ) -> io.NodeOutput:
+        applied = apply_cast(
+            model,
+            positive,
+            negative,
+            adapter=adapter,
+            cast=cast,
+            strength=strength,
+            steps=StepRange(start_percent, end_percent),
+            emphasis=LayerEmphasis(layer_emphasis),
+        )
+        return io.NodeOutput(*applied)
 
 
 class ApplyCastControlNet(io.ComfyNode):
@@ -146,7 +163,9 @@ class ApplyCastControlNet(io.ComfyNode):
         cls, positive, negative, control_net, adapter, cast, image, strength, start_percent, end_percent
     ) -> io.NodeOutput:
         steps = StepRange(start_percent, end_percent)
-        applied = apply_cast_controlnet(positive, negative, control_net, adapter, cast, image, strength, steps)
+        applied = apply_cast_controlnet(
+            positive, negative, control_net, adapter=adapter, cast=cast, image=image, strength=strength, steps=steps
+        )
         return io.NodeOutput(*applied)
 
 

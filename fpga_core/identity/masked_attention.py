@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,49 +12,57 @@ from ..errors import ShapeMismatchError
 from ..shapes import Extent, cell_means
 
 GATHER_BELOW = 0.5
-"""Queries are picked out where fewer than this fraction of them lies in a region: picking them costs time too."""
+"""Queries are picked out if fewer than this fraction of them lies in a region: picking them costs time too."""
 
 MAX_SCORES = 2**26
 """Attention scores held at once; longer lists of queries are worked off in parts, so that memory stays bounded."""
 
 
 @dataclass(frozen=True, eq=False)
-class QueryWeights:
-    """How strongly each identity acts on each query of one attention layer.
+class ActingQueries:
+    """The queries of one attention layer that identities act on, and how strongly.
 
     Attributes:
-        weights: (batch, identities, rows), strengths included.
-        rows: (rows,) the queries that the weights are for, where only a few lie in a region; None = every query.
+        weights: (batch, identities, num_acting), strengths included.
+        indices: (num_acting,) which queries these are, if only a few lie in a region; None = every query.
     """
 
     weights: Tensor
-    rows: Tensor | None = None
+    indices: Tensor | None = None
 
     @classmethod
-    def on_grid(cls, weights: Tensor, grid: Extent) -> QueryWeights:
+    def on_grid(cls, weights: Tensor, grid: Extent) -> ActingQueries:
         """Weights on the latent brought to a layer's grid, every cell the mean of what it covers.
 
         Args:
-            weights: (batch, identities, height, width) on the latent; on the CPU no device has to wait for the rows.
+            weights: (batch, identities, height, width) on the latent; on the CPU no device has to wait for the indices.
             grid: width and height of the layer's tokens.
         Returns:
-            Weights whose rows leave out queries that no identity acts on, where that pays.
+            The queries, without those that no identity acts on if leaving them out pays.
         """
         weights = cell_means(weights, grid).flatten(2)
-        rows = (weights != 0).any(dim=1).any(dim=0).nonzero()[:, 0]
-        if len(rows) >= GATHER_BELOW * grid.num_cells:
+        indices = (weights != 0).any(dim=1).any(dim=0).nonzero()[:, 0]
+        if len(indices) >= GATHER_BELOW * grid.num_cells:
             return cls(weights)
-        return cls(weights[..., rows], rows)
+        return cls(weights[..., indices], indices)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> QueryWeights:
-        return QueryWeights(self.weights.to(device, dtype), None if self.rows is None else self.rows.to(device))
+    def to(self, device: torch.device, dtype: torch.dtype) -> ActingQueries:
+        return ActingQueries(self.weights.to(device, dtype), None if self.indices is None else self.indices.to(device))
 
 
-def identity_attention(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> Tensor:
+class JoinText(Protocol):
+    """How identities join the text's attention: `add_identities` or `replace_by_identities`."""
+
+    def __call__(
+        self, text_output: Tensor, q: Tensor, *, keys: Tensor, values: Tensor, acting: ActingQueries, num_heads: int
+    ) -> Tensor: ...
+
+
+def identity_attention(q: Tensor, *, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> Tensor:
     """The identities' part of Eq. 1, `sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`, each identity in its own softmax.
 
     The weights multiply the attention probabilities, so that the sum over the identities happens inside the product
-    with the values: the whole cast takes two matrix products, and where w_i is 0 identity i adds exactly 0.
+    with the values: the whole cast takes two matrix products, and identity i adds exactly 0 where w_i is 0.
 
     Args:
         q: queries, (batch, num_queries, inner_dim).
@@ -67,18 +76,18 @@ def identity_attention(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor,
         ShapeMismatchError: batch sizes, widths or the number of queries disagree.
     Source: FPGA Eq. 1 and section 3.1; regions as in its Fig. 2.
     """
-    _check_shapes(q, keys, values, weights, num_heads)
-    batch, num_queries, inner_dim = q.shape
+    _check_shapes(q, keys=keys, values=values, weights=weights, num_heads=num_heads)
+    batch, _, inner_dim = q.shape
     num_identities, num_tokens = keys.shape[1:3]
     head_dim = inner_dim // num_heads
     # (batch, identities, tokens, heads * head_dim) -> (batch, heads, head_dim | identities * tokens, ...)
     keys = keys.reshape(batch, -1, num_heads, head_dim).permute(0, 2, 3, 1) * head_dim**-0.5
     values = values.reshape(batch, -1, num_heads, head_dim).transpose(1, 2)
     part = max(1, MAX_SCORES // (batch * num_heads * num_identities * num_tokens))
-    outputs = []
-    for queries, weight in zip(q.split(part, dim=1), weights.split(part, dim=2), strict=True):
+    outputs: list[Tensor] = []
+    for queries, weight in zip(torch.split(q, part, dim=1), torch.split(weights, part, dim=2), strict=True):
         heads = queries.reshape(batch, -1, num_heads, head_dim).transpose(1, 2)
-        scores = (heads @ keys).unflatten(-1, (num_identities, num_tokens))
+        scores = torch.unflatten(heads @ keys, -1, (num_identities, num_tokens))
         probabilities = scores.softmax(dim=-1) * weight.transpose(1, 2)[:, None, :, :, None]
         output = probabilities.flatten(-2) @ values  # (batch, heads, queries, head_dim)
         outputs.append(output.transpose(1, 2).flatten(2))
@@ -86,36 +95,38 @@ def identity_attention(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor,
 
 
 def add_identities(
-    text_output: Tensor, q: Tensor, keys: Tensor, values: Tensor, weights: QueryWeights, num_heads: int
+    text_output: Tensor, q: Tensor, *, keys: Tensor, values: Tensor, acting: ActingQueries, num_heads: int
 ) -> Tensor:
-    """Eq. 1 with regions: `o + sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`, computed for the weights' rows only.
+    """Eq. 1 with regions: `o + sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`, computed for the acting queries only.
 
     Args:
         text_output: o, attention to the text, (batch, num_queries, inner_dim).
         q, keys, values, num_heads: as in `identity_attention`.
-        weights: strength times region of each identity, for this layer's queries.
+        acting: this layer's queries, with strength times region of each identity.
     Returns:
         (batch, num_queries, inner_dim), a new tensor; exactly `text_output` where no identity acts.
     Raises:
         ShapeMismatchError: as in `identity_attention`.
     Source: FPGA Eq. 1.
     """
-    if weights.rows is None:
-        return text_output + identity_attention(q, keys, values, weights.weights, num_heads)
-    if len(weights.rows) == 0:
+    indices, weights = acting.indices, acting.weights
+    if indices is None:
+        return text_output + identity_attention(q, keys=keys, values=values, weights=weights, num_heads=num_heads)
+    if len(indices) == 0:
         return text_output
-    term = identity_attention(q.index_select(1, weights.rows), keys, values, weights.weights, num_heads)
-    return text_output.index_add(1, weights.rows, term)
+    queries = q.index_select(1, indices)
+    term = identity_attention(queries, keys=keys, values=values, weights=weights, num_heads=num_heads)
+    return text_output.index_add(1, indices, term)
 
 
 def replace_by_identities(
-    text_output: Tensor, q: Tensor, keys: Tensor, values: Tensor, weights: QueryWeights, num_heads: int
+    text_output: Tensor, q: Tensor, *, keys: Tensor, values: Tensor, acting: ActingQueries, num_heads: int
 ) -> Tensor:
     """Identities in the text's place, not beside it: `(1 - sum_i w_i) o + sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`.
 
     Args:
         text_output, q, keys, values, num_heads: as in `add_identities`.
-        weights: region of each identity, summing to at most 1.
+        acting: this layer's queries, with the region of each identity; the regions sum to at most 1.
     Returns:
         (batch, num_queries, inner_dim), a new tensor; exactly `text_output` where no identity acts, and nothing of it
         where the weights sum to 1.
@@ -123,37 +134,46 @@ def replace_by_identities(
         ShapeMismatchError: as in `identity_attention`.
     Source: InstantID, whose ControlNet reads the face's tokens in the text's place; regions are the pack's.
     """
-    rows = torch.arange(q.shape[1], device=q.device) if weights.rows is None else weights.rows
-    rest = 1 - weights.weights.sum(dim=1)[..., None]
-    term = identity_attention(q.index_select(1, rows), keys, values, weights.weights, num_heads)
-    return text_output.index_copy(1, rows, rest * text_output.index_select(1, rows) + term)
+    indices, weights = _query_indices(acting, q), acting.weights
+    rest = 1 - weights.sum(dim=1)[..., None]
+    queries = q.index_select(1, indices)
+    term = identity_attention(queries, keys=keys, values=values, weights=weights, num_heads=num_heads)
+    return text_output.index_copy(1, indices, rest * text_output.index_select(1, indices) + term)
 
 
 def identity_activity(
-    text_output: Tensor, q: Tensor, keys: Tensor, values: Tensor, weights: QueryWeights, num_heads: int
+    text_output: Tensor, q: Tensor, *, keys: Tensor, values: Tensor, acting: ActingQueries, num_heads: int
 ) -> Tensor:
     """How much each identity adds to each query, as a fraction of what the text adds: `|w_i softmax(..) v_i| / |o|`.
 
     Args:
-        text_output, q, keys, values, weights, num_heads: as in `add_identities`.
+        text_output, q, keys, values, acting, num_heads: as in `add_identities`.
     Returns:
         (batch, identities, num_queries) float32; exactly 0 outside an identity's region.
     """
-    rows = torch.arange(q.shape[1], device=q.device) if weights.rows is None else weights.rows
-    queries = q.index_select(1, rows)
-    terms = torch.stack(
-        [
-            identity_attention(queries, keys[:, [i]], values[:, [i]], weights.weights[:, [i]], num_heads)
-            for i in range(keys.shape[1])
-        ],
-        dim=1,
-    )
+    indices, weights = _query_indices(acting, q), acting.weights
+    queries = q.index_select(1, indices)
+    terms = [
+        identity_attention(
+            queries, keys=keys[:, [i]], values=values[:, [i]], weights=weights[:, [i]], num_heads=num_heads
+        )
+        for i in range(keys.shape[1])
+    ]
     activity = torch.zeros(*keys.shape[:2], q.shape[1], device=q.device)
-    activity[..., rows] = terms.float().norm(dim=-1) / text_output.index_select(1, rows).float().norm(dim=-1)[:, None]
+    beside = _lengths(text_output.index_select(1, indices))
+    activity[..., indices] = _lengths(torch.stack(terms, dim=1)) / beside[:, None]
     return activity
 
 
-def _check_shapes(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> None:
+def _query_indices(acting: ActingQueries, q: Tensor) -> Tensor:
+    return torch.arange(q.shape[1], device=q.device) if acting.indices is None else acting.indices
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vectors.float(), dim=-1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def _check_shapes(q: Tensor, *, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> None:
     batch, num_queries, inner_dim = q.shape
     if keys.shape != values.shape or (keys.shape[0], keys.shape[-1]) != (batch, inner_dim) or inner_dim % num_heads:
         raise ShapeMismatchError(

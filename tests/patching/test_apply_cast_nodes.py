@@ -20,7 +20,15 @@ def test_apply_cast():
     adapter = tiny_adapter(model)
     for emphasis in ("uniform", "late"):
         node = ApplyCast.execute(model, *texts, adapter, DUO, 0.7, 0.0, 0.6, emphasis)
-        core = apply_cast(model, *texts, adapter, DUO, 0.7, StepRange(0.0, 0.6), LayerEmphasis(emphasis))
+        core = apply_cast(
+            model,
+            *texts,
+            adapter=adapter,
+            cast=DUO,
+            strength=0.7,
+            steps=StepRange(0.0, 0.6),
+            emphasis=LayerEmphasis(emphasis),
+        )
         assert torch.equal(sample(*node.args), sample(*core))
 
 
@@ -28,7 +36,9 @@ def test_apply_cast_controlnet():
     model, texts, control_net = tiny_model(), (conditioning(1), conditioning(2)), tiny_controlnet()
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
     node = ApplyCastControlNet.execute(*texts, control_net, tiny_adapter(), DUO, image, 0.7, 0.1, 0.8)
-    core = apply_cast_controlnet(*texts, control_net, tiny_adapter(), DUO, image, 0.7, StepRange(0.1, 0.8))
+    core = apply_cast_controlnet(
+        *texts, control_net, adapter=tiny_adapter(), cast=DUO, image=image, strength=0.7, steps=StepRange(0.1, 0.8)
+    )
     assert torch.equal(sample(model, *node.args), sample(model, *core))
 
 

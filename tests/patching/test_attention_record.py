@@ -51,9 +51,9 @@ def test_records_what_each_identity_added_there_and_then(model, texts, layer, st
     adapter = tiny_adapter(model)
     if record_first:
         recorded, record = record_attention(model, layer, step)
-        applied = apply_cast(recorded, *texts, adapter, DUO)
+        applied = apply_cast(recorded, *texts, adapter=adapter, cast=DUO)
     else:
-        patched, *conditionings = apply_cast(model, *texts, adapter, DUO)
+        patched, *conditionings = apply_cast(model, *texts, adapter=adapter, cast=DUO)
         recorded, record = record_attention(patched, layer, step)
         applied = recorded, *conditionings
     calls = projections_of_calls(model, layer, lambda: sample(*applied, size=(12, 16), batch=2))
@@ -78,13 +78,13 @@ def test_records_what_each_identity_added_there_and_then(model, texts, layer, st
 
 
 def test_recording_changes_no_bit(model, texts):
-    applied = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    applied = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     recorded, _ = record_attention(applied[0], 3, 1)
     assert torch.equal(sample(recorded, *applied[1:]), sample(*applied))
 
 
 def test_two_records_on_one_model_and_a_new_run_each_time(model, texts):
-    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    patched, *conditionings = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     recorded, coarse = record_attention(patched, 2, 0)
     recorded, fine = record_attention(recorded, 0, 0)
     for size in ((16, 16), (24, 16)):
@@ -97,7 +97,9 @@ def test_two_records_on_one_model_and_a_new_run_each_time(model, texts):
 def test_what_cannot_be_recorded_is_said(model, texts):
     with pytest.raises(InvalidInputError, match="layer 7 does not exist; this model's are 0 to 6"):
         record_attention(model, 7, 0)
-    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model), DUO, steps=StepRange(0.0, 0.1))
+    patched, *conditionings = apply_cast(
+        model, *texts, adapter=tiny_adapter(model), cast=DUO, steps=StepRange(0.0, 0.1)
+    )
     late, record = record_attention(patched, 0, 2)
     with pytest.raises(InvalidInputError, match="no identity was recorded in layer 0 at step 2"):
         _ = record.maps
@@ -109,7 +111,7 @@ def test_what_cannot_be_recorded_is_said(model, texts):
 
 
 def test_the_node_draws_each_person_where_they_acted(model, texts):
-    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    patched, *conditionings = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     recorded, record = record_attention(patched, 0, 0)
     latent = sample(recorded, *conditionings, size=(16, 12))
     (image,) = ShowAttention.execute(record, {"samples": latent}).args

@@ -20,8 +20,9 @@ from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.layer_emphasis import LayerEmphasis
 from fpga.fpga_core.identity.recognisers import AURAFACE
 from fpga.fpga_core.identity.regions import Region
-from fpga.fpga_core.patching.cast.apply import apply_cast, encode_cast
+from fpga.fpga_core.patching.cast.apply import apply_cast
 from fpga.fpga_core.patching.cast.attention import CastRun, IdentityAttention
+from fpga.fpga_core.patching.cast.encoding import encode_cast
 from fpga.fpga_core.patching.cast.slots import claim_slots
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.schedule import StepRange
@@ -59,7 +60,9 @@ def untouched(model, texts):
     ids=["nobody", "strength 0", "members of strength 0"],
 )
 def test_nobody_acting_gives_back_what_came(model, texts, people, strength):
-    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model, lora_rank=2), people, strength)
+    patched, *conditionings = apply_cast(
+        model, *texts, adapter=tiny_adapter(model, lora_rank=2), cast=people, strength=strength
+    )
     assert patched is model
     assert conditionings == list(texts)
 
@@ -67,8 +70,8 @@ def test_nobody_acting_gives_back_what_came(model, texts, people, strength):
 def test_a_member_of_strength_0_is_absent(model, texts):
     """Also where its region overlaps another's, which it then does not share."""
     adapter, ghost = tiny_adapter(model), member(3, strength=0.0)
-    alone = sample(*apply_cast(model, *texts, adapter, DUO), steps=2)
-    beside = sample(*apply_cast(model, *texts, adapter, cast(*DUO.members, ghost)), steps=2)
+    alone = sample(*apply_cast(model, *texts, adapter=adapter, cast=DUO), steps=2)
+    beside = sample(*apply_cast(model, *texts, adapter=adapter, cast=cast(*DUO.members, ghost)), steps=2)
     assert torch.equal(alone, beside)
 
 
@@ -76,21 +79,26 @@ def test_a_member_of_strength_0_is_absent(model, texts):
 def test_order_and_duplicates_change_no_bit(model, texts, has_own_projections):
     adapter = tiny_adapter(model if has_own_projections else None)
     crowd = [member(1, LEFT), member(2, (0.3, 0.0, 1.0, 1.0), strength=0.7), member(3, (0.0, 0.3, 1.0, 1.0)), member(4)]
-    expected = sample(*apply_cast(model, *texts, adapter, cast(*crowd)), steps=2)
+    expected = sample(*apply_cast(model, *texts, adapter=adapter, cast=cast(*crowd)), steps=2)
     for order in ([3, 1, 0, 2], [0, 1, 2, 3, 1], [2, 2, 3, 0, 0, 1]):
         people = cast(*(replace(crowd[i]) for i in order))
-        assert torch.equal(sample(*apply_cast(model, *texts, adapter, people), steps=2), expected)
+        assert torch.equal(sample(*apply_cast(model, *texts, adapter=adapter, cast=people), steps=2), expected)
 
 
 def test_a_region_of_ones_is_the_whole_picture(model, texts):
     adapter, whole = tiny_adapter(model), member(1)
     ones = replace(whole, region=Region.from_mask(torch.ones(37, 53)))
-    a, b = (sample(*apply_cast(model, *texts, adapter, cast(one)), steps=2, size=(15, 17)) for one in (whole, ones))
+    a, b = (
+        sample(*apply_cast(model, *texts, adapter=adapter, cast=cast(one)), steps=2, size=(15, 17))
+        for one in (whole, ones)
+    )
     assert torch.equal(a, b)
 
 
 def test_a_run_outside_the_step_range_is_the_untouched_model(model, texts, untouched):
-    applied = apply_cast(model, *texts, tiny_adapter(model), DUO, steps=StepRange(0.4, 0.6))  # two steps: 0 and 1
+    applied = apply_cast(
+        model, *texts, adapter=tiny_adapter(model), cast=DUO, steps=StepRange(0.4, 0.6)
+    )  # two steps: 0 and 1
     assert torch.equal(sample(*applied, steps=2), untouched)
 
 
@@ -99,7 +107,7 @@ def test_the_model_before_the_node_is_untouched_after_runs_errors_and_interrupts
     before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
     plain = sample(model, *texts, steps=2)
     adapter = tiny_adapter(model, lora_rank=2)
-    applied = apply_cast(model, *texts, adapter, DUO)
+    applied = apply_cast(model, *texts, adapter=adapter, cast=DUO)
     first = sample(*applied, steps=2)
 
     def fail(error):
@@ -109,9 +117,17 @@ def test_the_model_before_the_node_is_untouched_after_runs_errors_and_interrupts
         noise = torch.zeros(1, 4, 16, 16)
         with pytest.raises(type(error)):
             comfy.samplers.sample(
-                applied[0], noise, applied[1], applied[2], 3.0, model.load_device, comfy.samplers.ksampler("euler"),
-                torch.tensor([10.0, 5.0, 1.0, 0.0]), latent_image=noise, callback=callback,
-            )  # fmt: skip
+                applied[0],
+                noise,
+                applied[1],
+                applied[2],
+                3.0,
+                model.load_device,
+                comfy.samplers.ksampler("euler"),
+                torch.tensor([10.0, 5.0, 1.0, 0.0]),
+                latent_image=noise,
+                callback=callback,
+            )
 
     for error in (RuntimeError("out of luck"), comfy.model_management.InterruptProcessingException()):
         fail(error)
@@ -125,7 +141,7 @@ def test_the_model_before_the_node_is_untouched_after_runs_errors_and_interrupts
 def test_applying_leaves_no_trace_on_the_model_or_the_conditioning_that_came_in(texts):
     model = tiny_model()
     before = [[(entry[0], dict(entry[1])) for entry in text] for text in texts]
-    apply_cast(model, *texts, tiny_adapter(model, lora_rank=2), DUO)
+    apply_cast(model, *texts, adapter=tiny_adapter(model, lora_rank=2), cast=DUO)
     assert (model.wrappers, model.callbacks, model.patches, model.attachments) == ({}, {}, {}, {})
     assert model.model_options == {"transformer_options": {}}
     for entries, (entry,) in zip(before, texts, strict=True):
@@ -134,7 +150,7 @@ def test_applying_leaves_no_trace_on_the_model_or_the_conditioning_that_came_in(
 
 
 def test_a_run_leaves_nothing_behind(model, texts):
-    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    patched, *conditionings = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     sample(patched, *conditionings, steps=1)
     gc.collect()
     assert not [thing for thing in gc.get_objects() if type(thing) in (CastRun, IdentityAttention)]
@@ -142,10 +158,10 @@ def test_a_run_leaves_nothing_behind(model, texts):
 
 
 def test_clones_share_the_cast_and_nothing_else(model, texts):
-    patched, *conditionings = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    patched, *conditionings = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     expected = sample(patched, *conditionings, steps=1)
     clone = patched.clone()
-    again, *more = apply_cast(clone, *conditionings, tiny_adapter(seed=4), cast(member(5)))
+    again, *more = apply_cast(clone, *conditionings, adapter=tiny_adapter(seed=4), cast=cast(member(5)))
     assert not torch.equal(sample(again, *more, steps=1), expected)
     for either in (patched, clone):
         assert torch.equal(sample(either, *conditionings, steps=1), expected)
@@ -197,11 +213,11 @@ def test_peers_stack_in_either_order(model, texts, num_keys):
     adapter = tiny_adapter(model)
     tokens = torch.randn(1, 5, TOKEN_DIM, generator=torch.Generator().manual_seed(8))
     peer_alone = sample(apply_peer(model, tokens, num_keys), *texts, steps=2)
-    ours_alone = sample(*apply_cast(model, *texts, adapter, DUO), steps=2)
+    ours_alone = sample(*apply_cast(model, *texts, adapter=adapter, cast=DUO), steps=2)
 
-    ours, *conditionings = apply_cast(model, *texts, adapter, DUO)
+    ours, *conditionings = apply_cast(model, *texts, adapter=adapter, cast=DUO)
     peer_last = sample(apply_peer(ours, tokens, num_keys), *conditionings, steps=2)
-    ours_last = sample(*apply_cast(apply_peer(model, tokens, num_keys), *texts, adapter, DUO), steps=2)
+    ours_last = sample(*apply_cast(apply_peer(model, tokens, num_keys), *texts, adapter=adapter, cast=DUO), steps=2)
     assert torch.equal(peer_last, ours_last)
     for alone in (peer_alone, ours_alone):
         assert (ours_last - alone).norm() / alone.norm() > 1e-3
@@ -247,7 +263,7 @@ def projected_tokens(model, run):
 
 
 def test_tokens_are_projected_once_per_run(model, texts):
-    applied = apply_cast(model, *texts, tiny_adapter(), DUO)
+    applied = apply_cast(model, *texts, adapter=tiny_adapter(), cast=DUO)
     assert projected_tokens(model, lambda: sample(*applied, steps=4)) == {1}
     assert projected_tokens(model, lambda: [sample(*applied, steps=2), sample(*applied, steps=2)]) == {2}
 
@@ -261,8 +277,10 @@ def test_shared_projections_are_the_folded_ones(model, texts):
             if name in branch.weights:
                 weight.copy_(0.7 * weight + 0.4 * branch.weights[name])
     adapter = tiny_adapter()
-    expected = sample(*apply_cast(by_hand, *texts, adapter, DUO), steps=2)
-    actual = sample(*apply_cast(fold_branch(model, branch, alpha=0.7, beta=0.4), *texts, adapter, DUO), steps=2)
+    expected = sample(*apply_cast(by_hand, *texts, adapter=adapter, cast=DUO), steps=2)
+    actual = sample(
+        *apply_cast(fold_branch(model, branch, alpha=0.7, beta=0.4), *texts, adapter=adapter, cast=DUO), steps=2
+    )
     assert (actual - expected).norm() / expected.norm() < 1e-5
 
 
@@ -275,7 +293,7 @@ def test_shared_projections_in_low_vram_carry_the_fold(model):
     folded.load(torch.device("cpu"), lowvram_model_memory=1)
     try:
         assert model.model.lowvram_patch_counter > 0
-        run = CastRun(None, (carried,), LayerEmphasis.UNIFORM, is_constant=True)
+        run = CastRun(projections=None, parts=(carried,), emphasis=LayerEmphasis.UNIFORM, is_constant=True)
         for slot, layer in layers.items():
             projected = run.key_value(slot, layers, torch.zeros(1, 1, 1))
             for name, actual in zip(("to_k", "to_v"), projected, strict=True):
@@ -299,7 +317,7 @@ def test_a_scheduled_lora_reaches_the_identities_too(model, texts):
     positive[0][1]["hooks"] = hooks
     with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, DUO, Extent(16, 16))):
         expected = sample(model, positive, negative, steps=3)
-    actual = sample(*apply_cast(model, positive, negative, adapter, DUO), steps=3)
+    actual = sample(*apply_cast(model, positive, negative, adapter=adapter, cast=DUO), steps=3)
     assert relative_error(actual, expected) < 1e-4
 
 
@@ -307,7 +325,7 @@ def test_runs_in_threads_do_not_meet():
     """One model for each thread, as the host does with several GPUs; one adapter and cast for all."""
     models, adapter = [tiny_model(seed=seed) for seed in range(3)], tiny_adapter()
     texts = conditioning(1), conditioning(2)
-    applied = [apply_cast(model, *texts, adapter, DUO) for model in models]
+    applied = [apply_cast(model, *texts, adapter=adapter, cast=DUO) for model in models]
     alone = [sample(*one, steps=3) for one in applied]
     together = [None] * len(models)
 
@@ -326,16 +344,16 @@ def test_runs_in_threads_do_not_meet():
 
 
 def test_conditioning_with_a_cast_on_a_model_without_it_is_refused(model, texts):
-    _, positive, negative = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    _, positive, negative = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     with pytest.raises(InvalidInputError, match="wire the model output of the same Apply Cast"):
         sample(model, positive, negative, steps=1)
-    other, *_ = apply_cast(model, *texts, tiny_adapter(seed=2), DUO)
+    other, *_ = apply_cast(model, *texts, adapter=tiny_adapter(seed=2), cast=DUO)
     with pytest.raises(InvalidInputError, match="the same Apply Cast node"):
         sample(other, positive, negative, steps=1)
 
 
 def test_patches_that_merge_tokens_are_named(model, texts):
-    patched, positive, negative = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    patched, positive, negative = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     patched.set_model_attn2_patch(lambda n, context, value, extra: (n[:, ::2], context, value))
     with pytest.raises(
         ShapeMismatchError, match=re.escape("a 16x16 grid gets 128 queries instead of 256; a patch that")
@@ -344,7 +362,7 @@ def test_patches_that_merge_tokens_are_named(model, texts):
 
 
 def test_packs_that_cut_the_latent_into_tiles_are_named(model, texts):
-    patched, positive, negative = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    patched, positive, negative = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
 
     def tile(apply_model, arguments):
         return apply_model(arguments["input"][..., :8, :8], arguments["timestep"], **arguments["c"])
@@ -359,19 +377,19 @@ def test_an_adapter_for_another_model_is_refused(texts):
     with pytest.raises(
         BaseModelError, match="7 of 7 cross-attention layers; input block 1.0 is 32 in the model and 64"
     ):
-        apply_cast(tiny_model(), *texts, tiny_adapter(wide), DUO)
+        apply_cast(tiny_model(), *texts, adapter=tiny_adapter(wide), cast=DUO)
     shallow = tiny_adapter(tiny_model(transformer_depth_middle=0))
     with pytest.raises(BaseModelError, match="1 of 7 .* middle block 0.0 is 64 in the model and absent in the adapter"):
-        apply_cast(tiny_model(), *texts, shallow, DUO)
+        apply_cast(tiny_model(), *texts, adapter=shallow, cast=DUO)
     with pytest.raises(BaseModelError, match="64 wide and shares the model's projections, which read 96"):
-        apply_cast(tiny_model(context_dim=96), *texts, tiny_adapter(), DUO)
+        apply_cast(tiny_model(context_dim=96), *texts, adapter=tiny_adapter(), cast=DUO)
 
 
 def test_a_lora_without_its_layers_is_refused(model, texts):
     adapter = tiny_adapter(model, lora_rank=2)
     strange = replace(adapter, lora={"input_blocks.77.1.attn": next(iter(adapter.lora.values()))})
     with pytest.raises(BaseModelError, match="lacks 1 of the 1 layers .* diffusion_model.input_blocks.77"):
-        apply_cast(model, *texts, strange, DUO)
+        apply_cast(model, *texts, adapter=strange, cast=DUO)
 
 
 def test_models_that_are_no_unet_are_refused(texts):
@@ -381,13 +399,13 @@ def test_models_that_are_no_unet_are_refused(texts):
     model = tiny_model()
     model.add_object_patch("diffusion_model", Transformer())
     with pytest.raises(UnsupportedModeError, match="UNet"):
-        apply_cast(model, *texts, tiny_adapter(), DUO)
+        apply_cast(model, *texts, adapter=tiny_adapter(), cast=DUO)
 
 
 @pytest.mark.parametrize("strength", [float("nan"), float("inf")])
 def test_a_strength_that_is_no_number_is_refused(model, texts, strength):
     with pytest.raises(InvalidInputError, match="finite"):
-        apply_cast(model, *texts, tiny_adapter(), DUO, strength)
+        apply_cast(model, *texts, adapter=tiny_adapter(), cast=DUO, strength=strength)
 
 
 def test_a_damaged_adapter_is_refused(model, texts):
@@ -395,32 +413,32 @@ def test_a_damaged_adapter_is_refused(model, texts):
     with torch.no_grad():
         adapter.resampler.norm.weight[3] = float("nan")
     with pytest.raises(InvalidInputError, match="makes of 'person 1' are not finite"):
-        apply_cast(model, *texts, adapter, DUO)
+        apply_cast(model, *texts, adapter=adapter, cast=DUO)
 
 
 def test_a_model_without_a_middle_block(texts):
     model, with_middle = tiny_model(transformer_depth_middle=-2), tiny_adapter(tiny_model())
     assert model.model.diffusion_model.middle_block is None
-    applied = apply_cast(model, *texts, tiny_adapter(model), DUO)
+    applied = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     assert len(applied[0].wrappers) == 2
     with pytest.raises(BaseModelError, match="middle block 0.0 is absent in the model"):
-        apply_cast(model, *texts, with_middle, DUO)
+        apply_cast(model, *texts, adapter=with_middle, cast=DUO)
 
 
 def test_a_missing_repcontrolnet_is_warned_of(model, texts, caplog):
     branch = random_branch(model.model.diffusion_model)
     adapter = replace(tiny_adapter(), branch_hash=branch.header.branch_hash)
     with caplog.at_level(logging.WARNING, "fpga"):
-        apply_cast(model, *texts, adapter, DUO)
+        apply_cast(model, *texts, adapter=adapter, cast=DUO)
     assert "wire Apply RepControlNet" in caplog.text
     assert branch.header.branch_hash[:12] in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "fpga"):
-        apply_cast(fold_branch(model, branch), *texts, adapter, DUO)
+        apply_cast(fold_branch(model, branch), *texts, adapter=adapter, cast=DUO)
     assert not caplog.records
 
 
 def test_an_identity_without_what_the_adapter_reads_is_refused(model, texts):
     stranger = replace(member(1, LEFT), identity=Identity("stranger", {AURAFACE: torch.ones(1, 512)}))
     with pytest.raises(InvalidInputError, match="stranger"):
-        apply_cast(model, *texts, tiny_adapter(), Cast((stranger,), Extent(64, 64)))
+        apply_cast(model, *texts, adapter=tiny_adapter(), cast=Cast((stranger,), Extent(64, 64)))

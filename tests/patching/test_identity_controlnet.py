@@ -59,7 +59,7 @@ def test_whole_runs_equal_the_formula(model, control_net, texts, has_own_project
     adapter = tiny_adapter(model if has_own_projections else None)
     with eq1_on(control_net.control_model, both(*texts, adapter, people, Extent(*size))):
         expected = sample(model, *plain(*texts, control_net, 0.8), steps=2, size=size, batch=batch)
-    conditionings = apply_cast_controlnet(*texts, control_net, adapter, people, IMAGE, 0.8)
+    conditionings = apply_cast_controlnet(*texts, control_net, adapter=adapter, cast=people, image=IMAGE, strength=0.8)
     actual = sample(model, *conditionings, steps=2, size=size, batch=batch)
     without = sample(model, *plain(*texts, control_net, 0.8), steps=2, size=size, batch=batch)
     assert relative_error(without, expected) > 2e-3  # the identities matter
@@ -73,11 +73,11 @@ def test_in_the_controlnet_and_in_the_model_at_once(model, control_net, texts):
         eq1_on(model.model.diffusion_model, both(*texts, beside, others, Extent(16, 16))),
     ):
         expected = sample(model, *plain(*texts, control_net), steps=2)
-    controlled = apply_cast_controlnet(*texts, control_net, inside, DUO, IMAGE)
+    controlled = apply_cast_controlnet(*texts, control_net, adapter=inside, cast=DUO, image=IMAGE)
     for applied in (
-        apply_cast(model, *controlled, beside, others),
-        (lambda m, p, n: (m, *apply_cast_controlnet(p, n, control_net, inside, DUO, IMAGE)))(
-            *apply_cast(model, *texts, beside, others)
+        apply_cast(model, *controlled, adapter=beside, cast=others),
+        (lambda m, p, n: (m, *apply_cast_controlnet(p, n, control_net, adapter=inside, cast=DUO, image=IMAGE)))(
+            *apply_cast(model, *texts, adapter=beside, cast=others)
         ),
     ):
         assert relative_error(sample(*applied, steps=2), expected) < 1e-4
@@ -93,9 +93,9 @@ def test_chains_with_other_controlnets(model, control_net, texts):
     ):
         chained = plain(*plain(*texts, control_net), other)
         expected = sample(model, *plain(*chained, tiny_controlnet(seed=22)), steps=2)
-    chained = apply_cast_controlnet(*texts, control_net, first, DUO, IMAGE)
+    chained = apply_cast_controlnet(*texts, control_net, adapter=first, cast=DUO, image=IMAGE)
     chained = plain(*chained, tiny_controlnet(seed=22))
-    chained = apply_cast_controlnet(*chained, other, second, solo, IMAGE)
+    chained = apply_cast_controlnet(*chained, other, adapter=second, cast=solo, image=IMAGE)
     assert relative_error(sample(model, *chained, steps=2), expected) < 1e-4
 
 
@@ -104,7 +104,7 @@ def test_acts_between_start_and_end(model, control_net, texts, start, end):
     adapter, steps = tiny_adapter(), StepRange(start, end)
     with eq1_on(control_net.control_model, both(*texts, adapter, DUO, Extent(16, 16))):
         expected = sample(model, *plain(*texts, control_net, start=start, end=end), steps=4)
-    conditionings = apply_cast_controlnet(*texts, control_net, adapter, DUO, IMAGE, steps=steps)
+    conditionings = apply_cast_controlnet(*texts, control_net, adapter=adapter, cast=DUO, image=IMAGE, steps=steps)
     assert relative_error(sample(model, *conditionings, steps=4), expected) < 1e-4
 
 
@@ -116,7 +116,7 @@ def test_masked_conditionings_and_texts_without_the_cast(model, control_net, tex
     with eq1_on(control_net.control_model, both(masked, negative, adapter, DUO, Extent(16, 16))):
         expected = sample(model, *plain(positive + masked, negative, control_net), steps=2)
     without, _ = plain(positive, negative, control_net)
-    masked, negative = apply_cast_controlnet(masked, negative, control_net, adapter, DUO, IMAGE)
+    masked, negative = apply_cast_controlnet(masked, negative, control_net, adapter=adapter, cast=DUO, image=IMAGE)
     assert relative_error(sample(model, without + masked, negative, steps=2), expected) < 1e-4
 
 
@@ -126,7 +126,7 @@ def test_half_precision(texts):
     adapter = tiny_adapter(model)
     with eq1_on(control_net.control_model, both(*texts, adapter, DUO, Extent(16, 16))):
         expected = sample(model, *plain(*texts, control_net), steps=1)
-    actual = sample(model, *apply_cast_controlnet(*texts, control_net, adapter, DUO, IMAGE), steps=1)
+    actual = sample(model, *apply_cast_controlnet(*texts, control_net, adapter=adapter, cast=DUO, image=IMAGE), steps=1)
     assert relative_error(actual, expected) < 3e-2
 
 
@@ -149,7 +149,7 @@ def test_instantid_equals_the_hosts_own_route(instantid, texts):
     for text, tokens in zip(texts, (adapter.tokens, adapter.null_tokens), strict=True):
         swapped.append([[text[0][0], {**text[0][1], "cross_attn_controlnet": tokens(someone.identity)}]])
     expected = sample(model, *plain(*swapped, control_net), steps=2)
-    conditionings = apply_cast_controlnet(*texts, control_net, adapter, cast(someone), IMAGE)
+    conditionings = apply_cast_controlnet(*texts, control_net, adapter=adapter, cast=cast(someone), image=IMAGE)
     assert relative_error(sample(model, *conditionings, steps=2), expected) < 1e-5
     assert relative_error(sample(model, *plain(*texts, control_net), steps=2), expected) > 2e-3
 
@@ -183,7 +183,7 @@ def test_instantid_with_regions_is_nobody_outside_of_them(instantid, texts):
     expected = sample(model, *plain(*texts, control_net), steps=2)
     for hook in hooks:
         hook.remove()
-    conditionings = apply_cast_controlnet(*texts, control_net, adapter, people, IMAGE)
+    conditionings = apply_cast_controlnet(*texts, control_net, adapter=adapter, cast=people, image=IMAGE)
     assert relative_error(sample(model, *conditionings, steps=2), expected) < 1e-4
 
 
@@ -194,9 +194,9 @@ def test_nobody_acting_is_the_plain_controlnet(model, control_net, texts):
     adapter = tiny_adapter(model)
     expected = sample(model, *plain(*texts, control_net), steps=2)
     for nobody in (cast(), cast(member(1, LEFT, strength=0.0))):
-        conditionings = apply_cast_controlnet(*texts, control_net, adapter, nobody, IMAGE)
+        conditionings = apply_cast_controlnet(*texts, control_net, adapter=adapter, cast=nobody, image=IMAGE)
         assert torch.equal(sample(model, *conditionings, steps=2), expected)
-    off = apply_cast_controlnet(*texts, control_net, adapter, DUO, IMAGE, strength=0.0)
+    off = apply_cast_controlnet(*texts, control_net, adapter=adapter, cast=DUO, image=IMAGE, strength=0.0)
     assert off == texts
 
 
@@ -206,7 +206,9 @@ def test_order_and_duplicates_change_no_bit(model, control_net, texts):
     expected = None
     for order in ([0, 1, 2], [2, 0, 1], [1, 1, 2, 0]):
         people = cast(*(crowd[i] for i in order))
-        actual = sample(model, *apply_cast_controlnet(*texts, control_net, adapter, people, IMAGE), steps=2)
+        actual = sample(
+            model, *apply_cast_controlnet(*texts, control_net, adapter=adapter, cast=people, image=IMAGE), steps=2
+        )
         expected = actual if expected is None else expected
         assert torch.equal(actual, expected)
 
@@ -215,7 +217,7 @@ def test_the_loaded_controlnet_and_the_conditioning_stay_as_they_came(model, tex
     control_net = tiny_controlnet()
     before = {name: weight.clone() for name, weight in control_net.control_model.state_dict().items()}
     expected = sample(model, *plain(*texts, control_net), steps=2)
-    conditionings = apply_cast_controlnet(*texts, control_net, tiny_adapter(model), DUO, IMAGE)
+    conditionings = apply_cast_controlnet(*texts, control_net, adapter=tiny_adapter(model), cast=DUO, image=IMAGE)
     first = sample(model, *conditionings, steps=2)
     assert torch.equal(sample(model, *plain(*texts, control_net), steps=2), expected)
     assert torch.equal(sample(model, *conditionings, steps=2), first)
@@ -227,16 +229,16 @@ def test_the_loaded_controlnet_and_the_conditioning_stay_as_they_came(model, tex
 
 
 def test_a_run_leaves_nothing_on_the_control(model, control_net, texts):
-    conditionings = apply_cast_controlnet(*texts, control_net, tiny_adapter(model), DUO, IMAGE)
+    conditionings = apply_cast_controlnet(*texts, control_net, adapter=tiny_adapter(model), cast=DUO, image=IMAGE)
     control = conditionings[0][0][1]["control"]
     sample(model, *conditionings, steps=1)
-    assert (control.control_model._run._projected, control.control_model._run._people) == ({}, [])
+    assert (control.control_model._run._projected, control.control_model._run._calls) == ({}, [])
     assert control.cond_hint is None
 
 
 def test_copies_carry_the_cast(model, control_net, texts):
     """The host copies controls for chains, and deep-copies them for further GPUs."""
-    conditionings = apply_cast_controlnet(*texts, control_net, tiny_adapter(model), DUO, IMAGE)
+    conditionings = apply_cast_controlnet(*texts, control_net, adapter=tiny_adapter(model), cast=DUO, image=IMAGE)
     expected = sample(model, *conditionings, steps=2)
     control = conditionings[0][0][1]["control"]
     deep = control.deepclone_multigpu(torch.device("cpu"), autoregister=True)
@@ -252,7 +254,7 @@ def test_copies_carry_the_cast(model, control_net, texts):
 
 
 def test_areas_are_refused(model, control_net, texts):
-    positive, negative = apply_cast_controlnet(*texts, control_net, tiny_adapter(model), DUO, IMAGE)
+    positive, negative = apply_cast_controlnet(*texts, control_net, adapter=tiny_adapter(model), cast=DUO, image=IMAGE)
     positive[0][1]["area"] = (8, 8, 4, 4)
     with pytest.raises(UnsupportedModeError, match="use a mask instead of the area"):
         sample(model, positive, negative, steps=1)
@@ -260,9 +262,11 @@ def test_areas_are_refused(model, control_net, texts):
 
 def test_an_adapter_for_another_controlnet_is_refused(texts):
     with pytest.raises(BaseModelError, match="3 of 3 cross-attention layers; input block 1.0 is 64 in the ControlNet"):
-        apply_cast_controlnet(*texts, tiny_controlnet(model_channels=64), tiny_adapter(tiny_model()), DUO, IMAGE)
+        apply_cast_controlnet(
+            *texts, tiny_controlnet(model_channels=64), adapter=tiny_adapter(tiny_model()), cast=DUO, image=IMAGE
+        )
     with pytest.raises(BaseModelError, match="shares the ControlNet's projections, which read 96"):
-        apply_cast_controlnet(*texts, tiny_controlnet(context_dim=96), tiny_adapter(), DUO, IMAGE)
+        apply_cast_controlnet(*texts, tiny_controlnet(context_dim=96), adapter=tiny_adapter(), cast=DUO, image=IMAGE)
 
 
 def test_other_kinds_of_control_are_refused(texts, control_net):
@@ -274,9 +278,9 @@ def test_other_kinds_of_control_are_refused(texts, control_net):
     lora = comfy.controlnet.ControlLora({})
     for control, name in ((wrapped, "Wrapped"), (lora, "ControlLora"), (comfy.controlnet.ControlBase(), "ControlBase")):
         with pytest.raises(UnsupportedModeError, match=f"is a {name} .* Load ControlNet Model"):
-            apply_cast_controlnet(*texts, control, tiny_adapter(), DUO, IMAGE)
+            apply_cast_controlnet(*texts, control, adapter=tiny_adapter(), cast=DUO, image=IMAGE)
 
 
 def test_an_image_that_is_no_picture_is_refused(texts, control_net):
     with pytest.raises(InvalidInputError, match="connect an IMAGE"):
-        apply_cast_controlnet(*texts, control_net, tiny_adapter(), DUO, torch.zeros(64, 64))
+        apply_cast_controlnet(*texts, control_net, adapter=tiny_adapter(), cast=DUO, image=torch.zeros(64, 64))

@@ -54,7 +54,7 @@ def test_unet_output_equals_diffusers(kind, num_people, null, timestep):
         tuple(CastMember(face, region) for face, region in zip(faces, regions, strict=True)), Extent(128, 128)
     )
     adapter = read_adapter(file, variant=variant)
-    patched, positive, negative = apply_cast(model, text, text, adapter, people)
+    patched, positive, negative = apply_cast(model, text, text, adapter=adapter, cast=people)
     actual = comfyui_output(patched, negative if null else positive, latent, timestep)
     assert relative_error(actual, expected) < 1e-4
     assert relative_error(comfyui_output(model, text, latent, timestep), expected) > 1e-2

@@ -39,7 +39,12 @@ def test_whole_runs_equal_the_formula(has_own_projections, size, batch, people):
     adapter = tiny_adapter(model if has_own_projections else None)
     with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(*size), strength=0.8)):
         expected = sample(model, positive, negative, steps=2, size=size, batch=batch)
-    actual = sample(*apply_cast(model, positive, negative, adapter, people, 0.8), steps=2, size=size, batch=batch)
+    actual = sample(
+        *apply_cast(model, positive, negative, adapter=adapter, cast=people, strength=0.8),
+        steps=2,
+        size=size,
+        batch=batch,
+    )
     untouched = sample(model, positive, negative, steps=2, size=size, batch=batch)
     assert relative_error(untouched, expected) > 1e-2  # the identities matter
     assert relative_error(actual, expected) < 1e-4
@@ -51,7 +56,7 @@ def test_sdxl_with_several_transformer_blocks_in_a_block(has_own_projections):
     adapter = tiny_adapter(model if has_own_projections else None)
     with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(16, 16))):
         expected = sample(model, positive, negative, steps=2)
-    actual = sample(*apply_cast(model, positive, negative, adapter, people), steps=2)
+    actual = sample(*apply_cast(model, positive, negative, adapter=adapter, cast=people), steps=2)
     assert relative_error(sample(model, positive, negative, steps=2), expected) > 1e-2
     assert relative_error(actual, expected) < 1e-4
 
@@ -65,7 +70,10 @@ def test_the_lora_of_an_adapter_changes_the_weights_as_published():
             changed.model.diffusion_model.get_submodule(path).weight += low_rank.up @ low_rank.down
     with eq1_on(changed.model.diffusion_model, both(positive, negative, adapter, people, Extent(16, 16))):
         expected = sample(changed, positive, negative, steps=2)
-    assert relative_error(sample(*apply_cast(model, positive, negative, adapter, people), steps=2), expected) < 1e-4
+    assert (
+        relative_error(sample(*apply_cast(model, positive, negative, adapter=adapter, cast=people), steps=2), expected)
+        < 1e-4
+    )
 
 
 @pytest.mark.parametrize("is_folded_first", [True, False], ids=["fold, then cast", "cast, then fold"])
@@ -84,9 +92,9 @@ def test_other_peoples_adapters_on_a_folded_model(is_folded_first):
     with eq1_on(by_hand.model.diffusion_model, both(*texts, adapter, people, Extent(16, 16))):
         expected = sample(by_hand, *texts, steps=2)
     if is_folded_first:
-        applied = apply_cast(fold_branch(model, branch, alpha=alpha, beta=beta), *texts, adapter, people)
+        applied = apply_cast(fold_branch(model, branch, alpha=alpha, beta=beta), *texts, adapter=adapter, cast=people)
     else:
-        patched, *texts = apply_cast(model, *texts, adapter, people)
+        patched, *texts = apply_cast(model, *texts, adapter=adapter, cast=people)
         applied = fold_branch(patched, branch, alpha=alpha, beta=beta), *texts
     assert relative_error(sample(*applied, steps=2), expected) < 1e-4
 
@@ -95,10 +103,12 @@ def test_several_casts_of_one_adapter_carry_its_lora_once():
     """One cast for the first half of the steps and one for the second, say; loading the file again changes nothing."""
     model = tiny_model()
     adapter, again, other = (tiny_adapter(model, seed=seed, lora_rank=2) for seed in (0, 0, 1))
-    once, positive, negative = apply_cast(model, conditioning(1), conditioning(2), adapter, cast(member(1)))
-    twice, *_ = apply_cast(once, positive, negative, again, cast(member(2)))
+    once, positive, negative = apply_cast(
+        model, conditioning(1), conditioning(2), adapter=adapter, cast=cast(member(1))
+    )
+    twice, *_ = apply_cast(once, positive, negative, adapter=again, cast=cast(member(2)))
     assert {key: len(patches) for key, patches in twice.patches.items()} == dict.fromkeys(once.patches, 1)
-    both, *_ = apply_cast(once, positive, negative, other, cast(member(2)))
+    both, *_ = apply_cast(once, positive, negative, adapter=other, cast=cast(member(2)))
     assert {key: len(patches) for key, patches in both.patches.items()} == dict.fromkeys(once.patches, 2)
 
 
@@ -119,7 +129,7 @@ def test_emphasis_scales_each_layers_term(emphasis):
         layer_scale=lambda layer, num_layers: formula(layer, num_layers - 1),
     ):
         expected = sample(model, positive, negative, steps=1)
-    actual = sample(*apply_cast(model, positive, negative, adapter, people, emphasis=emphasis), steps=1)
+    actual = sample(*apply_cast(model, positive, negative, adapter=adapter, cast=people, emphasis=emphasis), steps=1)
     assert relative_error(actual, expected) < 1e-4
 
 
@@ -136,7 +146,9 @@ def test_identities_act_only_between_start_and_end(start, end):
     with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(16, 16)), acts=acts):
         expected = sample(model, positive, negative, steps=5)
     assert seen == {True, False}
-    actual = sample(*apply_cast(model, positive, negative, adapter, people, steps=StepRange(start, end)), steps=5)
+    actual = sample(
+        *apply_cast(model, positive, negative, adapter=adapter, cast=people, steps=StepRange(start, end)), steps=5
+    )
     assert relative_error(actual, expected) < 1e-4
 
 
@@ -159,7 +171,7 @@ def test_second_pass_at_twice_the_size_crops_regions_with_the_area(area):
     noise = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(9))
     with eq1_on(model.model.diffusion_model, texts):
         expected = sample(model, whole + confined, negative, steps=1, latent=noise, denoise=0.6)
-    patched, positive, cast_negative = apply_cast(model, whole + confined, negative, adapter, people)
+    patched, positive, cast_negative = apply_cast(model, whole + confined, negative, adapter=adapter, cast=people)
     actual = sample(patched, positive, cast_negative, steps=1, latent=noise, denoise=0.6)
     assert relative_error(actual, expected) < 1e-4
 
@@ -167,7 +179,7 @@ def test_second_pass_at_twice_the_size_crops_regions_with_the_area(area):
 def test_one_application_serves_the_first_and_the_second_pass():
     model, positive, negative = tiny_model(), conditioning(1), conditioning(2)
     people, adapter = cast(member(1, LEFT), member(2, RIGHT)), tiny_adapter()
-    applied = apply_cast(model, positive, negative, adapter, people)
+    applied = apply_cast(model, positive, negative, adapter=adapter, cast=people)
     for size in ((16, 16), (32, 32), (24, 16)):
         with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(*size))):
             expected = sample(model, positive, negative, steps=1, size=size)
@@ -188,7 +200,7 @@ def test_areas_in_percent_and_masks():
     ]
     with eq1_on(model.model.diffusion_model, texts):
         expected = sample(model, masked + confined, negative, steps=2, size=(16, 24))
-    applied = apply_cast(model, masked + confined, negative, adapter, people)
+    applied = apply_cast(model, masked + confined, negative, adapter=adapter, cast=people)
     assert relative_error(sample(*applied, steps=2, size=(16, 24)), expected) < 1e-4
 
 
@@ -207,8 +219,8 @@ def test_each_text_carries_its_own_cast():
     ]
     with eq1_on(model.model.diffusion_model, texts):
         expected = sample(model, first + second, negative, steps=2)
-    patched, first, negative = apply_cast(model, first, negative, own, duo)
-    patched, second, _ = apply_cast(patched, second, conditioning(2), shared, trio)
+    patched, first, negative = apply_cast(model, first, negative, adapter=own, cast=duo)
+    patched, second, _ = apply_cast(patched, second, conditioning(2), adapter=shared, cast=trio)
     assert relative_error(sample(patched, first + second, negative, steps=2), expected) < 1e-4
 
 
@@ -223,7 +235,7 @@ def test_two_applications_on_one_text_add_up():
     texts = both(positive, negative, own, duo, extent) + both(positive, negative, shared, solo, extent)
     with eq1_on(model.model.diffusion_model, texts):
         expected = sample(model, positive, negative, steps=2)
-    applied = apply_cast(*apply_cast(model, positive, negative, own, duo), shared, solo)
+    applied = apply_cast(*apply_cast(model, positive, negative, adapter=own, cast=duo), adapter=shared, cast=solo)
     assert relative_error(sample(*applied, steps=2), expected) < 1e-4
 
 
@@ -233,7 +245,7 @@ def test_texts_without_the_cast_stay_without_it():
     people, adapter = cast(member(1, LEFT)), tiny_adapter(model)
     with eq1_on(model.model.diffusion_model, [carried(positive, adapter, people, Extent(16, 16))]):
         expected = sample(model, positive + other, negative, steps=2)
-    patched, with_cast, _ = apply_cast(model, positive, negative, adapter, people)
+    patched, with_cast, _ = apply_cast(model, positive, negative, adapter=adapter, cast=people)
     assert relative_error(sample(patched, with_cast + other, negative, steps=2), expected) < 1e-4
 
 
@@ -251,7 +263,7 @@ def test_people_encoded_from_different_numbers_of_photos_share_a_cast():
     ]
     with eq1_on(model.model.diffusion_model, texts):
         expected = sample(model, positive, negative, steps=2)
-    actual = sample(*apply_cast(model, positive, negative, adapter, people), steps=2)
+    actual = sample(*apply_cast(model, positive, negative, adapter=adapter, cast=people), steps=2)
     assert relative_error(actual, expected) < 1e-4
 
 
@@ -277,9 +289,9 @@ def test_shared_projections_carry_the_repcontrolnet(mode, steps, cast_first):
     with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(16, 16))):
         expected = sample(*controlled, steps=4)
     if cast_first:
-        actual = sample(*control(*apply_cast(model, positive, negative, adapter, people)), steps=4)
+        actual = sample(*control(*apply_cast(model, positive, negative, adapter=adapter, cast=people)), steps=4)
     else:
-        actual = sample(*apply_cast(*controlled, adapter, people), steps=4)
+        actual = sample(*apply_cast(*controlled, adapter=adapter, cast=people), steps=4)
     assert relative_error(sample(*controlled, steps=4), expected) > 5e-3
     assert relative_error(actual, expected) < 1e-4
 
@@ -291,7 +303,7 @@ def test_half_precision_models(dtype, tolerance):
     adapter, people = tiny_adapter(model), cast(member(1, LEFT), member(2, RIGHT))
     with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(16, 16))):
         expected = sample(model, positive, negative, steps=1)
-    actual = sample(*apply_cast(model, positive, negative, adapter, people), steps=1)
+    actual = sample(*apply_cast(model, positive, negative, adapter=adapter, cast=people), steps=1)
     assert actual.isfinite().all()
     assert relative_error(actual, expected) < tolerance
 
@@ -311,5 +323,5 @@ def test_guiders_with_three_conditionings():
 
     with eq1_on(model.model.diffusion_model, both(first, negative, adapter, people, extent)):
         expected = run(model, first, second, negative)
-    patched, first, negative = apply_cast(model, first, negative, adapter, people)
+    patched, first, negative = apply_cast(model, first, negative, adapter=adapter, cast=people)
     assert relative_error(run(patched, first, second, negative), expected) < 1e-4

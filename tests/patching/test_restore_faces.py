@@ -211,7 +211,9 @@ def test_a_given_mask_and_a_parser_decide_what_changes(restore):
 
 def test_what_belongs_to_the_whole_picture_is_stripped_from_the_prompt(restore, model, adapter):
     text, options = conditioning(1)[0]
-    _, positive, negative = apply_cast(model, conditioning(1), conditioning(2), adapter, placed_cast(p1=LEFT))
+    _, positive, negative = apply_cast(
+        model, conditioning(1), conditioning(2), adapter=adapter, cast=placed_cast(p1=LEFT)
+    )
     whole = {"area": (4, 4, 0, 0), "strength": 0.3, "mask": torch.ones(1, 8, 8), "control": object(), "gligen": ()}
     elsewhere = [torch.randn(1, 7, 64), {**options, "area": (4, 4, 8, 8)}]
     cluttered = [[text, {**positive[0][1], "control": object(), "control_apply_to_uncond": False}], elsewhere]
@@ -225,7 +227,7 @@ def test_a_model_that_carries_the_whole_pictures_patches_is_refused(restore, mod
     folded = fold_branch(model, random_branch(model.model.diffusion_model, name="pose"))
     with pytest.raises(PatchConflictError, match="carries the RepControlNet 'pose'.*before Apply RepControlNet"):
         restore(model=folded)
-    with_cast, _, _ = apply_cast(model, conditioning(1), conditioning(2), adapter, placed_cast(p1=LEFT))
+    with_cast, _, _ = apply_cast(model, conditioning(1), conditioning(2), adapter=adapter, cast=placed_cast(p1=LEFT))
     with pytest.raises(PatchConflictError, match="carries a cast.*before Apply Cast"):
         restore(model=with_cast)
     check_model_is_plain(model)
@@ -309,7 +311,14 @@ def test_face_tokens_act_in_the_crop_of_their_own_face_only():
     regions[0, :8] = 1
     regions[1, :, :8] = 1
     people = cast(member(1), member(2), member(3))
-    tokens = FaceTokens(torch.zeros(3, 4, 8), people, (1, 2, 3), 0.5, torch.tensor([2, 0]), regions)
+    tokens = FaceTokens(
+        tokens=torch.zeros(3, 4, 8),
+        cast=people,
+        numbers=(1, 2, 3),
+        strength=0.5,
+        people=torch.tensor([2, 0]),
+        regions=regions,
+    )
     weights = tokens.weights(Extent(4, 2))
     assert weights.shape == (2, 3, 2, 4)
     assert torch.equal(weights[0, 2], torch.tensor([[0.5] * 4, [0.0] * 4]))

@@ -66,7 +66,9 @@ def test_folded_is_live_on_the_trained_branch(lab, cases, shipped):
             image=cases[0].condition(),
             settings=RepControlNetSettings(mode=mode),
         )
-        conditioned = apply_cast(applied.model, applied.positive, applied.negative, shipped.adapter, cases[0].cast)
+        conditioned = apply_cast(
+            applied.model, applied.positive, applied.negative, adapter=shipped.adapter, cast=cases[0].cast
+        )
         latents[mode] = sample(*conditioned)
     folded, live = latents.values()
     assert (folded - live).norm() / live.norm() < 1e-4

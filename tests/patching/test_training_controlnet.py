@@ -78,7 +78,9 @@ def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family, project
             image = batch.skeleton[row : row + 1].movedim(1, -1)
             person = Identity("someone", {RECOGNISER: batch.embeddings[row : row + 1]})
             cast = Cast((CastMember(person, Region.from_mask(batch.face_masks[row, 0])),), Extent(128, 128))
-            return model, *apply_cast_controlnet(positive, negative, control_net, adapter, cast, image)
+            return model, *apply_cast_controlnet(
+                positive, negative, control_net, adapter=adapter, cast=cast, image=image
+            )
 
         assert relative_error(sampled_once(model, batch, row, patched), expected[row : row + 1]) < 1e-4
 

@@ -47,7 +47,7 @@ def with_person(batch, row, adapter, branch=None, mode=BranchMode.FOLDED, clip_m
         nulls = {key: torch.zeros_like(hidden) for key, hidden in features.items()}
         person = Identity("someone", {RECOGNISER: batch.embeddings[row : row + 1]}, features, nulls)
         cast = Cast((CastMember(person, Region.from_mask(batch.face_masks[row, 0])),), Extent(128, 128))
-        return apply_cast(model, positive, negative, adapter, cast)
+        return apply_cast(model, positive, negative, adapter=adapter, cast=cast)
 
     return patch
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -13,16 +13,16 @@ from ...block_slots import Attention, BlockSlot
 from ...errors import ShapeMismatchError
 from ...identity.adapters import KeyValue
 from ...identity.layer_emphasis import LayerEmphasis
-from ...identity.masked_attention import QueryWeights, add_identities, identity_activity
+from ...identity.masked_attention import ActingQueries, JoinText, add_identities, identity_activity
 from ...shapes import Extent
-from .conditioning import CastTokens
+from .conditioning import EncodedCast
 from .record import RECORDS_OPTION
 from .slots import AttentionCall
 
 
 @dataclass(frozen=True, eq=False)
-class People:
-    """The identities in one call of the model.
+class CastCall:
+    """What one call of the model carries of a cast.
 
     Attributes:
         rows: (batch, identities) row numbers in the run's table of tokens.
@@ -32,46 +32,46 @@ class People:
     rows: Tensor
     weights: Tensor
     _rows: dict[torch.device, Tensor] = field(default_factory=dict)
-    _drawn: dict[tuple[Extent, torch.device, torch.dtype], QueryWeights] = field(default_factory=dict)
+    _drawn: dict[tuple[Extent, torch.device, torch.dtype], ActingQueries] = field(default_factory=dict)
 
     def rows_on(self, device: torch.device) -> Tensor:
         if device not in self._rows:
             self._rows[device] = self.rows.to(device)
         return self._rows[device]
 
-    def on_grid(self, grid: Extent, q: Tensor) -> QueryWeights:
+    def on_grid(self, grid: Extent, q: Tensor) -> ActingQueries:
         """The weights of a layer's queries, dtype and device of q, drawn once for each grid."""
         key = (grid, q.device, q.dtype)
         if key not in self._drawn:
-            self._drawn[key] = QueryWeights.on_grid(self.weights, grid).to(q.device, q.dtype)
+            self._drawn[key] = ActingQueries.on_grid(self.weights, grid).to(q.device, q.dtype)
         return self._drawn[key]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class CastRun:
     """What one sampling run keeps of a cast; it ends with the run.
 
     Attributes:
-        projections: the adapter's own, or None: those of the layers themselves.
+        projections: the adapter's own; None: those of the layers themselves.
         parts: what the run's conditionings carry; their tokens, one after the other, are the run's table.
         emphasis: how strength varies over the layers.
         is_constant: whether the layers' own projections stay the same throughout the run.
     """
 
     projections: Mapping[BlockSlot, KeyValue] | None
-    parts: tuple[CastTokens, ...]
+    parts: tuple[EncodedCast, ...]
     emphasis: LayerEmphasis
     is_constant: bool
     _projected: dict[tuple[BlockSlot, torch.device, torch.dtype], KeyValue] = field(default_factory=dict)
-    _people: list[People] = field(default_factory=list)
+    _calls: list[CastCall] = field(default_factory=list)
 
     @property
     def tokens(self) -> Tensor:
         """(rows, num_tokens, token_dim)."""
         return torch.cat([part.tokens for part in self.parts])
 
-    def person(self, row: int) -> tuple[int, str]:
-        """Number and name of the person whose tokens stand in a row of the table."""
+    def member(self, row: int) -> tuple[int, str]:
+        """Number and name of the member whose tokens stand in a row of the table."""
         named = (
             (number, member.identity.name)
             for part in self.parts
@@ -79,14 +79,13 @@ class CastRun:
         )
         return list(named)[row]
 
-    def people(self, rows: Tensor, weights: Tensor, x: Tensor) -> People:
-        """The identities of a call; equal calls share one object, and with it the weights drawn on each grid.
+    def call(self, rows: Tensor, weights: Tensor, x: Tensor) -> CastCall:
+        """What a call carries; equal calls share one object, and with it the weights drawn on each grid.
 
         Args:
             rows: (batch, identities).
             weights: (batch, identities, height, width).
             x: the call's latents, (batch, channels, height, width).
-
         Raises:
             ShapeMismatchError: the regions are not of the latent's size.
         """
@@ -96,11 +95,11 @@ class CastRun:
                 "samples in tiles is probably active: bypass it, or leave Apply Cast out of this pass"
             )
         rows, weights = rows.cpu(), weights.cpu()  # where the host keeps them, except with several GPUs
-        for people in self._people:
-            if torch.equal(people.rows, rows) and torch.equal(people.weights, weights):
-                return people
-        self._people.append(People(rows, weights))
-        return self._people[-1]
+        for call in self._calls:
+            if torch.equal(call.rows, rows) and torch.equal(call.weights, weights):
+                return call
+        self._calls.append(CastCall(rows, weights))
+        return self._calls[-1]
 
     def key_value(self, slot: BlockSlot, layers: Mapping[BlockSlot, Attention], q: Tensor) -> KeyValue:
         """Keys and values of the whole table in one layer, (rows, num_tokens, inner_dim), dtype and device of q."""
@@ -134,28 +133,32 @@ class IdentityAttention:
         previous: what stood in the slot.
         slot: the layer.
         run: keeps what is the same in every call.
-        people: who acts where in this call.
+        call: who acts where in this call.
         layers: every cross attention of the network.
-        combine: how the identities join the text.
+        join: how the identities join the text.
     """
 
     previous: AttentionCall
     slot: BlockSlot
+    _: KW_ONLY
     run: CastRun
-    people: People
+    call: CastCall
     layers: Mapping[BlockSlot, Attention]
-    combine: Callable[..., Tensor] = add_identities
+    join: JoinText = add_identities
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
         text_output = self.previous(q, k, v, extra_options, **kwargs)
-        grid, rows = layer_grid(extra_options, q), self.people.rows_on(q.device)
+        grid, rows = layer_grid(extra_options, q), self.call.rows_on(q.device)
         keys, values = (table[rows] for table in self.run.key_value(self.slot, self.layers, q))
-        inputs = (text_output, q, keys, values, self.people.on_grid(grid, q), extra_options["n_heads"])
+        acting, num_heads = self.call.on_grid(grid, q), extra_options["n_heads"]
         for record in extra_options.get(RECORDS_OPTION, ()):
             if record.wants(list(self.layers).index(self.slot), extra_options):
-                people = [[self.run.person(row) for row in rows] for rows in self.people.rows.tolist()]
-                record.keep(identity_activity(*inputs), people, grid, extra_options)
-        return self.combine(*inputs)
+                activity = identity_activity(
+                    text_output, q, keys=keys, values=values, acting=acting, num_heads=num_heads
+                )
+                members = [[self.run.member(row) for row in rows] for rows in self.call.rows.tolist()]
+                record.keep(activity, members, grid=grid, extra_options=extra_options)
+        return self.join(text_output, q, keys=keys, values=values, acting=acting, num_heads=num_heads)
 
 
 def layer_grid(extra_options: Mapping[str, Any], q: Tensor) -> Extent:

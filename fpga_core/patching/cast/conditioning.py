@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,29 @@ from ...errors import InvalidInputError
 from ...identity.cast import Cast
 from ...shapes import Extent
 
+KEY_PREFIX = "fpga_cast_"
 
-@dataclass(frozen=True, eq=False)
-class CastTokens:
+
+def new_cast_key() -> str:
+    """Names one application of a cast, on the model and in the conditioning alike."""
+    return f"{KEY_PREFIX}{uuid.uuid4().hex}"
+
+
+def is_cast_key(name: object) -> bool:
+    """Whether `new_cast_key` made a name, or it was derived from one that it made."""
+    return str(name).startswith(KEY_PREFIX)
+
+
+def rows_key(key: str) -> str:
+    return f"{key}_rows"
+
+
+def weights_key(key: str) -> str:
+    return f"{key}_weights"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EncodedCast:
     """What one conditioning carries of a cast.
 
     Attributes:
@@ -38,7 +59,10 @@ class CastTokens:
 
 
 class PendingCast(CONDRegular):
-    """A cast that awaits the size of the run's latent; `resolve_casts` replaces it before anything is cropped."""
+    """An `EncodedCast` that awaits the size of the run's latent.
+
+    `resolve_casts` replaces it before anything is cropped.
+    """
 
     def process_cond(self, batch_size: int, **kwargs: Any) -> CONDRegular:  # noqa: ANN401
         raise InvalidInputError(
@@ -50,17 +74,9 @@ class PendingCast(CONDRegular):
         return list(self.cond.tokens.shape)
 
 
-def rows_key(key: str) -> str:
-    return f"{key}_rows"
-
-
-def weights_key(key: str) -> str:
-    return f"{key}_weights"
-
-
 def resolve_casts(
     conds: Mapping[str, list[dict[str, Any]]], key: str, latent: Extent
-) -> tuple[dict[str, list[dict[str, Any]]], tuple[CastTokens, ...]]:
+) -> tuple[dict[str, list[dict[str, Any]]], tuple[EncodedCast, ...]]:
     """Makes a run's pending casts into tensors that the host batches and crops.
 
     Each entry gets the rows of its identities in one table of tokens, and their regions on the latent. What is batched
@@ -73,18 +89,18 @@ def resolve_casts(
     Returns:
         The conditioning without pending casts of that key, and the parts of the table in the order of their rows.
     """
-    first_rows: dict[CastTokens, int] = {}
+    first_rows: dict[EncodedCast, int] = {}
 
     def resolved(entry: dict[str, Any]) -> dict[str, Any]:
         pending = entry["model_conds"].get(key)
         if pending is None:
             return entry
-        tokens: CastTokens = pending.cond
-        first = first_rows.setdefault(tokens, sum(len(earlier.tokens) for earlier in first_rows))
-        rows = torch.arange(first, first + len(tokens.tokens))[None]
+        encoded: EncodedCast = pending.cond
+        first = first_rows.setdefault(encoded, sum(len(earlier.tokens) for earlier in first_rows))
+        rows = torch.arange(first, first + len(encoded.tokens))[None]
         model_conds = {name: value for name, value in entry["model_conds"].items() if name != key}
         model_conds[rows_key(key)] = CONDRegular(rows)
-        model_conds[weights_key(key)] = CONDNoiseShape(tokens.weights(latent))
+        model_conds[weights_key(key)] = CONDNoiseShape(encoded.weights(latent))
         return {**entry, "model_conds": model_conds}
 
     conds = {name: [resolved(entry) for entry in entries] for name, entries in conds.items()}

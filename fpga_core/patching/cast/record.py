@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ...errors import InvalidInputError
@@ -74,7 +75,8 @@ class AttentionRecord:
     def keep(
         self,
         activity: Tensor,
-        people: Sequence[Sequence[tuple[int, str]]],
+        members: Sequence[Sequence[tuple[int, str]]],
+        *,
         grid: Extent,
         extra_options: Mapping[str, Any],
     ) -> None:
@@ -82,18 +84,18 @@ class AttentionRecord:
 
         Args:
             activity: (batch, identities, num_queries).
-            people: number and name of each identity, for each entry of the batch.
+            members: number and name of each identity, for each entry of the batch.
             grid: of the queries.
             extra_options: the host's, which say what each part of the batch is.
         """
         parts = list(zip(extra_options["cond_or_uncond"], extra_options["uuids"], strict=True))
         num_pictures = len(activity) // len(parts)
-        for entry, (maps, persons) in enumerate(zip(activity.float().cpu(), people, strict=True)):
+        for entry, (maps, named) in enumerate(zip(activity.float().cpu(), members, strict=True)):
             is_negative, conditioning = parts[entry // num_pictures]
             picture = entry % num_pictures
-            for column, (row, (number, name)) in enumerate(zip(maps, persons, strict=True)):
+            for column, (queries, (number, name)) in enumerate(zip(maps, named, strict=True)):
                 if not is_negative:
-                    drawn = AttentionMap(picture, number, name, row.reshape(grid.height, grid.width))
+                    drawn = AttentionMap(picture, number, name, queries.reshape(grid.height, grid.width))
                     self._maps[conditioning, picture, column] = drawn
 
 
@@ -102,7 +104,7 @@ def record_attention(model: ModelPatcher, layer: int, step: int) -> tuple[ModelP
 
     Raises:
         InvalidInputError: the model has no such layer.
-        UnsupportedModeError: the model is no UNet.
+        UnsupportedModeError: the model is not a UNet.
     """
     num_layers = len(cross_attention_layers(unet_of(model)))
     if not 0 <= layer < num_layers:
@@ -112,7 +114,7 @@ def record_attention(model: ModelPatcher, layer: int, step: int) -> tuple[ModelP
     def outer_sample(executor: WrapperExecutor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         _latent_image, _sampler, sigmas = args[:3]
         record.begin(Extent(noise.shape[-1], noise.shape[-2]), sigmas)
-        options = executor.class_obj.model_options["transformer_options"]
+        options = cast(CFGGuider, executor.class_obj).model_options["transformer_options"]
         options[RECORDS_OPTION] = (*options.get(RECORDS_OPTION, ()), record)
         return executor(noise, *args, **kwargs)
 

@@ -22,7 +22,7 @@ def claim_slots(
 ) -> dict[str, Any]:
     """Puts an attention of ours in front of whatever stands in the slots, for one call of the model.
 
-    The host gives each layer's slot to whoever wrote it last, under `(block, number, index)` or, where that is free,
+    The host gives each layer's slot to whoever wrote it last, under `(block, number, index)` or, if that is free,
     under `(block, number)`. Claiming while the model is called, when every other node has had its turn, wraps their
     attention in whichever order the nodes were connected, and leaves nothing behind on the model.
 
@@ -43,7 +43,7 @@ def claim_slots(
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
-    """What the host computes where nothing stands in the slot, through the same kernel."""
+    """What the host computes if nothing stands in the slot, through the same kernel."""
     precision: torch.dtype | None = extra_options["attn_precision"]
     return optimized_attention(
         q, k, v, extra_options["n_heads"], attn_precision=precision, transformer_options=extra_options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
@@ -11,26 +10,21 @@ import torch
 import torch.nn.functional as F
 from comfy.controlnet import ControlNet
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
 from comfy.sd import VAE
 from torch import Tensor
 
 from ...errors import InvalidInputError, PatchConflictError
 from ...identity.adapters import IdentityAdapter, stack_tokens
 from ...identity.cast import Cast
-from ...identity.layer_emphasis import LayerEmphasis
 from ...repcontrolnet.branch import RepControlNet
 from ...shapes import Extent, cell_means
-from ..cast.apply import CastPatch, add_lora, check_adapter_fits, warn_of_missing_branch
-from ..cast.conditioning import CastTokens, PendingCast
-from ..cast.controlnet import put_people_into
+from ..cast.attach import attach_cast, carries_cast, check_adapter_fits
+from ..cast.conditioning import EncodedCast, PendingCast, is_cast_key, new_cast_key
+from ..cast.controlnet import IdentityControlNet
 from ..conditioning import Conditioning, add_cond, add_control, as_hint
 from ..repcontrolnet.apply import add_hint, apply_branch
 from ..repcontrolnet.fold import applied_branches
-from ..schedule import StepRange
 from ..unet import cross_attention_layers, unet_of
-
-CAST_PREFIX = "fpga_cast_"
 
 WHOLE_PICTURE_OPTIONS = (
     "control", "control_apply_to_uncond", "gligen", "area", "strength", "set_area_to_bounds", "mask", "mask_strength",
@@ -51,7 +45,7 @@ def check_model_is_plain(model: ModelPatcher) -> None:
             "picture: connect the model from before Apply RepControlNet, and the RepControlNet itself to this node's "
             "repcontrolnet"
         )
-    if any(str(key).startswith(CAST_PREFIX) for key in model.wrappers.get(WrappersMP.OUTER_SAMPLE, {})):
+    if carries_cast(model):
         raise PatchConflictError(
             "the connected model carries a cast, whose regions are those of the whole picture: connect the model from "
             "before Apply Cast, and the adapter and the cast themselves to this node"
@@ -74,12 +68,12 @@ def _without_places(options: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in options.items() if name not in WHOLE_PICTURE_OPTIONS}
     if "model_conds" in kept:
         conds = kept["model_conds"].items()
-        kept["model_conds"] = {name: value for name, value in conds if not name.startswith(CAST_PREFIX)}
+        kept["model_conds"] = {name: value for name, value in conds if not is_cast_key(name)}
     return kept
 
 
-@dataclass(frozen=True, eq=False)
-class FaceTokens(CastTokens):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FaceTokens(EncodedCast):
     """A cast whose members act in crops rather than in places of one picture.
 
     Attributes:
@@ -132,7 +126,7 @@ class FaceIdentities:
         """
         tokens = stack_tokens([adapter.tokens(member.identity) for member in cast.members])
         null_tokens = stack_tokens([adapter.null_tokens(member.identity) for member in cast.members])
-        return cls(adapter, cast, tokens, null_tokens, f"{CAST_PREFIX}{uuid.uuid4().hex}")
+        return cls(adapter, cast, tokens, null_tokens, new_cast_key())
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         """A clone of the model that listens to these identities; it acts as before where a conditioning carries none.
@@ -141,13 +135,7 @@ class FaceIdentities:
             BaseModelError: the adapter does not fit the model.
         """
         check_adapter_fits(self.adapter, cross_attention_layers(unet_of(model)))
-        warn_of_missing_branch(model, self.adapter)
-        patch = CastPatch(self.key, self.adapter, StepRange(), LayerEmphasis.UNIFORM)
-        patched = model.clone()
-        add_lora(patched, self.adapter)
-        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, patch.key, patch.outer_sample)
-        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, patch.key, patch.apply_model)
-        return patched
+        return attach_cast(model, self.adapter, self.key)
 
     def in_crops(self, people: Sequence[int], regions: Tensor, strength: float) -> ActingFaces:
         """The identities of a batch of crops.
@@ -158,7 +146,9 @@ class FaceIdentities:
             strength: 1 = as trained.
         """
         numbers, owners = tuple(range(1, len(self.tokens) + 1)), torch.tensor(people)
-        positive = FaceTokens(self.tokens, self.cast, numbers, strength, owners, regions)
+        positive = FaceTokens(
+            tokens=self.tokens, cast=self.cast, numbers=numbers, strength=strength, people=owners, regions=regions
+        )
         return ActingFaces(self.adapter, positive, replace(positive, tokens=self.null_tokens))
 
     def condition(
@@ -241,9 +231,8 @@ class ControlNetFaces:
             return positive, negative
         control = self.control_net.copy()
         if acting is not None:
-            control, positive, negative = put_people_into(
-                self.control_net, acting.adapter, (acting.positive, acting.negative), positive, negative
-            )
+            reading = IdentityControlNet.of(self.control_net, acting.adapter)
+            control, positive, negative = reading.with_cast((acting.positive, acting.negative), positive, negative)
         control.set_cond_hint(as_hint(hints), self.strength, (0.0, 1.0), vae=self.vae)
         return add_control(positive, negative, control)
 

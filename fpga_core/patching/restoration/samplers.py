@@ -20,6 +20,7 @@ from comfy.samplers import KSAMPLER, CFGGuider, KSamplerX0Inpaint
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...block_slots import BlockSlot
 from ...errors import InvalidInputError, ShapeMismatchError
 from ...restoration.attention import AttentionFusion, AttentionRecorder, MaskOnGrids
 from ...restoration.cache_plan import STYLE_SOURCES, AttentionLayer, CacheMode, CachePlan
@@ -103,7 +104,7 @@ class InversionSampler:
             first = next((prompt["uuid"] for prompt in prompts if acts_at(prompt, extra["sigmas"])), None)
             for prompt, chunk in zip(extra["uuids"], features.chunk(len(extra["uuids"])), strict=True):
                 if prompt == first:
-                    recorder.record(chunk, (*extra["block"], extra["block_index"]))
+                    recorder.record(chunk, slot_of(extra))
             return features
 
         arguments = extra_args or {}
@@ -161,7 +162,7 @@ class RestorationSampler:
         fusion = AttentionFusion(cache, counter, masks, self.settings, slots)
 
         def fuse(features: Tensor, extra: Options) -> Tensor:
-            return fusion.fuse(features, (*extra["block"], extra["block_index"]))
+            return fusion.fuse(features, slot_of(extra))
 
         denoise = denoiser(model, extra_args or {}, fuse)
         start = self._start(cache.latent(num_steps).to(x), sigmas[0])
@@ -209,6 +210,12 @@ def denoiser(model: KSamplerX0Inpaint, extra_args: Options, attention: Callable[
         return model(x, sigma.expand(x.shape[0]), **arguments)
 
     return denoise
+
+
+def slot_of(extra: Options) -> BlockSlot:
+    """The layer that the host calls an attention patch for."""
+    block, number = extra["block"]
+    return BlockSlot(block, number, extra["block_index"])
 
 
 def acts_at(prompt: Options, sigmas: Tensor) -> bool:

@@ -79,8 +79,9 @@ class CrossAttention:
         if identity is not None:
             keys, values = identity.network.key_value(self.slot, self.attention, identity.tokens.to(q.dtype))
             weights = cell_means(identity.masks, grid).flatten(2).to(q.dtype)
-            heads = extra_options["n_heads"]
-            output = output + identity_attention(q, keys[:, None], values[:, None], weights=weights, num_heads=heads)
+            output = output + identity_attention(
+                q, keys=keys[:, None], values=values[:, None], weights=weights, num_heads=extra_options["n_heads"]
+            )
         if record is not None and record.features is None:  # checkpointing runs the layer a second time
             record.features, record.grid = output, grid
         return output

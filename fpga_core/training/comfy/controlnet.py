@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...checkpoints import write_safetensors
-from ...patching.cast.controlnet import HandsOnOptions
+from ...patching.cast.control_model import forward_with_options
 from ...patching.unet import cross_attention_layers
 from ...repcontrolnet.hint_encoder import SD15_WIDTHS
 from ..method.clone_face import RecordedFeature
@@ -99,9 +99,8 @@ class ControlNetTraining(DenoisingModel):
     ) -> Tensor:
         """See `DenoisingModel`; the identity acts in the ControlNet only."""
         options = attention_options(cross_attention_layers(self.control_net), identity=identity, record=record)
-        reading = HandsOnOptions(self.control_net, options)
         times = timesteps.to(x.device).float()
-        added = type(self.control_net).forward(reading, x=x, hint=hint, timesteps=times, context=text)
+        added = forward_with_options(self.control_net, options, x=x, hint=hint, timesteps=times, context=text)
         control = {kind: [part.to(self.unet.dtype) for part in parts] for kind, parts in added.items()}
         return self.unet(x, timesteps, text=text, options=attention_options(self.unet.layers), control=control)
 

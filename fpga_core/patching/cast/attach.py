@@ -1,0 +1,209 @@
+"""Attaches a cast to a ComfyUI model: what the host calls while sampling, and the LoRA that an adapter brings along.
+
+The conditioning carries the people's tokens and regions. When a run's latent size is known the regions are drawn on it,
+and in each call of the model the attention slots are claimed for the identities that this call carries.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any, cast
+
+import comfy.lora
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider
+from torch import Tensor
+
+from ...block_slots import Attention, BlockSlot
+from ...checkpoints import hash_state_dict
+from ...errors import BaseModelError
+from ...identity.adapters import IdentityAdapter
+from ...identity.layer_emphasis import LayerEmphasis
+from ...shapes import Extent
+from ..repcontrolnet.fold import applied_branches
+from ..schedule import StepRange
+from ..unet import UNET_PREFIX, cross_attention_layers
+from .attention import CastRun, IdentityAttention
+from .conditioning import is_cast_key, resolve_casts, rows_key, weights_key
+from .slots import claim_slots
+
+LORAS_ATTACHMENT = "fpga_identity_loras"
+"""A model's memory of the adapters whose LoRA it carries."""
+
+logger = logging.getLogger(__name__)
+
+
+def attach_cast(
+    model: ModelPatcher,
+    adapter: IdentityAdapter,
+    key: str,
+    *,
+    steps: StepRange = StepRange(),  # noqa: B008 (frozen)
+    emphasis: LayerEmphasis = LayerEmphasis.UNIFORM,
+) -> ModelPatcher:
+    """A clone of a model in which the casts that conditionings carry under a key act.
+
+    Where a conditioning carries none, the model acts as before.
+
+    Args:
+        model: fits the adapter (`check_adapter_fits`).
+        adapter: made the tokens.
+        key: of `new_cast_key`.
+        steps: the part of the schedule in which the identities act. An adapter's LoRA acts in every step, as published.
+        emphasis: how the strength varies over the layers.
+    Raises:
+        BaseModelError: the model lacks a layer that the adapter's LoRA changes.
+    """
+    warn_of_missing_branch(model, adapter)
+    patch = CastPatch(key=key, adapter=adapter, steps=steps, emphasis=emphasis)
+    patched = model.clone()
+    add_lora(patched, adapter)
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, patch.outer_sample)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, patch.apply_model)
+    return patched
+
+
+def carries_cast(model: ModelPatcher) -> bool:
+    """Whether a cast has been attached to a model."""
+    return any(is_cast_key(key) for key in model.wrappers.get(WrappersMP.OUTER_SAMPLE, {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CastPatch:
+    """One application of a cast to a model: what the host calls while sampling.
+
+    Attributes: as the arguments of `attach_cast`.
+    """
+
+    key: str
+    adapter: IdentityAdapter
+    steps: StepRange
+    emphasis: LayerEmphasis
+
+    def outer_sample(self, executor: WrapperExecutor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        """Draws the regions on the run's latent, before the host crops or batches any conditioning."""
+        guider = cast(CFGGuider, executor.class_obj)
+        latent = Extent(noise.shape[-1], noise.shape[-2])
+        guider.conds, parts = resolve_casts(guider.conds, self.key, latent)
+        if parts:
+            guider.model_options["transformer_options"][self.key] = CastRun(
+                projections=self.adapter.projections,
+                parts=parts,
+                emphasis=self.emphasis,
+                is_constant=has_constant_weights(guider),
+            )
+        return executor(noise, *args, **kwargs)
+
+    def apply_model(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: dict[str, Any] | None = None,
+        transformer_options: Mapping[str, Any] = MappingProxyType({}),
+        **conds: Any,  # noqa: ANN401
+    ) -> Tensor:
+        """Claims the attention slots for the identities in this call.
+
+        Here, and not in a DIFFUSION_MODEL wrapper, the regions still have full precision and are on the CPU, so that
+        finding the queries in a region makes no GPU wait; and a compiled model is entered after this.
+        """
+        model = cast(BaseModel, executor.class_obj)
+        rows, weights = conds.pop(rows_key(self.key), None), conds.pop(weights_key(self.key), None)
+        acts = self.steps.is_whole_run or self.steps.contains(model.model_sampling, t)
+        if rows is not None and acts:
+            layers = cross_attention_layers(model.diffusion_model)
+            run: CastRun = transformer_options[self.key]
+            call = run.call(rows, weights, x)
+            attach = partial(IdentityAttention, run=run, call=call, layers=layers)
+            transformer_options = claim_slots(transformer_options, layers, attach)
+        inputs = (c_concat, c_crossattn, control)  # other packs' wrappers may read them by position
+        return executor(x, t, *inputs, transformer_options, **conds)
+
+
+def has_constant_weights(guider: CFGGuider) -> bool:
+    """Whether a run's weights are the same in every call: live branches and scheduled LoRAs change them."""
+    is_scheduled = any("hooks" in entry for entries in guider.conds.values() for entry in entries)
+    return not is_scheduled and all(branch.form == "folded" for branch in applied_branches(guider.model_patcher))
+
+
+def check_adapter_fits(adapter: IdentityAdapter, layers: Mapping[BlockSlot, Attention], network: str = "model") -> None:
+    """Raises unless an adapter's widths and layers are those of a network.
+
+    Args:
+        adapter: shares the network's projections, or brings its own.
+        layers: the network's cross attentions.
+        network: what to call it.
+    Raises:
+        BaseModelError: the adapter was made for another architecture.
+    """
+    if adapter.projections is None:
+        context_dim = next(iter(layers.values())).to_k.in_features
+        if adapter.token_dim != context_dim:
+            raise BaseModelError(
+                f"the identity adapter '{adapter.name}' ({adapter.base}) makes tokens {adapter.token_dim} wide and "
+                f"shares the {network}'s projections, which read {context_dim}; connect a {network} of the adapter's "
+                "architecture"
+            )
+        return
+    widths = {slot: attention.to_q.out_features for slot, attention in layers.items()}
+    projected = {slot: projection.key.shape[0] for slot, projection in adapter.projections.items()}
+    unlike = {slot for slot in widths.keys() | projected.keys() if widths.get(slot) != projected.get(slot)}
+    if unlike:
+        slot = min(unlike)
+        raise BaseModelError(
+            f"the identity adapter '{adapter.name}' ({adapter.base}) differs from the {network} in {len(unlike)} of "
+            f"{len(widths)} cross-attention layers; {slot.block} block {slot.number}.{slot.index} is "
+            f"{widths.get(slot, 'absent')} in the {network} and {projected.get(slot, 'absent')} in the adapter: "
+            f"connect a {network} of the adapter's architecture"
+        )
+
+
+def warn_of_missing_branch(model: ModelPatcher, adapter: IdentityAdapter) -> None:
+    """Logs a warning if an adapter was trained together with a RepControlNet that the model does not carry."""
+    carried = {branch.branch_hash for branch in applied_branches(model)}
+    if adapter.branch_hash is not None and adapter.branch_hash not in carried:
+        logger.warning(
+            "the identity adapter '%s' was trained with the RepControlNet branch %s, which this model does not carry: "
+            "wire Apply RepControlNet with that file before Apply Cast, or expect a weaker likeness",
+            adapter.name,
+            adapter.branch_hash[:12],
+        )
+
+
+def add_lora(model: ModelPatcher, adapter: IdentityAdapter) -> None:
+    """Adds the LoRA that belongs to an adapter to a model's patches, as published: at full weight, and once.
+
+    Several casts on one model may share an adapter, each for a part of the steps, say: its LoRA still counts once.
+
+    Raises:
+        BaseModelError: the model lacks a layer that the LoRA changes.
+    """
+    if adapter.lora is None:
+        return
+    carried: frozenset[str] = model.get_attachment(LORAS_ATTACHMENT) or frozenset()
+    first = min(adapter.lora)
+    lora = hash_state_dict({f"{first}.{name}": weight for name, weight in adapter.lora[first]._asdict().items()})
+    if lora in carried:
+        return
+    layers = {UNET_PREFIX + path: f"{UNET_PREFIX}{path}.weight" for path in adapter.lora}
+    weights = {
+        f"{UNET_PREFIX}{path}.{name}.weight": weight
+        for path, low_rank in adapter.lora.items()
+        for name, weight in (("lora_up", low_rank.up), ("lora_down", low_rank.down))
+    }
+    patches = comfy.lora.load_lora(weights, layers)
+    if refused := patches.keys() - set(model.add_patches(patches)):
+        raise BaseModelError(
+            f"the model lacks {len(refused)} of the {len(patches)} layers that the LoRA in '{adapter.name}' changes, "
+            f"for instance {min(refused)}; connect a model of the adapter's architecture ({adapter.base})"
+        )
+    model.set_attachments(LORAS_ATTACHMENT, carried | {lora})
