@@ -15,7 +15,7 @@ MAX_POSITIONAL_ARGUMENTS = 5
 MAX_POSITIONAL_PARAMETERS = 3
 MAX_FMT_SKIP = 10
 
-CALLED_BY_OTHERS = {"apply_model", "forward", "get_control"}
+CALLED_BY_OTHERS = {"apply_model", "forward", "get_control", "host_attention"}
 """Functions whose parameters ComfyUI or torch prescribes."""
 
 CATCHES_EVERYTHING = {
@@ -30,8 +30,6 @@ NOT_YET: dict[str, dict[str, int]] = {
     "execute": {},
     "calls": {
         "fpga_core/faces": 6,
-        "fpga_core/identity": 2,
-        "fpga_core/patching/cast": 1,
         "fpga_core/patching/restoration": 8,
         "fpga_core/repcontrolnet": 1,
         "fpga_core/restoration": 2,
@@ -39,10 +37,7 @@ NOT_YET: dict[str, dict[str, int]] = {
     },
     "parameters": {
         "fpga_core/checkpoints.py": 1,
-        "fpga_core/evaluation": 2,
         "fpga_core/faces": 8,
-        "fpga_core/identity": 14,
-        "fpga_core/patching/cast": 5,
         "fpga_core/patching/repcontrolnet": 5,
         "fpga_core/patching/restoration": 7,
         "fpga_core/repcontrolnet": 4,
