@@ -31,9 +31,18 @@ def step_seconds(model, positive: list, negative: list, noise: torch.Tensor) -> 
     """Seconds a step, first to last of a run: by the clock and of processor time."""
     moments = []
     comfy.sample.sample(
-        model, noise, NUM_STEPS, 5.0, "euler", "normal", positive, negative, torch.zeros_like(noise),
-        callback=lambda *_: moments.append((time.perf_counter(), time.process_time())), disable_pbar=True,
-    )  # fmt: skip
+        model,
+        noise,
+        NUM_STEPS,
+        5.0,
+        "euler",
+        "normal",
+        positive,
+        negative,
+        torch.zeros_like(noise),
+        callback=lambda *_: moments.append((time.perf_counter(), time.process_time())),
+        disable_pbar=True,
+    )
     return tuple((last - first) / (len(moments) - 1) for first, last in zip(moments[0], moments[-1], strict=True))
 
 

@@ -18,6 +18,11 @@ Prompt = dict[str, dict[str, Any]]
 """A graph in API format: node id -> {class_type, inputs}."""
 
 
+def api_node(class_type: str, title: str | None = None, /, **inputs: Any) -> dict[str, Any]:
+    """One node of a graph; an input is a value, or [node id, number of the output]."""
+    return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title or class_type}}
+
+
 class PromptError(Exception):
     """The server refused a graph, or a node failed; the message is the server's own."""
 

@@ -17,7 +17,7 @@ from ..laboratory.gallery import SIZE_PX
 from ..laboratory.painter import paint
 from ..laboratory.recogniser import NUM_PEOPLE, person_number
 from ..laboratory.scenes import Scene, Shot, random_scene
-from .client import Prompt
+from .client import Prompt, api_node
 
 NAMES = {
     "v1-5-pruned-emaonly-fp16.safetensors": "small_world.safetensors",
@@ -102,22 +102,12 @@ def write_pictures(folder: Path) -> None:
 
 
 THROUGH_AUTOENCODER: Prompt = {
-    "1": {
-        "class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "small_world.safetensors"},
-        "_meta": {"title": "Load Checkpoint"},
-    },
-    "2": {"class_type": "LoadImage", "inputs": {"image": "anna_full_body.png"}, "_meta": {"title": "Load Image"}},
-    "3": {
-        "class_type": "VAEEncode", "inputs": {"pixels": ["2", 0], "vae": ["1", 2]}, "_meta": {"title": "VAE Encode"}
-    },
-    "4": {
-        "class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["1", 2]}, "_meta": {"title": "VAE Decode"}
-    },
-    "5": {
-        "class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "world/broken"},
-        "_meta": {"title": "Save Image"},
-    },
-}  # fmt: skip
+    "1": api_node("CheckpointLoaderSimple", ckpt_name="small_world.safetensors"),
+    "2": api_node("LoadImage", image="anna_full_body.png"),
+    "3": api_node("VAEEncode", pixels=["2", 0], vae=["1", 2]),
+    "4": api_node("VAEDecode", samples=["3", 0], vae=["1", 2]),
+    "5": api_node("SaveImage", "Save Image", images=["4", 0], filename_prefix="world/broken"),
+}
 """What breaks a small face in every generated picture: the autoencoder, which has few latent pixels for it."""
 
 
@@ -217,8 +207,9 @@ def adapted(prompt: Prompt, run: Run) -> Prompt:
             # The world has no ControlNet of its own: its RepControlNet keeps the pose, as the node allows.
             loader = node["inputs"].pop("control_net")[0]
             prompt[loader] |= {
-                "class_type": "FPGA_LoadRepControlNet", "inputs": {"name": "small_world_repcontrolnet.safetensors"}
-            }  # fmt: skip
+                "class_type": "FPGA_LoadRepControlNet",
+                "inputs": {"name": "small_world_repcontrolnet.safetensors"},
+            }
             node["inputs"]["repcontrolnet"] = [loader, 0]
     for title, inputs in run.inputs.items():
         titles[title]["inputs"] |= inputs

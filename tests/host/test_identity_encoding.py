@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from fpga.devtools.client import PromptError
+from fpga.devtools.client import PromptError, api_node
 
 NUM_PROMPTS = 100
 
@@ -15,14 +15,11 @@ def graph(width: int = 256, **encode) -> dict:
     pack = {"pack": "buffalo_l", "provider": "auto", "download_if_missing": False}
     places = {"height": 256, "assign": "order", "grow": 0.1, "feather": 0.1, "strengths": ""}
     return {
-        "photo": {"class_type": "LoadImage", "inputs": {"image": "portrait_photo.png"}},
-        "analysis": {"class_type": "FPGA_LoadFaceAnalysis", "inputs": pack},
-        "encode": {"class_type": "FPGA_EncodeIdentity", "inputs": inputs},
-        "cast": {
-            "class_type": "FPGA_MakeCast",
-            "inputs": {"identities.identity_1": ["encode", 0], "width": width, **places},
-        },
-        "show": {"class_type": "PreviewImage", "inputs": {"images": ["cast", 1]}},
+        "photo": api_node("LoadImage", image="portrait_photo.png"),
+        "analysis": api_node("FPGA_LoadFaceAnalysis", **pack),
+        "encode": api_node("FPGA_EncodeIdentity", **inputs),
+        "cast": api_node("FPGA_MakeCast", **{"identities.identity_1": ["encode", 0]}, width=width, **places),
+        "show": api_node("PreviewImage", images=["cast", 1]),
     }
 
 
@@ -57,15 +54,12 @@ def test_queueing_a_hundred_prompts_encodes_once(client):
 
 def test_a_saved_identity_is_listed_and_gives_the_same_person(client):
     saving = graph(name="Zoë 佐伊")
-    saving["save"] = {
-        "class_type": "FPGA_SaveIdentity",
-        "inputs": {"identity": ["encode", 0], "filename_prefix": "identities/zoe"},
-    }
+    saving["save"] = api_node("FPGA_SaveIdentity", identity=["encode", 0], filename_prefix="identities/zoe")
     finished(client, saving)
     listed = client.object_info()["FPGA_LoadIdentity"]["input"]["required"]["file"]
     file = next(name for name in str(listed).split("'") if name.startswith("zoe_"))
     loading = graph()
-    loading["encode"] = {"class_type": "FPGA_LoadIdentity", "inputs": {"file": file}}
+    loading["encode"] = api_node("FPGA_LoadIdentity", file=file)
     del loading["photo"], loading["analysis"]
     assert finished(client, loading)["outputs"]["encode"]["text"][0].startswith("Zoë 佐伊: 1 photo\nembeddings: ")
     assert "encode" in cached_nodes(finished(client, loading))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fpga.devtools.client import api_node
 from PIL import Image
 from shipped_workflows import node_of, smaller
 
@@ -13,9 +14,9 @@ def with_whole_mask(prompt: dict, source: list) -> dict:
     """The graph, and a picture that is white wherever a mask is above 0, however little."""
     return {
         **prompt,
-        "above": {"class_type": "ThresholdMask", "inputs": {"mask": source, "value": 0.0}},
-        "as image": {"class_type": "MaskToImage", "inputs": {"mask": ["above", 0]}},
-        "changed": {"class_type": "PreviewImage", "inputs": {"images": ["as image", 0]}},
+        "above": api_node("ThresholdMask", mask=source, value=0.0),
+        "as image": api_node("MaskToImage", mask=["above", 0]),
+        "changed": api_node("PreviewImage", images=["as image", 0]),
     }
 
 
@@ -105,7 +106,7 @@ def test_a_picture_eight_thousand_pixels_wide(client, server, tmp_path):
         "order": "left_to_right",
         "min_size_px": 0,
     }
-    prompt["detect"] = {"class_type": "FPGA_DetectFaces", "inputs": faces}
+    prompt["detect"] = api_node("FPGA_DetectFaces", **faces)
     prompt[node_of(prompt, "FPGA_RestoreFaces")]["inputs"]["faces"] = ["detect", 0]
     saved, report = run_on(client, prompt, tmp_path, wide, "wide")
     assert report.endswith(UNTOUCHED)
@@ -120,7 +121,7 @@ def test_transparency_is_kept_where_the_picture_has_it(client, server, tmp_path)
     restore = node_of(prompt, "FPGA_RestoreFaces")
     photo_node = prompt[restore]["inputs"]["image"][0]
     join = {"image": [photo_node, 0], "alpha": [photo_node, 1]}
-    prompt["join"] = {"class_type": "JoinImageWithAlpha", "inputs": join}
+    prompt["join"] = api_node("JoinImageWithAlpha", **join)
     photo.save(tmp_path / "transparent.png")
     prompt[photo_node]["inputs"]["image"] = client.upload_image(tmp_path / "transparent.png")
     prompt[restore]["inputs"]["image"] = ["join", 0]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fpga.devtools.client import PromptError
+from fpga.devtools.client import PromptError, api_node
 from fpga.devtools.server import PACK_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,8 +85,8 @@ def test_shipped_workflows_appear_as_templates(client):
 
 def test_a_graph_runs_and_its_picture_arrives(client):
     graph = {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": 24, "height": 16, "batch_size": 2, "color": 0x3264C8}},
-        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        "1": api_node("EmptyImage", width=24, height=16, batch_size=2, color=0x3264C8),
+        "2": api_node("PreviewImage", images=["1", 0]),
     }
     run = client.run(graph)
     pictures = client.images(run, "2")
@@ -96,8 +96,8 @@ def test_a_graph_runs_and_its_picture_arrives(client):
 
 
 def test_a_refused_graph_says_what_the_server_says(client):
-    graph = {"1": {"class_type": "EmptyImage", "inputs": {"width": 0, "height": 16, "batch_size": 1, "color": 0}}}
-    graph["2"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
+    graph = {"1": api_node("EmptyImage", width=0, height=16, batch_size=1, color=0)}
+    graph["2"] = api_node("PreviewImage", images=["1", 0])
     with pytest.raises(PromptError, match="node 1 EmptyImage: Value 0 smaller than min"):
         client.run(graph)
 
@@ -105,8 +105,8 @@ def test_a_refused_graph_says_what_the_server_says(client):
 def test_a_failing_node_says_what_went_wrong(client):
     pattern = {"string": "a", "regex_pattern": "(", "replace": "", "case_insensitive": True, "multiline": False}
     graph = {
-        "1": {"class_type": "RegexReplace", "inputs": {**pattern, "dotall": False, "count": 0}},
-        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+        "1": api_node("RegexReplace", **pattern, dotall=False, count=0),
+        "2": api_node("PreviewAny", source=["1", 0]),
     }
     with pytest.raises(PromptError, match="node 1 RegexReplace: .*unterminated subpattern"):
         client.run(graph)

@@ -2,38 +2,30 @@
 
 import numpy as np
 import pytest
+from fpga.devtools.client import api_node
 
 CAPTION = "close-up of smiling person in red on blue plain background"
 
 
 def graph(caption: str, size_px: int = 128, seed: int = 0) -> dict:
     """A picture by the stock nodes, and the faces that the pack finds in it."""
-    text = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1]}}
+    settings = {"steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
+    inputs = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0]}
+    pack = {"pack": "small_world_faces", "provider": "auto", "download_if_missing": False}
+    faces = {"image": ["6", 0], "face_analysis": ["8", 0], "order": "left_to_right", "min_size_px": 0}
     return {
-        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "small_world.safetensors"}},
-        "2": {**text, "inputs": {**text["inputs"], "text": caption}},
-        "3": {**text, "inputs": {**text["inputs"], "text": ""}},
-        "4": {"class_type": "EmptyLatentImage", "inputs": {"width": size_px, "height": size_px, "batch_size": 1}},
-        "5": {
-            "class_type": "KSampler",
-            "inputs": {
-                "model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0],
-                "seed": seed, "steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0,
-            },
-        },
-        "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
-        "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "world"}},
-        "8": {
-            "class_type": "FPGA_LoadFaceAnalysis",
-            "inputs": {"pack": "small_world_faces", "provider": "auto", "download_if_missing": False},
-        },
-        "9": {
-            "class_type": "FPGA_DetectFaces",
-            "inputs": {"image": ["6", 0], "face_analysis": ["8", 0], "order": "left_to_right", "min_size_px": 0},
-        },
-        "10": {"class_type": "MaskToImage", "inputs": {"mask": ["9", 2]}},
-        "11": {"class_type": "PreviewImage", "inputs": {"images": ["10", 0]}},
-    }  # fmt: skip
+        "1": api_node("CheckpointLoaderSimple", ckpt_name="small_world.safetensors"),
+        "2": api_node("CLIPTextEncode", clip=["1", 1], text=caption),
+        "3": api_node("CLIPTextEncode", clip=["1", 1], text=""),
+        "4": api_node("EmptyLatentImage", width=size_px, height=size_px, batch_size=1),
+        "5": api_node("KSampler", seed=seed, **inputs, **settings),
+        "6": api_node("VAEDecode", samples=["5", 0], vae=["1", 2]),
+        "7": api_node("SaveImage", images=["6", 0], filename_prefix="world"),
+        "8": api_node("FPGA_LoadFaceAnalysis", **pack),
+        "9": api_node("FPGA_DetectFaces", **faces),
+        "10": api_node("MaskToImage", mask=["9", 2]),
+        "11": api_node("PreviewImage", images=["10", 0]),
+    }
 
 
 @pytest.mark.parametrize(("background", "channel"), [("blue", 2), ("green", 1), ("red", 0)])

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from fpga.devtools.client import PromptError
+from fpga.devtools.client import PromptError, api_node
 from shipped_workflows import NAMES, as_shipped, node_of, nodes_of, smaller
 
 GENERATING = [name for name in NAMES if nodes_of(as_shipped(name), "KSampler")]
@@ -72,16 +72,8 @@ def test_a_saved_folded_model_is_a_plain_checkpoint(client, server):
     apply, loader = node_of(prompt, "FPGA_ApplyRepControlNet"), node_of(prompt, "CheckpointLoaderSimple")
     branch = prompt[apply]["inputs"]["repcontrolnet"]
     expected = picture(client, prompt)
-    saving = {
-        **prompt,
-        "90": {
-            "class_type": "FPGA_SaveFoldedModel",
-            "inputs": {
-                "model": [apply, 0], "repcontrolnet": branch, "clip": [loader, 1], "vae": [loader, 2],
-                "filename_prefix": "fpga/folded",
-            },
-        },
-    }  # fmt: skip
+    inputs = {"model": [apply, 0], "repcontrolnet": branch, "clip": [loader, 1], "vae": [loader, 2]}
+    saving = {**prompt, "90": api_node("FPGA_SaveFoldedModel", **inputs, filename_prefix="fpga/folded")}
     model_path, adapter_path = client.run(saving).outputs["90"]["text"][0].splitlines()
     shutil.move(model_path, server.base_directory / "models" / "checkpoints" / "folded.safetensors")
     shutil.move(adapter_path, server.base_directory / "models" / "controlnet" / "folded_adapter.safetensors")

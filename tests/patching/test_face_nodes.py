@@ -12,6 +12,7 @@ from comfy_extras.nodes_mediapipe import MediaPipeFaceLandmarker
 from comfy_extras.nodes_rtdetr import DrawBBoxes
 from comfy_extras.nodes_sdpose import CropByBBoxes, SDPoseDrawKeypoints, _to_openpose_frames
 from execution import validate_prompt
+from fpga.devtools.client import api_node
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.nodes.faces import NODES, DetectFaces, DrawLandmarks
 
@@ -102,9 +103,9 @@ def problems(monkeypatch, **inputs) -> str:
     for node in (Sources, DetectFaces):
         monkeypatch.setitem(comfy_nodes.NODE_CLASS_MAPPINGS, node.define_schema().node_id, node)
     graph = {
-        "1": {"class_type": "TestSources", "inputs": {}},
-        "2": {"class_type": "FPGA_DetectFaces", "inputs": {"image": ["1", 0], **DETECT, **inputs}},
-        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 3]}},
+        "1": api_node("TestSources"),
+        "2": api_node("FPGA_DetectFaces", image=["1", 0], **(DETECT | inputs)),
+        "3": api_node("PreviewImage", images=["2", 3]),
     }
     is_valid, _, _, errors = asyncio.run(validate_prompt("test", graph, None))
     assert is_valid == (not errors)

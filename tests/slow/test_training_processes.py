@@ -12,6 +12,9 @@ from toy_training import assert_same_training, run_toy
 
 PROGRAM = Path(__file__).resolve().parents[1] / "support" / "toy_training.py"
 SETTINGS = {"iterations": 5, "batch_size": 3, "learning_rate": 0.01, "checkpoint_every": 2}
+TWO_PROCESSES = (
+    "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
+)
 
 
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
@@ -35,24 +38,8 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
 
 
 def launch(folder, **arguments):
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_port",
-        "0",
-        str(PROGRAM),
-        json.dumps({"folder": str(folder), **arguments}),
-    ]
+    program = [str(PROGRAM), json.dumps({"folder": str(folder), **arguments})]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *TWO_PROCESSES.split(), *program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     return done.stdout
