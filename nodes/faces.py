@@ -97,7 +97,14 @@ class DetectFaces(io.ComfyNode):
         cls, image, order, min_size_px, face_analysis=None, face_landmarks=None, pose_keypoints=None
     ) -> io.NodeOutput:
         pictures = as_pictures(image)
-        found = detect_faces(pictures, face_analysis, face_landmarks, pose_keypoints, FaceOrder(order), min_size_px)
+        found = detect_faces(
+            pictures,
+            face_analysis,
+            face_landmarks=face_landmarks,
+            pose_keypoints=pose_keypoints,
+            order=FaceOrder(order),
+            min_size_px=min_size_px,
+        )
         return io.NodeOutput(found, bounding_boxes(found), face_masks(found), draw_numbers(pictures, found))
 
 
@@ -197,8 +204,16 @@ class DrawLandmarks(io.ComfyNode):
     @classmethod
     def execute(cls, faces, what, style, width, height, line_width, min_confidence, skeleton=None) -> io.NodeOutput:
         pictures = faces if skeleton is None else with_bodies(faces, skeleton)
-        parts, face_style = DrawnParts(what), FaceStyle(style)
-        return io.NodeOutput(draw_conditions(pictures, parts, face_style, width, height, line_width, min_confidence))
+        drawn = draw_conditions(
+            pictures,
+            DrawnParts(what),
+            FaceStyle(style),
+            width=width,
+            height=height,
+            line_width=line_width,
+            min_confidence=min_confidence,
+        )
+        return io.NodeOutput(drawn)
 
 
 NODES: list[type[io.ComfyNode]] = [DetectFaces, DrawLandmarks]

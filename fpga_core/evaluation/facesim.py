@@ -198,7 +198,7 @@ def _draw_picture(
         box = portrait.face_box if person.face is None else boxes[person.face]
         if box is not None:
             figure = _figure(person.likeness if person.facesim is None else person.facesim)
-            sheet.label(f"#{index + 1}", f"{person.name} {figure}", box.x0, box.y0, person_color(index))
+            sheet.label(f"#{index + 1}", f"{person.name} {figure}", x=box.x0, y=box.y0, color=person_color(index))
     return sheet.as_image()
 
 

@@ -20,6 +20,7 @@ SOURCES = ("face_analysis", "face_landmarks", "pose_keypoints")
 def detect_faces(
     pictures: Sequence[np.ndarray],
     face_analysis: FaceAnalyzer | None = None,
+    *,
     face_landmarks: object = None,
     pose_keypoints: object = None,
     order: FaceOrder = FaceOrder.LARGEST_FIRST,

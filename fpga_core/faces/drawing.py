@@ -78,6 +78,7 @@ def draw_conditions(
     pictures: Sequence[PictureFaces],
     parts: DrawnParts,
     style: FaceStyle,
+    *,
     width: int = 0,
     height: int = 0,
     line_width: float = 1.0,
@@ -135,19 +136,19 @@ class Canvas:
         self._scale = np.array([extent.width / source.width, extent.height / source.height])
         self._unit = line_width * min(extent.width, extent.height)
 
-    def dot(self, point: np.ndarray, radius: float, color: Color) -> None:
+    def dot(self, point: np.ndarray, *, radius: float, color: Color) -> None:
         """A filled circle."""
         center = self._place(point)
         if np.isfinite(center).all():
             self._paint(Disc((center[0], center[1]), self._length(radius)), color)
 
-    def line(self, start: np.ndarray, end: np.ndarray, half_width: float, color: Color) -> None:
+    def line(self, start: np.ndarray, end: np.ndarray, *, half_width: float, color: Color) -> None:
         """A line with round ends."""
         (x0, y0), (x1, y1) = self._place(start), self._place(end)
         if np.isfinite((x0, y0, x1, y1)).all():
             self._paint(Stroke((x0, y0), (x1, y1), self._length(half_width)), color)
 
-    def spindle(self, start: np.ndarray, end: np.ndarray, half_width: float, color: Color) -> None:
+    def spindle(self, start: np.ndarray, end: np.ndarray, *, half_width: float, color: Color) -> None:
         """An ellipse from point to point: OpenPose's limb."""
         (x0, y0), (x1, y1) = self._place(start), self._place(end)
         if np.isfinite((x0, y0, x1, y1)).all():
@@ -172,7 +173,7 @@ def draw_face(canvas: Canvas, landmarks: np.ndarray, style: FaceStyle) -> None:
     """One face in the chosen style; `landmarks` (num_points, 2) of a known layout, in pixels of the source picture."""
     if style is FaceStyle.OPENPOSE:
         for point in landmarks if len(landmarks) == 5 else as_ibug68(landmarks):
-            canvas.dot(point, FACE_DOT_RADIUS, WHITE)
+            canvas.dot(point, radius=FACE_DOT_RADIUS, color=WHITE)
     elif style is FaceStyle.INSTANTID:
         _draw_five(canvas, five_points(landmarks))
     else:
@@ -183,19 +184,20 @@ def _draw_curves(canvas: Canvas, landmarks: np.ndarray) -> None:
     for curve in face_curves(landmarks):
         color = CURVE_COLORS[curve.part]
         if len(curve.points) == 1:
-            canvas.dot(curve.points[0], PUPIL_RADIUS, color)
+            canvas.dot(curve.points[0], radius=PUPIL_RADIUS, color=color)
             continue
         points = [*curve.points, curve.points[0]] if curve.is_closed else curve.points
         for start, end in pairwise(points):
-            canvas.line(start, end, CURVE_HALF_WIDTH, color)
+            canvas.line(start, end, half_width=CURVE_HALF_WIDTH, color=color)
 
 
 def _draw_five(canvas: Canvas, points: np.ndarray) -> None:
     for index, color in enumerate(FIVE_COLORS):
         if index != FIVE_NOSE:
-            canvas.spindle(points[index], points[FIVE_NOSE], INSTANTID_SPOKE_HALF_WIDTH, _darkened(color))
+            spoke = points[index], points[FIVE_NOSE]
+            canvas.spindle(*spoke, half_width=INSTANTID_SPOKE_HALF_WIDTH, color=_darkened(color))
     for point, color in zip(points, FIVE_COLORS, strict=True):
-        canvas.dot(point, INSTANTID_DOT_RADIUS, color)
+        canvas.dot(point, radius=INSTANTID_DOT_RADIUS, color=color)
 
 
 def draw_bodies(canvas: Canvas, bodies: Sequence[Body], min_confidence: float) -> None:
@@ -204,11 +206,12 @@ def draw_bodies(canvas: Canvas, bodies: Sequence[Body], min_confidence: float) -
         is_seen = body.keypoints[:, 2] >= max(min_confidence, 1e-6)
         for (start, end), color in zip(LIMBS, COLORS, strict=False):  # 17 limbs, 18 keypoints
             if is_seen[start] and is_seen[end]:
-                canvas.spindle(body.keypoints[start], body.keypoints[end], LIMB_HALF_WIDTH, _darkened(color))
+                limb = body.keypoints[start], body.keypoints[end]
+                canvas.spindle(*limb, half_width=LIMB_HALF_WIDTH, color=_darkened(color))
     for body in bodies:
         for keypoint, color in zip(body.keypoints, COLORS, strict=True):
             if keypoint[2] >= max(min_confidence, 1e-6):
-                canvas.dot(keypoint, KEYPOINT_RADIUS, color)
+                canvas.dot(keypoint, radius=KEYPOINT_RADIUS, color=color)
 
 
 def _landmarks(face: Face, name: str) -> np.ndarray:

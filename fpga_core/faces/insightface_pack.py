@@ -45,7 +45,7 @@ class InsightFacePack:
     Safe to share between threads: pictures are analysed one at a time.
     """
 
-    def __init__(self, name: str, analysis: FaceAnalysis, recogniser: str | None, notes: tuple[str, ...]) -> None:
+    def __init__(self, name: str, analysis: FaceAnalysis, *, recogniser: str | None, notes: tuple[str, ...]) -> None:
         self._name = name
         self._analysis = analysis
         self._recogniser = recogniser
@@ -144,7 +144,7 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         name=folder.name,
         analysis=analysis,
         recogniser=None if recogniser is None else file_sha256(Path(recogniser.model_file)),
-        notes=provider_notes(provider, wanted[0], used, available),
+        notes=provider_notes(provider, wanted=wanted[0], used=used, available=available),
     )
 
 

@@ -78,7 +78,7 @@ class Sheet:
             for x in (x0, x1):
                 draw.line((x, y, x, min(y + dash, y1)), color, stroke)
 
-    def label(self, number: str, text: str, x: float, y: float, color: Color) -> None:
+    def label(self, number: str, text: str, *, x: float, y: float, color: Color) -> None:
         """`number` and `text` in a filled field whose lower left corner is at (x, y), moved into the picture."""
         shown = " ".join(part for part in (number, drawable(text, self._font)) if part)
         left, top, right, bottom = self._font.getbbox(shown)

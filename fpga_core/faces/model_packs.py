@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 INSIGHTFACE_LICENCE = "insightface's: research only, no commercial use"
 AURAFACE_LICENCE = (
@@ -20,7 +20,7 @@ class PackFile:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelPack:
     """A pack as published on the Hugging Face hub.
 
@@ -43,65 +43,55 @@ class ModelPack:
         return sum(file.num_bytes for file in self.files)
 
 
-_DETECTOR = ("5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91", 16_923_827)
+_SCRFD_10G = PackFile(
+    "scrfd_10g_bnkps.onnx", 16_923_827, "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"
+)
 _LANDMARKS = PackFile("1k3d68.onnx", 143_607_619, "df5c06b8a0c12e422b2ed8947b8869faa4105387f199c477af038aa01f9a45cc")
 
 KNOWN_PACKS = (
     ModelPack(
-        "buffalo_l",
-        INSIGHTFACE_LICENCE,
-        "public-data/insightface",
-        "33c1063c49c785b7652d3fd529f86fa4f149392b",
-        "models/buffalo_l",
-        (
-            PackFile("det_10g.onnx", _DETECTOR[1], _DETECTOR[0]),
-            PackFile(
-                "w600k_r50.onnx",
-                174_383_860,
-                "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
-            ),
+        name="buffalo_l",
+        licence=INSIGHTFACE_LICENCE,
+        repository="public-data/insightface",
+        revision="33c1063c49c785b7652d3fd529f86fa4f149392b",
+        folder="models/buffalo_l",
+        files=(
+            replace(_SCRFD_10G, name="det_10g.onnx"),
+            PackFile("w600k_r50.onnx", 174_383_860, "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43"),
             _LANDMARKS,
         ),
     ),
     ModelPack(
-        "antelopev2",
-        INSIGHTFACE_LICENCE,
-        "DIAMONIK7777/antelopev2",
-        "ba0c3e10f4548361eb9a63265d87ce1140ab5a05",
-        "",
-        (
-            PackFile("scrfd_10g_bnkps.onnx", _DETECTOR[1], _DETECTOR[0]),
-            PackFile(
-                "glintr100.onnx",
-                260_665_334,
-                "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf",
-            ),
+        name="antelopev2",
+        licence=INSIGHTFACE_LICENCE,
+        repository="DIAMONIK7777/antelopev2",
+        revision="ba0c3e10f4548361eb9a63265d87ce1140ab5a05",
+        folder="",
+        files=(
+            _SCRFD_10G,
+            PackFile("glintr100.onnx", 260_665_334, "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf"),
             _LANDMARKS,
         ),
     ),
     ModelPack(
-        "auraface",
-        AURAFACE_LICENCE,
-        "fal/AuraFace-v1",
-        "bf13b6d82eb80bf47ac057ca4338ceefe878dd68",
-        "",
-        (
-            PackFile("scrfd_10g_bnkps.onnx", _DETECTOR[1], _DETECTOR[0]),
-            PackFile(
-                "glintr100.onnx",
-                260_694_151,
-                "a7933ea5330113b01c9b60351d8f4c33003f145d8470ac5f0e52ee2effe25c60",
-            ),
+        name="auraface",
+        licence=AURAFACE_LICENCE,
+        repository="fal/AuraFace-v1",
+        revision="bf13b6d82eb80bf47ac057ca4338ceefe878dd68",
+        folder="",
+        files=(
+            _SCRFD_10G,
+            PackFile("glintr100.onnx", 260_694_151, "a7933ea5330113b01c9b60351d8f4c33003f145d8470ac5f0e52ee2effe25c60"),
             _LANDMARKS,
         ),
     ),
     ModelPack(
-        "buffalo_sc",
-        INSIGHTFACE_LICENCE,
-        "WePrompt/buffalo_sc",
-        "229b65be0dc7f8f33b55478772e8d3289580c356",
-        "",
-        (
+        name="buffalo_sc",
+        licence=INSIGHTFACE_LICENCE,
+        repository="WePrompt/buffalo_sc",
+        revision="229b65be0dc7f8f33b55478772e8d3289580c356",
+        folder="",
+        files=(
             PackFile("det_500m.onnx", 2_524_817, "5e4447f50245bbd7966bd6c0fa52938c61474a04ec7def48753668a9d8b4ea3a"),
             PackFile("w600k_mbf.onnx", 13_616_099, "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f"),
         ),

@@ -124,7 +124,7 @@ def _preferred(installed: Mapping[str, str]) -> str:
 
 
 def fallback_note(
-    wanted: str, used: str, installed: Mapping[str, str], available: Sequence[str], has_nvidia_gpu: bool
+    wanted: str, used: str, *, installed: Mapping[str, str], available: Sequence[str], has_nvidia_gpu: bool
 ) -> str | None:
     """Why something slower runs than was asked for, and what mends it.
 
@@ -157,7 +157,7 @@ def fallback_note(
     )
 
 
-def provider_notes(provider: Provider, wanted: str, used: str, available: Sequence[str]) -> tuple[str, ...]:
+def provider_notes(provider: Provider, *, wanted: str, used: str, available: Sequence[str]) -> tuple[str, ...]:
     """What the user should know of what a session runs on, on this machine; also logged as a warning.
 
     Args:
@@ -175,7 +175,9 @@ def provider_notes(provider: Provider, wanted: str, used: str, available: Sequen
         if not has_nvidia_gpu:
             return ()
         wanted = CUDA
-    note = fallback_note(wanted, used, installed_runtimes(), available, has_nvidia_gpu)
+    note = fallback_note(
+        wanted, used, installed=installed_runtimes(), available=available, has_nvidia_gpu=has_nvidia_gpu
+    )
     if note is None:
         return ()
     logger.warning("%s", note)

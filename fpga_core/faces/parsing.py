@@ -85,7 +85,8 @@ def load_face_parser(path: Path, provider: Provider = Provider.AUTO) -> FacePars
     except reading_errors() as error:
         raise CheckpointReadError(f"'{path.name}' cannot be read as ONNX: {error}; download it again") from error
     _check_is_parser(path.name, session)
-    notes = provider_notes(provider, wanted[0], session.get_providers()[0], available)
+    used = session.get_providers()[0]
+    notes = provider_notes(provider, wanted=wanted[0], used=used, available=available)
     return FaceParsingNetwork(path.name, session, notes)
 
 

@@ -82,11 +82,20 @@ def _draw_number(preview: np.ndarray, face: Face, number: int) -> None:
     stroke = max(round(min(width, height) / 256), 1)
     scale = max(face.size_px / 160, min(width, height) / 1024, 0.4)
     x0, y0, x1, y1 = (round(value) for value in (face.box.x0, face.box.y0, face.box.x1, face.box.y1))
-    cv2.rectangle(preview, (x0, y0), (x1, y1), BOX_COLOR, stroke, cv2.LINE_AA)
+    cv2.rectangle(preview, (x0, y0), (x1, y1), BOX_COLOR, thickness=stroke, lineType=cv2.LINE_AA)
     (text_width, text_height), baseline = cv2.getTextSize(str(number), font, scale, 2 * stroke)
     left = min(max(x0, 0), max(width - text_width - 2 * stroke, 0))
     bottom = min(max(y0 + text_height + baseline, text_height + baseline), height)
     corner = (left + text_width + 2 * stroke, bottom - text_height - baseline)
     cv2.rectangle(preview, (left, bottom), corner, BOX_COLOR, cv2.FILLED)
     origin = (left + stroke, bottom - baseline // 2)
-    cv2.putText(preview, str(number), origin, font, scale, (0, 0, 0), 2 * stroke, cv2.LINE_AA)
+    cv2.putText(
+        preview,
+        str(number),
+        origin,
+        fontFace=font,
+        fontScale=scale,
+        color=(0, 0, 0),
+        thickness=2 * stroke,
+        lineType=cv2.LINE_AA,
+    )

@@ -47,6 +47,6 @@ def _draw(shown: AttentionMap, extent: Extent, strongest: float) -> Tensor:
     size = (sheet.extent.height, sheet.extent.width)
     weights = torch.nn.functional.interpolate(shown.activity[None, None] / (strongest or 1), size)[0, 0]
     sheet.tint(weights, color, opacity=1.0)
-    sheet.label(f"#{shown.number}", shown.name, 0.0, 0.0, color)
+    sheet.label(f"#{shown.number}", shown.name, x=0.0, y=0.0, color=color)
     sheet.footer([f"picture {shown.picture + 1}; brightest: {strongest:.0%} of what the text adds"])
     return sheet.as_image()

@@ -23,12 +23,12 @@ def draw_casting(casting: Casting, picture: Tensor | None = None) -> Tensor:
         sheet.tint(weights, person_color(index))
     for place in casting.unused:
         sheet.outline(place.box, NOBODY_COLOR, is_dashed=True)
-        sheet.label("", place.label, place.box.x0, place.box.y0, NOBODY_COLOR)
+        sheet.label("", place.label, x=place.box.x0, y=place.box.y0, color=NOBODY_COLOR)
     for index, member in members:
         if member.face_box:
             sheet.outline(member.face_box, person_color(index))
     for index, member in members:  # last, so that no outline crosses a name
         x, y = (member.region.box.x0, member.region.box.y0) if member.region else (0.0, index / len(members))
-        sheet.label(f"#{index + 1}", member.identity.name, x, y, person_color(index))
+        sheet.label(f"#{index + 1}", member.identity.name, x=x, y=y, color=person_color(index))
     sheet.footer(casting.notes)
     return sheet.as_image()

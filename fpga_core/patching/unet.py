@@ -69,14 +69,9 @@ def unet_blocks(unet: Any) -> Iterator[tuple[str, int, Iterable[nn.Module]]]:  #
     yield from (("output", number, block) for number, block in enumerate(getattr(unet, "output_blocks", ())))
 
 
-def transformer_blocks(block: Iterable[nn.Module]) -> list[TransformerBlock]:
+def transformer_blocks(block: Iterable[Any]) -> list[TransformerBlock]:
     """The transformer blocks in a block of a UNet; each holds a self attention and a cross attention."""
-    return [
-        transformer_block
-        for module in block
-        if isinstance(module, SpatialTransformer)
-        for transformer_block in module.transformer_blocks
-    ]
+    return [part for module in block if isinstance(module, SpatialTransformer) for part in module.transformer_blocks]
 
 
 def cross_attention_layers(unet: Any) -> dict[BlockSlot, Attention]:  # noqa: ANN401

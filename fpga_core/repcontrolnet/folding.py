@@ -6,6 +6,9 @@ numbers (`patching/repcontrolnet/fold.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +26,7 @@ def foldable_parameters(unet: nn.Module) -> dict[str, torch.Size]:
     Source: FPGA section 3.3; time embedding and resampling convolutions are included, norms are not.
     """
     shapes: dict[str, torch.Size] = {}
-    for path, module in unet.named_modules():
+    for path, module in cast("Iterator[tuple[str, nn.Module]]", unet.named_modules()):
         own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
         weight, bias = own.get("weight"), own.get("bias")
         if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding):

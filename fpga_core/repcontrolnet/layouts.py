@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -43,13 +44,11 @@ OTHER_FILES = {
 """What a file that is no RepControlNet looks like, by parts of its tensors' names; the first that matches is told."""
 
 
-def read_repcontrolnet(
-    state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None, name: str
-) -> RepControlNet:
+def read_repcontrolnet(contents: Mapping[Any, object], metadata: Mapping[str, str] | None, name: str) -> RepControlNet:
     """Makes a RepControlNet of the contents of a file, in any of the layouts that docs/formats.md lists.
 
     Args:
-        state_dict: the file's tensors.
+        contents: the file's tensors; a pickle may hold anything.
         metadata: text entries of the file's header; None or empty where the file type has none.
         name: what messages call the file.
     Returns:
@@ -62,27 +61,26 @@ def read_repcontrolnet(
         CheckpointReadError: the tensors are not those that the file was written with.
     """
     metadata = metadata or {}
-    state_dict = {str(key): tensor for key, tensor in state_dict.items()}  # a pickle may have keys of any kind
-    if metadata.get("format") == FORMAT.name or any(OWN_TENSOR.match(key) for key in state_dict):
-        _check_tensors(state_dict, name)
-        return _read_own_layout(state_dict, metadata, name)
-    if has_twins(state_dict):
-        _check_tensors(state_dict, name)
-        weights, hint_encoder = convert_diffusers(state_dict, name)
+    keys = [str(key) for key in contents]
+    if metadata.get("format") == FORMAT.name or any(OWN_TENSOR.match(key) for key in keys):
+        return _read_own_layout(_as_state_dict(contents, name), metadata, name)
+    if has_twins(keys):
+        weights, hint_encoder = convert_diffusers(_as_state_dict(contents, name), name)
         hint_encoder_widths(hint_encoder, name)
         return RepControlNet.from_weights(name, weights, hint_encoder)
-    raise UnknownFormatError(
-        f"'{name}' is not a RepControlNet: {_describe(list(state_dict))}; choose a RepControlNet file"
-    )
+    raise UnknownFormatError(f"'{name}' is not a RepControlNet: {_describe(keys)}; choose a RepControlNet file")
 
 
-def _check_tensors(state_dict: Mapping[str, Tensor], name: str) -> None:
-    for key, tensor in state_dict.items():
+def _as_state_dict(contents: Mapping[Any, object], name: str) -> dict[str, Tensor]:
+    state_dict: dict[str, Tensor] = {}
+    for key, tensor in contents.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise UnknownFormatError(
-                f"'{key}' of '{name}' is {kind}, not a floating-point tensor; the file is damaged or no weights file"
+                f"'{key}' of '{name}' is {kind}, not a floating-point tensor; the file is damaged or holds no weights"
             )
+        state_dict[str(key)] = tensor
+    return state_dict
 
 
 def _describe(keys: list[str]) -> str:
@@ -140,11 +138,13 @@ def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
 
 def _read_conditions(text: str, name: str) -> tuple[str, ...]:
     try:
-        conditions = json.loads(text)
+        found: object = json.loads(text)
     except (ValueError, RecursionError):
-        conditions = None
-    if not isinstance(conditions, list) or not all(isinstance(condition, str) for condition in conditions):
+        found = None
+    conditions = cast("list[object]", found) if isinstance(found, list) else [found]
+    words = tuple(condition for condition in conditions if isinstance(condition, str))
+    if not isinstance(found, list) or len(words) < len(conditions):
         raise UnknownFormatError(
             f"the conditions in the header of '{name}' are not a JSON list of words; the file is damaged"
         )
-    return tuple(conditions)
+    return words

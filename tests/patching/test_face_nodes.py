@@ -34,10 +34,27 @@ def draw(faces, what: str, **inputs) -> torch.Tensor:
 
 def sdpose_frames(num_frames: int = 1, width: int = 512, height: int = 512) -> tuple[list[dict], np.ndarray]:
     """POSE_KEYPOINT by ComfyUI's own writer, and the COCO-WholeBody points in it (body, feet, face, hands)."""
-    coco_body = np.array([
-        [256, 100], [276, 85], [236, 85], [296, 90], [216, 90], [322, 175], [190, 175], [365, 265], [150, 260],
-        [395, 345], [120, 350], [290, 340], [222, 340], [305, 425], [210, 420], [315, 495], [200, 495],
-    ])  # fmt: skip
+    coco_body = np.array(
+        [
+            [256, 100],
+            [276, 85],
+            [236, 85],
+            [296, 90],
+            [216, 90],
+            [322, 175],
+            [190, 175],
+            [365, 265],
+            [150, 260],
+            [395, 345],
+            [120, 350],
+            [290, 340],
+            [222, 340],
+            [305, 425],
+            [210, 420],
+            [315, 495],
+            [200, 495],
+        ]
+    )
     face = np.stack([MESH[:68, 0] + 30, MESH[:68, 1]], axis=1)
     points = np.concatenate([coco_body, np.zeros((6, 2)), face, np.zeros((42, 2))])
     scores = np.concatenate([np.full(17, 0.9), np.zeros(6), np.full(68, 0.8), np.zeros(42)])

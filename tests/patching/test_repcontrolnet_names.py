@@ -144,9 +144,18 @@ def test_the_hint_encoder_has_the_keys_and_shapes_of_a_controlnets():
     from comfy.cldm.cldm import ControlNet
 
     controlnet = ControlNet(
-        image_size=32, in_channels=4, model_channels=320, hint_channels=3, num_res_blocks=[1], channel_mult=[1],
-        transformer_depth=[1], transformer_depth_middle=1, num_heads=8, context_dim=768, use_spatial_transformer=True,
+        image_size=32,
+        in_channels=4,
+        model_channels=320,
+        hint_channels=3,
+        num_res_blocks=[1],
+        channel_mult=[1],
+        transformer_depth=[1],
+        transformer_depth_middle=1,
+        num_heads=8,
+        context_dim=768,
+        use_spatial_transformer=True,
         device="meta",
-    )  # fmt: skip
+    )
     expected = {key: value.shape for key, value in controlnet.input_hint_block.state_dict().items()}
     assert {key: value.shape for key, value in HintEncoder(device="meta").state_dict().items()} == expected

@@ -71,7 +71,7 @@ class LiveBranch:
         self.eject(patcher)  # a clone of an injected model believes that it is injected too
         unet = patcher.model.diffusion_model
         self.hooks[patcher.model] = [
-            unet.get_submodule(path).register_forward_hook(partial(self.add_branch, layer))
+            unet.get_submodule(path).register_forward_hook(partial(self._add_branch, layer))
             for path, layer in zip(self.layers.paths, self.layers.layers, strict=True)
         ]
 
@@ -79,7 +79,7 @@ class LiveBranch:
         for hook in self.hooks.pop(patcher.model, ()):
             hook.remove()
 
-    def add_branch(self, layer: nn.Module, base: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+    def _add_branch(self, layer: nn.Module, base: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
         if not getattr(self.thread, "is_active", True):
             return output
         return torch.add(output if self.alpha == 1 else output * self.alpha, layer(inputs[0]), alpha=self.beta)

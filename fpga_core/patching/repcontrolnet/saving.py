@@ -9,8 +9,7 @@ from typing import NamedTuple
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import V_PREDICTION, ModelSamplingContinuousEDM
-from torch import nn
+from comfy.model_sampling import V_PREDICTION, ModelSamplingContinuousEDM, ModelSamplingDiscrete
 
 from ...errors import InvalidInputError, PatchConflictError
 from ...repcontrolnet.branch import RepControlNet
@@ -73,7 +72,7 @@ def save_folded_model(
     return saved
 
 
-def prediction_keys(sampling: nn.Module) -> dict[str, torch.Tensor]:
+def prediction_keys(sampling: ModelSamplingDiscrete) -> dict[str, torch.Tensor]:
     """Tensors by which the host's loader sees what a checkpoint predicts, named as its own Save Checkpoint does.
 
     Args:

@@ -40,7 +40,7 @@ def test_an_accent_that_the_font_lacks_is_left_out():
 def test_a_sheet_has_a_legible_size_and_the_canvass_aspect(canvas, sheet):
     drawn = Sheet(Extent(*canvas))
     drawn.outline(Box(-1, 0.2, 0.5, 2), (255, 0, 0))
-    drawn.label("#1", "Ann", 0.9, 0.0, (255, 0, 0))
+    drawn.label("#1", "Ann", x=0.9, y=0.0, color=(255, 0, 0))
     assert drawn.as_image().shape == (1, sheet[1], sheet[0], 3)
 
 

@@ -95,15 +95,17 @@ def test_an_empty_package_is_filled_by_what_is_meant_to_be_there(installed, pack
     ],
 )
 def test_a_cuda_request_on_the_cpu_says_why_and_how_to_mend_it(installed, available, has_nvidia_gpu, expected):
-    note = fallback_note(CUDA, CPU, installed, available, has_nvidia_gpu)
+    machine = {"installed": installed, "available": available, "has_nvidia_gpu": has_nvidia_gpu}
+    note = fallback_note(CUDA, CPU, **machine)
     assert note.startswith(f"running on {CPU}, not on {CUDA}: ") and expected in note
-    assert fallback_note(CUDA, CUDA, installed, available, has_nvidia_gpu) is None
+    assert fallback_note(CUDA, CUDA, **machine) is None
 
 
 def test_other_requests_say_what_the_build_lacks():
     wanted = Provider.DIRECTML.execution_provider
-    assert "is built without it" in fallback_note(wanted, CPU, {"onnxruntime": "1"}, CPU_BUILD, True)
-    assert "cannot start it" in fallback_note(wanted, CPU, {"onnxruntime": "1"}, [wanted, CPU], True)
+    machine = {"installed": {"onnxruntime": "1"}, "has_nvidia_gpu": True}
+    assert "is built without it" in fallback_note(wanted, CPU, available=CPU_BUILD, **machine)
+    assert "cannot start it" in fallback_note(wanted, CPU, available=[wanted, CPU], **machine)
 
 
 def test_an_empty_package_is_an_error_with_the_command(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -69,12 +69,12 @@ def file(name: str, contents: bytes) -> PackFile:
 
 
 PACK = ModelPack(
-    "small",
-    "none",
-    "someone/pack",
-    "abc123",
-    "models/small",
-    (file("det.onnx", DETECTOR), file("rec.onnx", RECOGNISER)),
+    name="small",
+    licence="none",
+    repository="someone/pack",
+    revision="abc123",
+    folder="models/small",
+    files=(file("det.onnx", DETECTOR), file("rec.onnx", RECOGNISER)),
 )
 
 
@@ -143,9 +143,7 @@ def test_leftovers_are_used_or_thrown_away(hub, tmp_path, leftover):
 
 
 def test_a_wrong_file_is_deleted_and_never_used(hub, tmp_path):
-    wrong = ModelPack(
-        "small", "none", "someone/pack", "abc123", "models/small", (PackFile("rec.onnx", 10_000, "0" * 64),)
-    )
+    wrong = replace(PACK, files=(PackFile("rec.onnx", 10_000, "0" * 64),))
     with pytest.raises(DownloadError, match="SHA-256 begins with .*, not 000000000000"):
         download_pack(wrong, tmp_path, ignore)
     assert list(tmp_path.iterdir()) == []

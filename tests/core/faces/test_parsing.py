@@ -29,12 +29,38 @@ def test_skin_and_mouth_are_face_and_hair_is_not(tmp_path, side, outputs):
 
 def test_the_face_leaves_out_ears_hair_neck_and_clothes():
     names = [
-        "background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "glasses", "l_ear", "r_ear", "earring", "nose",
-        "mouth", "u_lip", "l_lip", "neck", "necklace", "cloth", "hair", "hat",
-    ]  # fmt: skip
+        "background",
+        "skin",
+        "l_brow",
+        "r_brow",
+        "l_eye",
+        "r_eye",
+        "glasses",
+        "l_ear",
+        "r_ear",
+        "earring",
+        "nose",
+        "mouth",
+        "u_lip",
+        "l_lip",
+        "neck",
+        "necklace",
+        "cloth",
+        "hair",
+        "hat",
+    ]
     assert [names[number] for number in FACE_CLASSES] == [
-        "skin", "l_brow", "r_brow", "l_eye", "r_eye", "glasses", "nose", "mouth", "u_lip", "l_lip"
-    ]  # fmt: skip
+        "skin",
+        "l_brow",
+        "r_brow",
+        "l_eye",
+        "r_eye",
+        "glasses",
+        "nose",
+        "mouth",
+        "u_lip",
+        "l_lip",
+    ]
 
 
 def test_files_that_are_no_parser_are_refused(tmp_path):
@@ -50,11 +76,12 @@ def test_files_that_are_no_parser_are_refused(tmp_path):
 
 def test_half_precision_inputs_are_refused(tmp_path):
     graph = helper.make_graph(
-        [helper.make_node("Concat", ["x"] * 6 + ["one"], ["y"], axis=1)], "half",
+        [helper.make_node("Concat", ["x"] * 6 + ["one"], ["y"], axis=1)],
+        "half",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [1, 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT16, [1, 19, 8, 8])],
         [numpy_helper.from_array(np.zeros((1, 1, 8, 8), np.float16), "one")],
-    )  # fmt: skip
+    )
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(tmp_path / "h.onnx")
     )
