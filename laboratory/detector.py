@@ -71,9 +71,16 @@ class LandmarkNet(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            nn.AvgPool2d(LANDMARK_PX // LANDMARK_INNER_PX), conv(3, 16, 2), conv(16, 32, 2), conv(32, 48, 2),
-            conv(48, 64, 2), nn.Flatten(), nn.Linear(64 * 16, 96), nn.ReLU(), nn.Linear(96, 136),
-        )  # fmt: skip
+            nn.AvgPool2d(LANDMARK_PX // LANDMARK_INNER_PX),
+            conv(3, 16, 2),
+            conv(16, 32, 2),
+            conv(32, 48, 2),
+            conv(48, 64, 2),
+            nn.Flatten(),
+            nn.Linear(64 * 16, 96),
+            nn.ReLU(),
+            nn.Linear(96, 136),
+        )
 
 
 def as_input(pictures: np.ndarray) -> Tensor:

@@ -22,8 +22,11 @@ MAX_SHIFT = 8
 FEATURE_DIM = 128
 SHOTS = tuple(shot.value for shot in Shot if shot.num_people == 1)
 QUESTIONS = {
-    "shot": SHOTS, "shirt": COLOR_NAMES, "background": COLOR_NAMES, "pattern": PATTERNS,
-}  # fmt: skip
+    "shot": SHOTS,
+    "shirt": COLOR_NAMES,
+    "background": COLOR_NAMES,
+    "pattern": PATTERNS,
+}
 """What is read, and what each can be."""
 
 
@@ -43,9 +46,16 @@ class Reader(nn.Module):
             return [nn.Conv2d(num_in, num_out, 3, 2, 1, bias=False), nn.BatchNorm2d(num_out), nn.PReLU(num_out)]
 
         self.features = nn.Sequential(
-            *conv(3, 16), *conv(16, 32), *conv(32, 48), *conv(48, 64), nn.Conv2d(64, 16, 1), nn.Flatten(),
-            nn.Linear(16 * (SIZE_PX // 16) ** 2, FEATURE_DIM, bias=False), nn.BatchNorm1d(FEATURE_DIM), nn.ReLU(),
-        )  # fmt: skip
+            *conv(3, 16),
+            *conv(16, 32),
+            *conv(32, 48),
+            *conv(48, 64),
+            nn.Conv2d(64, 16, 1),
+            nn.Flatten(),
+            nn.Linear(16 * (SIZE_PX // 16) ** 2, FEATURE_DIM, bias=False),
+            nn.BatchNorm1d(FEATURE_DIM),
+            nn.ReLU(),
+        )
         self.scores = nn.Linear(FEATURE_DIM, sum(map(len, QUESTIONS.values())))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,10 +37,16 @@ class Recogniser(nn.Sequential):
             return [nn.Conv2d(num_in, num_out, 3, stride, 1, bias=False), nn.BatchNorm2d(num_out), nn.PReLU(num_out)]
 
         super().__init__(
-            *conv(3, 16), *conv(16, 32), *conv(32, 64), *conv(64, 96), *conv(96, 96, 1),
-            nn.Conv2d(96, 192, 7, groups=96), nn.Flatten(), nn.Linear(192, EMBEDDING_DIM, bias=False),
+            *conv(3, 16),
+            *conv(16, 32),
+            *conv(32, 64),
+            *conv(64, 96),
+            *conv(96, 96, 1),
+            nn.Conv2d(96, 192, 7, groups=96),
+            nn.Flatten(),
+            nn.Linear(192, EMBEDDING_DIM, bias=False),
             nn.BatchNorm1d(EMBEDDING_DIM),
-        )  # fmt: skip
+        )
 
 
 def person_number(number: int) -> Person:
@@ -125,9 +131,14 @@ def export_onnx(network: nn.Module, size_px: int, outputs: list[str], file: Path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network.cpu().eval(), (torch.zeros(1, 3, size_px, size_px),), str(file), input_names=["picture"],
-            output_names=outputs, dynamic_axes=axes, dynamo=False,
-        )  # fmt: skip
+            network.cpu().eval(),
+            (torch.zeros(1, 3, size_px, size_px),),
+            str(file),
+            input_names=["picture"],
+            output_names=outputs,
+            dynamic_axes=axes,
+            dynamo=False,
+        )
 
 
 def export_recogniser(recogniser: Recogniser, file: Path) -> None:

@@ -35,12 +35,12 @@ UNET_CONFIG = {
 }
 
 WORDS = (
-    "<start>", "<end>",
-    "close-up", "half-body", "full-body", "duo", "trio", "of", "person", "in", "and", "on", "background",
-    "smiling", "calm", "sad",
-    "red", "blue", "green", "yellow", "purple", "orange", "white", "gray", "teal", "pink",
-    "plain", "striped", "dotted", "hilly",
-)  # fmt: skip
+    *["<start>", "<end>"],
+    *["close-up", "half-body", "full-body", "duo", "trio", "of", "person", "in", "and", "on", "background"],
+    *["smiling", "calm", "sad"],
+    *["red", "blue", "green", "yellow", "purple", "orange", "white", "gray", "teal", "pink"],
+    *["plain", "striped", "dotted", "hilly"],
+)
 MAX_TOKENS = 24
 TEXT_CONFIG = {
     "hidden_act": "quick_gelu",

@@ -13,18 +13,37 @@ from random_adapters import TINY_UNET_CONFIG
 CONFIGS = {
     "tiny": tiny_models.TINY_UNET,
     "sd15": {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-        "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "context_dim": 768, "num_heads": 8,
-        "use_spatial_transformer": True, "legacy": False,
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 320,
+        "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": [1, 2, 4, 4],
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_middle": 1,
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+        "context_dim": 768,
+        "num_heads": 8,
+        "use_spatial_transformer": True,
+        "legacy": False,
     },
     "sdxl": {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2],
-        "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_middle": 10,
-        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "context_dim": 2048, "num_head_channels": 64,
-        "use_spatial_transformer": True, "use_linear_in_transformer": True, "legacy": False,
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 320,
+        "num_res_blocks": [2, 2, 2],
+        "channel_mult": [1, 2, 4],
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_middle": 10,
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "context_dim": 2048,
+        "num_head_channels": 64,
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": True,
+        "legacy": False,
     },
-}  # fmt: skip
+}
 LAYOUTS = {"tiny": attention_layout("tiny", tiny_models.TINY_UNET), "sd15": SD15, "sdxl": SDXL}
 
 

@@ -77,6 +77,15 @@ def test_folded_is_live_on_the_trained_branch(lab, cases, shipped):
 def sample(model, positive, negative):
     latent = torch.zeros(1, 4, 16, 16)
     return comfy.sample.sample(
-        model, comfy.sample.prepare_noise(latent, 0), 8, 2.5, "ddim", "normal", positive, negative, latent,
-        disable_pbar=True, seed=0,
-    )  # fmt: skip
+        model,
+        comfy.sample.prepare_noise(latent, 0),
+        8,
+        2.5,
+        "ddim",
+        "normal",
+        positive,
+        negative,
+        latent,
+        disable_pbar=True,
+        seed=0,
+    )
