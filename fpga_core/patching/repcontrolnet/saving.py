@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import comfy.sd
 import torch
@@ -81,7 +81,10 @@ def prediction_keys(sampling: ModelSamplingDiscrete) -> dict[str, torch.Tensor]:
     if not isinstance(sampling, V_PREDICTION):
         return {}
     if isinstance(sampling, ModelSamplingContinuousEDM):
-        limits = {"sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
+        limits = {
+            "sigma_max": cast(torch.Tensor, sampling.sigma_max),
+            "sigma_min": cast(torch.Tensor, sampling.sigma_min),
+        }
         return {f"edm_vpred.{name}": torch.tensor(float(limit)) for name, limit in limits.items()}
     present = torch.tensor([])
     return {"v_pred": present, "ztsnr": present} if getattr(sampling, "zsnr", False) else {"v_pred": present}
