@@ -12,9 +12,11 @@ import comfy.samplers
 import torch
 from _models import SD15_UNET, TINY_UNET, random_model
 from _report import arguments, interleaved, ratio_rows, report
-from fpga.fpga_core.patching.restoration.samplers import RestorationSampler, invert_latent, restore_latent
+from fpga.fpga_core.patching.restoration.inversion import invert_latent
+from fpga.fpga_core.patching.restoration.sampling import RestorationSampler, restore_latent
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings
+from fpga.fpga_core.restoration.settings import InversionSettings
 
 NUM_STEPS = 3
 CFG = 5.0
@@ -27,10 +29,11 @@ def img2img(model, conditionings, latent, noise, sigmas) -> None:
     comfy.sample.sample_custom(model, noise, CFG, sampler, sigmas, *conditionings, latent, disable_pbar=True, seed=0)
 
 
-def restoration(model, conditionings, latent, mask, sigmas, repetitions: int, mode: CacheMode) -> None:
-    _, inversion = invert_latent(model, conditionings[0], latent, sigmas, repetitions, mode, BUDGET_MIB, mask)
+def restoration(model, conditionings, latent, *, mask, sigmas, settings: InversionSettings) -> None:
+    _, inversion = invert_latent(model, conditionings[0], latent, sigmas=sigmas, settings=settings, mask=mask)
+    sampler = RestorationSampler(inversion=inversion, mask=mask, settings=FusionSettings())
     with inversion.cache:
-        restore_latent(model, *conditionings, CFG, RestorationSampler(inversion, mask, FusionSettings()))
+        restore_latent(model, *conditionings, cfg=CFG, sampler=sampler)
 
 
 def main() -> None:
@@ -47,7 +50,10 @@ def main() -> None:
     for mode in CacheMode:
         for repetitions in (0, 1, 2):
             name = f"{mode.value}, {repetitions} repetitions"
-            alternatives[name] = partial(restoration, model, conditionings, latent, mask, sigmas, repetitions, mode)
+            settings = InversionSettings(repetitions=repetitions, mode=mode, budget_mib=BUDGET_MIB)
+            alternatives[name] = partial(
+                restoration, model, conditionings, latent, mask=mask, sigmas=sigmas, settings=settings
+            )
             goals[name] = OVERHEAD * (1 + (1 + repetitions) / 2)
     with torch.inference_mode():
         rows = ratio_rows(interleaved(alternatives, options.rounds), "img2img")

@@ -7,8 +7,9 @@ import comfy.samplers
 import torch
 from _models import SD15_UNET, TINY_UNET, random_model
 from _report import arguments, report, resident_mib
-from fpga.fpga_core.patching.restoration.samplers import invert_latent
+from fpga.fpga_core.patching.restoration.inversion import invert_latent
 from fpga.fpga_core.restoration.cache_plan import MIB, CacheMode
+from fpga.fpga_core.restoration.settings import InversionSettings
 
 BUDGETS_MIB = {CacheMode.STATISTICS: 16, CacheMode.FULL: 768}
 
@@ -24,11 +25,13 @@ def main() -> None:
     rows = []
     with torch.inference_mode():
         warm_up = comfy.samplers.calculate_sigmas(sampling, "normal", 1)
-        invert_latent(model, positive, latent, warm_up, 0, CacheMode.FULL, 768)
+        settings = InversionSettings(repetitions=0, budget_mib=BUDGETS_MIB[CacheMode.FULL])
+        invert_latent(model, positive, latent, sigmas=warm_up, settings=settings)
         for mode, budget_mib in BUDGETS_MIB.items():
             before = resident_mib()
             sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", num_steps)
-            _, inversion = invert_latent(model, positive, latent, sigmas, 0, mode, budget_mib, mask)
+            settings = InversionSettings(repetitions=0, mode=mode, budget_mib=budget_mib)
+            _, inversion = invert_latent(model, positive, latent, sigmas=sigmas, settings=settings, mask=mask)
             held = resident_mib() - before
             cache = inversion.cache
             rows.append(

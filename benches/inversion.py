@@ -11,8 +11,8 @@ import comfy.sample
 import comfy.samplers
 import torch
 from _report import arguments, report
-from fpga.fpga_core.patching.restoration.samplers import invert_latent
-from fpga.fpga_core.restoration.cache_plan import CacheMode
+from fpga.fpga_core.patching.restoration.inversion import invert_latent
+from fpga.fpga_core.restoration.settings import InversionSettings
 from fpga.laboratory.gallery import HELD_OUT_SEED, scene_number
 from fpga.laboratory.painter import paint
 from fpga.laboratory.shipped import load_checkpoint
@@ -38,9 +38,8 @@ def main() -> None:
             prompt = clip.encode_from_tokens_scheduled(clip.tokenize(scene.caption))
             for repetitions in REPETITIONS:
                 began = time.perf_counter()
-                inverted, inversion = invert_latent(
-                    model, prompt, latent, sigmas, repetitions, CacheMode.FULL, BUDGET_MIB
-                )
+                settings = InversionSettings(repetitions=repetitions, budget_mib=BUDGET_MIB)
+                inverted, inversion = invert_latent(model, prompt, latent, sigmas=sigmas, settings=settings)
                 seconds[repetitions].append(time.perf_counter() - began)
                 residuals[repetitions].append(inversion.residual)
                 inversion.cache.clear()

@@ -18,13 +18,15 @@ from torch import Tensor
 from ..fpga_core.faces.face import Face, PictureFaces
 from ..fpga_core.patching.cast.apply import apply_cast
 from ..fpga_core.patching.repcontrolnet.apply import apply_repcontrolnet
-from ..fpga_core.patching.restoration.face_conditioning import RepControlNetFaces
-from ..fpga_core.patching.restoration.face_run import RestoreSettings
-from ..fpga_core.patching.restoration.faces import RestoredPictures, draw_landmarks, restore_faces
+from ..fpga_core.patching.restoration.controls import RepControlNetFaces
+from ..fpga_core.patching.restoration.faces import RestoredPictures, restore_faces
+from ..fpga_core.patching.restoration.restorer import FaceRestorer
 from ..fpga_core.restoration.cache_plan import CacheMode
-from ..fpga_core.restoration.face_crops import CropSettings, crop_faces, paste_crops
+from ..fpga_core.restoration.face_crops import crop_faces
 from ..fpga_core.restoration.fusion import FusionSettings, StyleSource
 from ..fpga_core.restoration.matching import MatchBy
+from ..fpga_core.restoration.paste import paste_faces
+from ..fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from .gallery import SIZE_PX
 from .generation_lab import controlnet_way, shipped_way, ways_of
 from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_bytes, enlarge, markdown, save_pictures
@@ -85,35 +87,54 @@ class RestorationLab:
         self, one: Broken, settings: RestoreSettings, *, landmarks: str = "exact", has_control: bool = True
     ) -> RestoredPictures:
         """By DIIR, as Restore Faces does it."""
-        return restore_faces(
-            one.picture, [PictureFaces(FULL, (self.face_of(one, landmarks),))], self.lab.model, self.lab.vae,
-            *self.prompts(one.case), CROP, replace(settings, match_by=MatchBy.FIRST), one.case.everywhere,
-            self.adapter, RepControlNetFaces(self.branch) if has_control else None,
-        )  # fmt: skip
+        positive, negative = self.prompts(one.case)
+        restorer = FaceRestorer(
+            model=self.lab.model,
+            vae=self.lab.vae,
+            positive=positive,
+            negative=negative,
+            settings=replace(settings, match_by=MatchBy.FIRST),
+            cast=one.case.everywhere,
+            adapter=self.adapter,
+            control=RepControlNetFaces(self.branch) if has_control else None,
+        )
+        return restore_faces(one.picture, [PictureFaces(FULL, (self.face_of(one, landmarks),))], restorer)
 
     def inpaint(
         self, one: Broken, denoise: float, *, landmarks: str = "exact", has_control: bool = True
     ) -> RestoredPictures:
         """By img2img under a noise mask, as the field's face detailers do it: same crop, prompts, landmarks, person."""
         faces = [PictureFaces(FULL, (self.face_of(one, landmarks),))]
-        places, crops, masks = crop_faces(one.picture, faces, CROP)
+        (face,) = crop_faces(one.picture, faces, CROP, hint_style=RestoreSettings().hint_style)
         model, (positive, negative) = self.lab.model, self.prompts(one.case)
         if has_control:
-            hint = draw_landmarks(places[0], RestoreSettings().style)[None]
-            applied = apply_repcontrolnet(model, positive, negative, branch=self.branch, image=hint)
+            assert face.hint is not None
+            applied = apply_repcontrolnet(model, positive, negative, branch=self.branch, image=face.hint[None])
             model, positive, negative = applied.model, applied.positive, applied.negative
         assert self.adapter is not None
         model, positive, negative = apply_cast(
             model, positive, negative, adapter=self.adapter, cast=one.case.everywhere
         )
-        latent = self.lab.vae.encode(crops)
+        latent = self.lab.vae.encode(face.crop[None])
         samples = comfy.sample.sample(
-            model, comfy.sample.prepare_noise(latent, one.case.number), STEPS, CFG, "ddim", "normal", positive,
-            negative, latent, denoise=denoise, noise_mask=masks[:, None], disable_pbar=True, seed=one.case.number,
-        )  # fmt: skip
+            model,
+            comfy.sample.prepare_noise(latent, one.case.number),
+            steps=STEPS,
+            cfg=CFG,
+            sampler_name="ddim",
+            scheduler="normal",
+            positive=positive,
+            negative=negative,
+            latent_image=latent,
+            denoise=denoise,
+            noise_mask=face.fusion_mask[None, None],
+            disable_pbar=True,
+            seed=one.case.number,
+        )
         after = self.lab.vae.decode(samples).float().cpu().clamp(0, 1)
-        pasted, changed = paste_crops(one.picture, places, after, masks, are_colors_matched=False)
-        return RestoredPictures(pasted, changed, crops, after, "")
+        restored = replace(face, crop=after[0])
+        pasted, changed = paste_faces(one.picture, [restored], are_colors_matched=False)
+        return RestoredPictures(pasted, face.crop[None], after, changed, report="")
 
     def measure(self, one: Broken, picture: Tensor) -> dict[str, float]:
         """Likeness and pose against what was asked for, and the colour step at the face's border against the truth."""
@@ -147,9 +168,11 @@ def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def settings(source: StyleSource = StyleSource.FACE, **options) -> RestoreSettings:  # noqa: ANN003
     fusion = FusionSettings(style_source=source, **options.pop("fusion", {}))
-    return RestoreSettings(**{"cfg": CFG, "fusion": fusion, **options})
+    inversion = InversionSettings(**options.pop("inversion", {}))
+    return RestoreSettings(**{"cfg": CFG, "crop": CROP, "inversion": inversion, "fusion": fusion, **options})
 
 
+STATISTICS = {"mode": CacheMode.STATISTICS}
 NO_FUSION = {"attention_strength": 0.0, "latent_strength": 0.0}
 ROWS: dict[str, Callable[[RestorationLab, Broken], RestoredPictures]] = {
     "style of the face": lambda lab, one: lab.restore(one, settings()),
@@ -158,10 +181,10 @@ ROWS: dict[str, Callable[[RestorationLab, Broken], RestoredPictures]] = {
     "no style, background replayed": lambda lab, one: lab.restore(one, settings(StyleSource.OFF)),
     "inversion alone, no fusion": lambda lab, one: lab.restore(one, settings(StyleSource.OFF, fusion=NO_FUSION)),
     "fusion in the latent only": lambda lab, one: lab.restore(one, settings(fusion={"attention_strength": 0.0})),
-    "statistics instead of maps": lambda lab, one: lab.restore(one, settings(mode=CacheMode.STATISTICS)),
-    "0 repetitions": lambda lab, one: lab.restore(one, settings(repetitions=0)),
-    "2 repetitions": lambda lab, one: lab.restore(one, settings(repetitions=2)),
-    "4 repetitions": lambda lab, one: lab.restore(one, settings(repetitions=4)),
+    "statistics instead of maps": lambda lab, one: lab.restore(one, settings(inversion=STATISTICS)),
+    "0 repetitions": lambda lab, one: lab.restore(one, settings(inversion={"repetitions": 0})),
+    "2 repetitions": lambda lab, one: lab.restore(one, settings(inversion={"repetitions": 2})),
+    "4 repetitions": lambda lab, one: lab.restore(one, settings(inversion={"repetitions": 4})),
     "landmarks from the broken face": lambda lab, one: lab.restore(one, settings(), landmarks="estimated"),
     "no landmarks": lambda lab, one: lab.restore(one, settings(), has_control=False),
     "no landmarks, no style": lambda lab, one: lab.restore(one, settings(StyleSource.OFF), has_control=False),
@@ -206,12 +229,14 @@ def evaluate_full_body(folder: Path) -> str:
     """
     lab = RestorationLab()
     cases = lab.lab.cases(Shot.FULL, NUM_CASES)
-    ways = ways_of({
-        "FPGA, ControlNet form, 1,200 iterations": lambda: controlnet_way(folder / "controlnet"),
-        "FPGA, RepControlNet folded": lambda: Way(branch=lab.branch, adapter=lab.adapter),
-        "RepControlNet, no identity": lambda: Way(branch=lab.branch),
-        "base, text alone": Way,
-    })  # fmt: skip
+    ways = ways_of(
+        {
+            "FPGA, ControlNet form, 1,200 iterations": lambda: controlnet_way(folder / "controlnet"),
+            "FPGA, RepControlNet folded": lambda: Way(branch=lab.branch, adapter=lab.adapter),
+            "RepControlNet, no identity": lambda: Way(branch=lab.branch),
+            "base, text alone": Way,
+        }
+    )
     rows: dict[str, list[Mapping[str, float]]] = {}
     shown: dict[str, list[Tensor]] = {}
     for name, way in ways.items():

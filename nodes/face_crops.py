@@ -4,17 +4,14 @@ import os
 from pathlib import Path
 
 import folder_paths
+import torch
 from comfy_api.v0_0_2 import io, ui
 
 from ..fpga_core.faces.onnx_runtimes import Provider
 from ..fpga_core.faces.parsing import load_face_parser
-from ..fpga_core.restoration.face_crops import (
-    crop_faces,
-    faces_in_crops,
-    known_faces,
-    or_blank,
-    paste_crops,
-)
+from ..fpga_core.restoration.face_crops import crop_faces, faces_in_crops, stack_crops
+from ..fpga_core.restoration.finding import known_faces
+from ..fpga_core.restoration.paste import paste_crops
 from .files import modified_at
 from .restoration_widgets import CATEGORY, crop_inputs, crop_settings
 from .sockets import FaceAnalysisSocket, FaceCropsSocket, FaceParserSocket, FacesSocket
@@ -76,11 +73,16 @@ class CropFaces(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, face_analysis=None, faces=None, mask=None, face_parser=None, **widgets) -> io.NodeOutput:
-        found = known_faces(image, faces, face_analysis, mask)
-        places, crops, masks = crop_faces(image, found, crop_settings(widgets), mask, face_parser)
-        # Stored channels first, as restorers read them: GFPGAN fails on pictures that are stored channels last.
-        stored = or_blank(crops).movedim(-1, 1).contiguous().movedim(1, -1)
-        return io.NodeOutput(stored, or_blank(masks), places, faces_in_crops(places, crops))
+        settings = crop_settings(widgets)
+        found = known_faces(image, faces=faces, face_analysis=face_analysis, masks=mask)
+        taken = crop_faces(image, found, settings, masks=mask, parser=face_parser)
+        crops, masks = stack_crops(taken, settings.size_px)
+        return io.NodeOutput(channels_first(crops), masks, taken, faces_in_crops(taken, settings.size_px))
+
+
+def channels_first(crops: torch.Tensor) -> torch.Tensor:
+    """Pictures of the same shape, stored channels first: GFPGAN fails on pictures that are stored channels last."""
+    return crops.movedim(-1, 1).contiguous().movedim(1, -1)
 
 
 class PasteFaces(io.ComfyNode):
@@ -128,7 +130,7 @@ class PasteFaces(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, face_crops, crops, masks, match_colors) -> io.NodeOutput:
-        return io.NodeOutput(*paste_crops(image, face_crops, crops, masks, match_colors))
+        return io.NodeOutput(*paste_crops(image, face_crops, crops, masks=masks, are_colors_matched=match_colors))
 
 
 class LoadFaceParser(io.ComfyNode):

@@ -5,21 +5,22 @@ import latent_preview
 from comfy_api.v0_0_2 import io, ui
 
 from ..fpga_core.faces.drawing import FaceStyle
-from ..fpga_core.patching.restoration.face_conditioning import choose_control
-from ..fpga_core.patching.restoration.face_run import IdentityIn
+from ..fpga_core.patching.restoration.controls import choose_control
 from ..fpga_core.patching.restoration.faces import restore_faces
-from ..fpga_core.patching.restoration.samplers import invert_latent, restoration_sampler
+from ..fpga_core.patching.restoration.inversion import invert_latent
+from ..fpga_core.patching.restoration.restorer import FaceRestorer
+from ..fpga_core.patching.restoration.sampling import restoration_sampler
 from ..fpga_core.patching.unet import native_size_px
-from ..fpga_core.restoration.cache_plan import CacheMode
-from ..fpga_core.restoration.face_crops import known_faces
+from ..fpga_core.restoration.finding import known_faces
 from ..fpga_core.restoration.matching import MatchBy
+from ..fpga_core.restoration.settings import IdentityIn
 from .restoration_widgets import (
     CATEGORY,
     crop_inputs,
-    crop_settings,
     fusion_inputs,
     fusion_settings,
     inversion_inputs,
+    inversion_settings,
     restore_settings,
 )
 from .sockets import (
@@ -76,14 +77,11 @@ class InvertLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, model, positive, latent, sigmas, repetitions, cache_mode, cache_budget_mib, mask=None
-    ) -> io.NodeOutput:
-        callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
+    def execute(cls, model, positive, latent, sigmas, mask=None, **widgets) -> io.NodeOutput:
+        settings, callback = inversion_settings(widgets), latent_preview.prepare_callback(model, len(sigmas) - 1)
         inverted, inversion = invert_latent(
-            model, positive, latent["samples"], sigmas, repetitions, CacheMode(cache_mode), cache_budget_mib, mask,
-            callback=callback,
-        )  # fmt: skip
+            model, positive, latent["samples"], sigmas=sigmas, settings=settings, mask=mask, callback=callback
+        )
         return io.NodeOutput({**latent, "samples": inverted}, inversion, inversion.residual)
 
 
@@ -341,20 +339,39 @@ class RestoreFaces(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, image, model, vae, positive, negative, adapter=None, cast=None, face_analysis=None, repcontrolnet=None,
-        control_net=None, face_parser=None, faces=None, mask=None, **widgets,
-    ) -> io.NodeOutput:  # fmt: skip
-        control = choose_control(repcontrolnet, control_net, vae, widgets["control_strength"])
-        found = known_faces(image, faces, face_analysis, mask)
-        crop, settings = crop_settings(widgets, native_size_px(model)), restore_settings(widgets)
-        result = restore_faces(
-            image, found, model, vae, positive, negative, crop, settings, cast, adapter, control, face_analysis, mask,
-            face_parser, latent_preview.prepare_callback,
-        )  # fmt: skip
-        return io.NodeOutput(
-            result.images, result.before, result.after, result.masks, result.report, ui=ui.PreviewText(result.report)
-        )
+    def execute(cls, image, face_analysis=None, faces=None, mask=None, face_parser=None, **inputs) -> io.NodeOutput:
+        restorer = face_restorer(face_analysis=face_analysis, **inputs)
+        found = known_faces(image, faces=faces, face_analysis=face_analysis, masks=mask)
+        result = restore_faces(image, found, restorer, masks=mask, parser=face_parser)
+        return io.NodeOutput(*result, ui=ui.PreviewText(result.report))
+
+
+def face_restorer(
+    *,
+    model,
+    vae,
+    positive,
+    negative,
+    adapter=None,
+    cast=None,
+    face_analysis=None,
+    repcontrolnet=None,
+    control_net=None,
+    **widgets,
+) -> FaceRestorer:
+    """What the sockets and widgets of Restore Faces say."""
+    return FaceRestorer(
+        model=model,
+        vae=vae,
+        positive=positive,
+        negative=negative,
+        settings=restore_settings(widgets, native_size_px(model)),
+        cast=cast,
+        adapter=adapter,
+        face_analysis=face_analysis,
+        control=choose_control(repcontrolnet, control_net, vae=vae, strength=widgets["control_strength"]),
+        make_callback=latent_preview.prepare_callback,
+    )
 
 
 NODES: list[type[io.ComfyNode]] = [RestoreFaces, InvertLatent, RestorationSampler]

@@ -3,11 +3,10 @@
 from comfy_api.v0_0_2 import io
 
 from ..fpga_core.faces.drawing import FaceStyle
-from ..fpga_core.patching.restoration.face_run import IdentityIn, RestoreSettings
 from ..fpga_core.restoration.cache_plan import CacheMode
-from ..fpga_core.restoration.face_crops import CropSettings
 from ..fpga_core.restoration.fusion import FusionSettings, StyleSource
 from ..fpga_core.restoration.matching import MatchBy
+from ..fpga_core.restoration.settings import CropSettings, IdentityIn, InversionSettings, RestoreSettings
 
 CATEGORY = "FPGA Portrait/restoration"
 
@@ -55,6 +54,15 @@ def inversion_inputs() -> list[io.Input]:
             ),
         ),
     ]
+
+
+def inversion_settings(widgets: dict) -> InversionSettings:
+    """The settings that the widgets of `inversion_inputs` give."""
+    return InversionSettings(
+        repetitions=widgets["repetitions"],
+        mode=CacheMode(widgets["cache_mode"]),
+        budget_mib=widgets["cache_budget_mib"],
+    )
 
 
 def fusion_inputs() -> list[io.Input]:
@@ -189,21 +197,20 @@ def crop_settings(widgets: dict, native_size_px: int = 0) -> CropSettings:
     )
 
 
-def restore_settings(widgets: dict) -> RestoreSettings:
+def restore_settings(widgets: dict, native_size_px: int) -> RestoreSettings:
     """The settings that the widgets of Restore Faces give."""
     return RestoreSettings(
         steps=widgets["steps"],
         cfg=widgets["cfg"],
         scheduler=widgets["scheduler"],
         seed=widgets["seed"],
-        repetitions=widgets["repetitions"],
+        crop=crop_settings(widgets, native_size_px),
+        inversion=inversion_settings(widgets),
         fusion=fusion_settings(widgets),
-        mode=CacheMode(widgets["cache_mode"]),
-        budget_mib=widgets["cache_budget_mib"],
         identity_strength=widgets["identity_strength"],
         identity_in=IdentityIn(widgets["identity_in"]),
         match_by=MatchBy(widgets["match_by"]),
-        style=FaceStyle(widgets["landmark_style"]),
+        hint_style=FaceStyle(widgets["landmark_style"]),
         are_colors_matched=widgets["match_colors"],
         retry_below=widgets["retry_below"],
         max_retries=widgets["max_retries"],

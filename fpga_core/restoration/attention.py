@@ -14,21 +14,6 @@ from .fusion import FusionSettings, GridMask, StyleSource, as_cells, fuse
 from .inversion import StepCounter
 
 
-def mask_on_grid(mask: Tensor, num_tokens: int) -> Tensor:
-    """The mask averaged over the cells of an attention layer.
-
-    Args:
-        mask: M in [0, 1], (batch, 1, height, width), latent pixels.
-        num_tokens: number of tokens of the layer.
-    Returns:
-        (batch, num_tokens, 1), the dtype and device of `mask`.
-    Raises:
-        ShapeMismatchError: no level of the UNet has that many tokens.
-    """
-    grid = token_grid(Extent(width=mask.shape[-1], height=mask.shape[-2]), num_tokens)
-    return as_cells(cell_means(mask, grid))
-
-
 class MaskOnGrids:
     """A mask as each attention layer sees it, drawn once for each grid and device.
 
@@ -41,9 +26,14 @@ class MaskOnGrids:
         self._drawn: dict[tuple[int, torch.device], GridMask] = {}
 
     def on(self, num_tokens: int, device: torch.device) -> GridMask:
-        """The mask on the grid of a layer with that many tokens; as many as latent pixels: on the latent."""
+        """The mask on the grid of a layer with that many tokens; as many as latent pixels: on the latent.
+
+        Raises:
+            ShapeMismatchError: no level of the UNet has that many tokens.
+        """
         if (num_tokens, device) not in self._drawn:
-            self._drawn[num_tokens, device] = GridMask.of(mask_on_grid(self._mask, num_tokens)).to(device)
+            grid = token_grid(Extent(width=self._mask.shape[-1], height=self._mask.shape[-2]), num_tokens)
+            self._drawn[num_tokens, device] = GridMask.of(as_cells(cell_means(self._mask, grid)), device)
         return self._drawn[num_tokens, device]
 
 
@@ -63,15 +53,15 @@ class AttentionRecorder:
 
     def record(self, features: Tensor, slot: BlockSlot) -> None:
         """Keeps the output of one layer, (batch, tokens, channels), if the plan has it."""
-        step = self.counter.current
-        if step is None or not self.cache.wants(step, slot):
+        step, plan = self.counter.current, self.cache.plan
+        if step is None or step not in plan.steps or slot not in plan.slots:
             return
-        self.cache.plan.check_features(features, slot)
+        plan.check_features(features, slot)
         mask = None if self.masks is None else self.masks.on(features.shape[1], features.device)
-        self.cache.record(step, slot, features, mask)
+        self.cache.record(step, slot, features, mask=mask)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AttentionFusion:
     """Fuses recorded self-attention outputs into the restoration's, SA^R of Alg. 1.
 
@@ -103,13 +93,21 @@ class AttentionFusion:
             return features
         self.cache.plan.check_features(features, slot)
         mask = self.masks.on(features.shape[1], features.device)
-        chunks = features.unflatten(0, (-1, len(mask.weights)))  # (chunks, batch, tokens, channels)
-        cached, style, source = self.cache.background(step, slot), None, self.settings.style_source
-        if cached is not None:
-            cached = cached.to(features.device)
-        if source is not StyleSource.OFF:
-            kept = cached is None
-            style = self.cache.moments(step, slot, source, features.device) if kept else mask.moments(cached, source)
-        background = chunks if cached is None else cached
-        strengths = self.settings.style_strength, self.settings.attention_strength
-        return fuse(chunks, background, mask, style, *strengths).flatten(0, 1)
+        chunks = features.reshape(-1, len(mask.weights), *features.shape[1:])  # (chunks, batch, tokens, channels)
+        cached, source = self.cache.background(step, slot), self.settings.style_source
+        background = chunks if cached is None else cached.to(features.device)
+        if source is StyleSource.OFF:
+            style = None
+        elif cached is None:
+            style = self.cache.moments(step, slot, source, device=features.device)
+        else:
+            style = mask.moments(background, source)
+        fused = fuse(
+            chunks,
+            background,
+            mask=mask,
+            style=style,
+            style_strength=self.settings.style_strength,
+            strength=self.settings.attention_strength,
+        )
+        return fused.flatten(0, 1)

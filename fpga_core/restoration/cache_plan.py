@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class AttentionLayer:
     channels: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CachePlan:
     """What a run will record, known from shapes before it starts.
 
@@ -60,10 +61,11 @@ class CachePlan:
     latent_shape: tuple[int, ...]
     dtype: torch.dtype = torch.float16
     sources: tuple[StyleSource, ...] = STYLE_SOURCES
-    slots: frozenset[BlockSlot] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "slots", frozenset(layer.slot for layer in self.layers))
+    @cached_property
+    def slots(self) -> frozenset[BlockSlot]:
+        """The slots of the layers that are recorded."""
+        return frozenset(layer.slot for layer in self.layers)
 
     def check_features(self, features: Tensor, slot: BlockSlot) -> None:
         """Raises unless a self-attention output, (items, tokens, channels), has the shape that was planned for.
@@ -84,6 +86,7 @@ class CachePlan:
     def of(
         mode: CacheMode,
         layers: tuple[AttentionLayer, ...],
+        *,
         settings: FusionSettings,
         num_steps: int,
         latent_shape: tuple[int, ...],
@@ -100,7 +103,15 @@ class CachePlan:
         steps = frozenset(step for step in range(1, num_steps + 1) if settings.covers_step(step, num_steps))
         if settings.attention_strength == 0:
             used = ()
-        return CachePlan(mode, used, steps, num_steps, latent_shape, dtype, sources)
+        return CachePlan(
+            mode=mode,
+            layers=used,
+            steps=steps,
+            num_steps=num_steps,
+            latent_shape=latent_shape,
+            dtype=dtype,
+            sources=sources,
+        )
 
     @property
     def num_bytes(self) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +17,9 @@ from ..shapes import Extent
 
 TAPS_PX = 2
 """Pixels beyond a sampled position that bicubic interpolation reads."""
+
+AFFINE_BASIS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+"""Three positions that determine an affine map, x then y, from -1 to 1 between the outer edges of a picture."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class CropSquare:
 
     def to_picture(self, points: np.ndarray) -> np.ndarray:
         """Points of the crop, (n, 2) pixels, in picture pixels."""
-        return (points - self.size_px / 2) / self.scale @ self._axes.T + self.center
+        return (points - self.size_px / 2) / self.scale @ np.transpose(self._axes) + self.center
 
     def bounds(self, extent: Extent, margin_px: int = 0) -> Box:
         """The smallest box of whole pixels that holds the square, within the picture."""
@@ -57,6 +59,17 @@ class CropSquare:
         whole = Box(math.floor(box.x0), math.floor(box.y0), math.ceil(box.x1), math.ceil(box.y1))
         return whole.clipped(extent)
 
+    def face_in_crop(self, face: Face) -> Face:
+        """A face of the picture in crop pixels; its box is the smallest upright one around the turned box."""
+        box, landmarks = face.box, face.landmarks
+        corners = np.array([[x, y] for x in (box.x0, box.x1) for y in (box.y0, box.y1)])
+        turned = self.to_crop(corners)
+        return replace(
+            face,
+            box=Box(*turned.min(axis=0), *turned.max(axis=0)),
+            landmarks=None if landmarks is None else self.to_crop(landmarks),
+        )
+
     @property
     def _axes(self) -> np.ndarray:
         """The crop's x and y directions in the picture, as columns."""
@@ -64,7 +77,7 @@ class CropSquare:
         return np.array([[c, -s], [s, c]])
 
 
-def face_square(face: Face, extent: Extent, margin: float, is_upright: bool, size_px: int) -> CropSquare:
+def face_square(face: Face, extent: Extent, *, margin: float, is_upright: bool, size_px: int) -> CropSquare:
     """The square around a face.
 
     It is moved into the picture where it would reach over a border and fits; where the picture is too small for it, its
@@ -99,7 +112,7 @@ def _eye_angle(face: Face) -> float:
     return angle if math.isfinite(angle) else 0.0
 
 
-def take_crop(picture: Tensor, square: CropSquare, mode: str = "bicubic") -> Tensor:
+def take_crop(picture: Tensor, square: CropSquare, *, mode: str = "bicubic") -> Tensor:
     """The square of a picture at its working size.
 
     Args:
@@ -114,15 +127,14 @@ def take_crop(picture: Tensor, square: CropSquare, mode: str = "bicubic") -> Ten
     part = picture[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
     part = _reduced(part.float().nan_to_num(0, 0, 0).movedim(-1, 0), square.scale, mode)  # HWC -> CHW
 
-    def source(position: np.ndarray) -> np.ndarray:
-        points = square.to_picture((position + 1) / 2 * square.size_px)
-        return (points - (box.x0, box.y0)) / (box.width, box.height) * 2 - 1
-
-    crop = _sampled(part, source, Extent(square.size_px, square.size_px), mode, padding="border")
+    points = square.to_picture((AFFINE_BASIS + 1) / 2 * square.size_px)
+    source = (points - (box.x0, box.y0)) / (box.width, box.height) * 2 - 1
+    size = Extent(square.size_px, square.size_px)
+    crop = _sampled(part, source, size, mode=mode, padding="border")
     return crop.movedim(0, -1).clamp(0, 1)  # CHW -> HWC
 
 
-def lay_crop(crop: Tensor, square: CropSquare, extent: Extent, mode: str = "bicubic") -> tuple[Tensor, Box]:
+def lay_crop(crop: Tensor, square: CropSquare, extent: Extent, *, mode: str = "bicubic") -> tuple[Tensor, Box]:
     """A crop brought back to the pixels of its picture.
 
     Args:
@@ -136,12 +148,11 @@ def lay_crop(crop: Tensor, square: CropSquare, extent: Extent, mode: str = "bicu
     box = square.bounds(extent)
     reduced = _reduced(crop.float().movedim(-1, 0), square.side_px / crop.shape[0], mode)  # HWC -> CHW
 
-    def source(position: np.ndarray) -> np.ndarray:
-        points = (position + 1) / 2 * (box.width, box.height) + (box.x0, box.y0)
-        return square.to_crop(points) / square.size_px * 2 - 1
-
+    points = (AFFINE_BASIS + 1) / 2 * (box.width, box.height) + (box.x0, box.y0)
+    source = square.to_crop(points) / square.size_px * 2 - 1
     padding = "border" if mode == "bicubic" else "zeros"
-    laid = _sampled(reduced, source, Extent(int(box.width), int(box.height)), mode, padding)
+    size = Extent(int(box.width), int(box.height))
+    laid = _sampled(reduced, source, size, mode=mode, padding=padding)
     return laid.movedim(0, -1).clamp(0, 1), box  # CHW -> HWC
 
 
@@ -153,16 +164,14 @@ def _reduced(picture: Tensor, factor: float, mode: str) -> Tensor:
     return F.interpolate(picture[None], size=size, mode=mode, antialias=True)[0]
 
 
-def _sampled(
-    picture: Tensor, source: Callable[[np.ndarray], np.ndarray], size: Extent, mode: str, padding: str
-) -> Tensor:
+def _sampled(picture: Tensor, source: np.ndarray, size: Extent, *, mode: str, padding: str) -> Tensor:
     """A picture, (channels, height, width), seen through an affine map.
 
     Args:
-        source: where a position of the result lies in the picture; both run from -1 to 1 between outer edges, x then y.
+        source: where the positions of `AFFINE_BASIS` in the result lie in the picture, in the same coordinates.
         size: of the result.
     """
-    origin, x_end, y_end = source(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
-    theta = torch.from_numpy(np.stack([x_end - origin, y_end - origin, origin], axis=-1)).to(picture)
+    origin, x_end, y_end = source
+    theta = torch.as_tensor(np.stack([x_end - origin, y_end - origin, origin], axis=-1)).to(picture)
     grid = F.affine_grid(theta[None], [1, 1, size.height, size.width], align_corners=False)
     return F.grid_sample(picture[None], grid, mode=mode, padding_mode=padding, align_corners=False)[0]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from ..errors import InvalidInputError
 from .adain import Moments
 from .cache_plan import CacheMode, CachePlan
 from .fusion import GridMask, StyleSource
+
+Entry = TypeVar("Entry")
 
 
 class FeatureCache:
@@ -32,7 +35,7 @@ class FeatureCache:
         InvalidInputError: the plan does not fit the budget.
     """
 
-    def __init__(self, plan: CachePlan, budget_mib: int, device_bytes: int = 0) -> None:
+    def __init__(self, plan: CachePlan, *, budget_mib: int, device_bytes: int = 0) -> None:
         if plan.num_mib > budget_mib:
             raise InvalidInputError(
                 f"the inversion cache is limited to {budget_mib} MiB, but {plan.latent_shape[0]} picture(s) of "
@@ -75,10 +78,6 @@ class FeatureCache:
         view.plan = replace(self.plan, latent_shape=(len(items), *self.plan.latent_shape[1:]))
         return view
 
-    def wants(self, step: int, slot: BlockSlot) -> bool:
-        """Whether the plan records this layer at this step."""
-        return step in self.plan.steps and slot in self.plan.slots
-
     def record_latent(self, step: int, latent: Tensor) -> None:
         """Keeps Z_t, (batch, channels, height, width); step 0 is the clean latent."""
         self._latents[step] = self._stored(latent, torch.float32)
@@ -95,7 +94,7 @@ class FeatureCache:
             )
         return self._chosen(self._latents[step])
 
-    def record(self, step: int, slot: BlockSlot, features: Tensor, mask: GridMask | None) -> None:
+    def record(self, step: int, slot: BlockSlot, features: Tensor, *, mask: GridMask | None) -> None:
         """Keeps a self-attention output, or its statistics.
 
         Of several calls for one step and slot the first counts: guidance that runs a perturbed model within the same
@@ -122,7 +121,7 @@ class FeatureCache:
         """The recorded map, (batch, tokens, channels); None in statistics mode."""
         return self._chosen(self._entry(self._maps, step, slot)) if self.plan.mode is CacheMode.FULL else None
 
-    def moments(self, step: int, slot: BlockSlot, source: StyleSource, device: torch.device) -> Moments:
+    def moments(self, step: int, slot: BlockSlot, source: StyleSource, *, device: torch.device) -> Moments:
         """The recorded statistics of a style source, over the mask of the inversion; in statistics mode."""
         measured = self._entry(self._moments, step, slot)
         if source not in measured:
@@ -156,7 +155,7 @@ class FeatureCache:
             self._stored(moments.is_defined, torch.bool),
         )
 
-    def _entry(self, entries: dict, step: int, slot: BlockSlot):  # noqa: ANN202 - the value type of `entries`
+    def _entry(self, entries: dict[tuple[int, BlockSlot], Entry], step: int, slot: BlockSlot) -> Entry:
         if (step, slot) not in entries:
             raise InvalidInputError(
                 f"the inversion recorded nothing for layer {' '.join(map(str, slot))} at step {step} of "

@@ -11,6 +11,8 @@ from torch import Tensor
 from ..errors import InvalidInputError
 from .adain import Moments, adain, masked_moments
 
+CPU = torch.device("cpu")
+
 
 class StyleSource(str, Enum):
     """Where the mean and deviation that the restored face receives are measured on the cached features.
@@ -25,7 +27,7 @@ class StyleSource(str, Enum):
     OFF = "off"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FusionSettings:
     """How strongly, when and where the cached run is fused into the restoration.
 
@@ -85,12 +87,10 @@ class GridMask:
     inside: Tensor
 
     @classmethod
-    def of(cls, weights: Tensor) -> GridMask:
-        """From weights, (batch, cells, 1); on the CPU no device has to wait."""
-        return cls(weights.float(), (weights > 0).any(dim=0)[:, 0].nonzero()[:, 0])
-
-    def to(self, device: torch.device) -> GridMask:
-        return GridMask(self.weights.to(device), self.inside.to(device))
+    def of(cls, weights: Tensor, device: torch.device = CPU) -> GridMask:
+        """A mask on a device, from weights, (batch, cells, 1), on the CPU, so that the device need not wait."""
+        inside = (weights > 0).any(dim=0)[:, 0].nonzero()[:, 0]
+        return cls(weights.float().to(device), inside.to(device))
 
     def moments(self, features: Tensor, source: StyleSource) -> Moments:
         """Mean and deviation of features, (..., batch, cells, channels), over a style source."""
@@ -102,6 +102,7 @@ class GridMask:
 def fuse(
     restored: Tensor,
     background: Tensor,
+    *,
     mask: GridMask,
     style: Moments | None,
     style_strength: float = 1.0,
@@ -136,7 +137,7 @@ def as_cells(latent: Tensor) -> Tensor:
     return latent.flatten(2).mT
 
 
-def fuse_latent(latent: Tensor, cached: Tensor, mask: GridMask, settings: FusionSettings) -> Tensor:
+def fuse_latent(latent: Tensor, cached: Tensor, *, mask: GridMask, settings: FusionSettings) -> Tensor:
     """MGFF of the latent after a step, against the cached latent of the same noise level.
 
     Args:
@@ -150,5 +151,12 @@ def fuse_latent(latent: Tensor, cached: Tensor, mask: GridMask, settings: Fusion
     cells, background = as_cells(latent), as_cells(cached)
     is_styled = settings.style_source is not StyleSource.OFF
     style = mask.moments(background, settings.style_source) if is_styled else None
-    fused = fuse(cells, background, mask, style, settings.style_strength, settings.latent_strength)
+    fused = fuse(
+        cells,
+        background,
+        mask=mask,
+        style=style,
+        style_strength=settings.style_strength,
+        strength=settings.latent_strength,
+    )
     return fused.mT.reshape(latent.shape)

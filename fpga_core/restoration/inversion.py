@@ -6,30 +6,35 @@ on `dx/dsigma = noise`. Models enter only as `x0 = denoise(x, sigma)`: eps- and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError
 
+vector_norm = cast(Callable[..., Tensor], torch.linalg.vector_norm)  # pyright: ignore[reportUnknownMemberType]
+"""torch declares no types for it."""
+
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """`x0 = denoise(x, sigma)`: x (batch, channels, height, width) in sigma space, sigma a scalar; returns x's shape."""
 
 
+@dataclass
 class StepCounter:
     """Tells the attention patches which step the sampler is in; they see sigmas only as floats.
 
-    `current` is t of Alg. 1 (1 is the least noisy step) while a model call counts for that step, otherwise None.
+    Attributes:
+        current: t of Alg. 1 (1 is the least noisy step) while a model call counts for that step, otherwise None.
     """
 
-    def __init__(self) -> None:
-        self.current: int | None = None
+    current: int | None = None
 
     @contextmanager
-    def at(self, step: int | None) -> Iterator[None]:
+    def at(self, step: int | None) -> Generator[None, None, None]:
         self.current = step
         try:
             yield
@@ -79,7 +84,7 @@ def check_sigmas(sigmas: Tensor) -> None:
 
 
 def invert(
-    denoise: Denoiser, latent: Tensor, sigmas: Tensor, repetitions: int, counter: StepCounter
+    denoise: Denoiser, latent: Tensor, *, sigmas: Tensor, repetitions: int, counter: StepCounter
 ) -> Iterator[InversionStep]:
     """Runs DDIM backwards so that sampling from its end, with the same sigmas, comes back to `latent`.
 
@@ -103,12 +108,14 @@ def invert(
     for step in range(1, len(ascending)):
         sigma_before, sigma = ascending[step - 1], ascending[step]
         z_next = z + (sigma - sigma_before) * noise
-        for repetition in range(repetitions + 1):
-            z_eval = z_next
-            with counter.at(step if repetition == repetitions else None):
-                x0 = denoise(z_eval, sigma)
-            noise = (z_eval - x0) / sigma
+        for _ in range(repetitions):
+            noise = (z_next - denoise(z_next, sigma)) / sigma
             z_next = z + (sigma - sigma_before) * noise
-        residual = (z_next - z_eval).flatten(1).norm(dim=1) / z_next.flatten(1).norm(dim=1)
+        z_eval = z_next
+        with counter.at(step):
+            x0 = denoise(z_eval, sigma)
+        noise = (z_eval - x0) / sigma
+        z_next = z + (sigma - sigma_before) * noise
+        residual = vector_norm((z_next - z_eval).flatten(1), dim=1) / vector_norm(z_next.flatten(1), dim=1)
         z = z_next
         yield InversionStep(step, sigma, z, x0, residual)

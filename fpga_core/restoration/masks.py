@@ -1,22 +1,134 @@
-"""The mask of a face, M_B of Alg. 1: an outline or a parsed mask, dilated and smoothed."""
+"""The mask of a face, M_B of Alg. 1: the user's, what a parser sees, or an outline; dilated and smoothed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from ..faces.face import Face
+from ..errors import ShapeMismatchError
+from ..faces.face import Face, PictureFaces
 from ..faces.landmarks import face_outline
 from ..packages import OPENCV, importing
+from ..shapes import Extent, as_masks
+from .crops import CropSquare, take_crop
+from .settings import CropSettings
+
+FaceParser = Callable[[Tensor], Tensor]
+"""Crops, (num_faces, size, size, 3) in [0, 1], to masks of the face in each, (num_faces, size, size), 0 or 1."""
 
 MAX_AREA = 1.6
 """Area of a finished mask, soft edge included, as a multiple of that of the hull of the face's landmarks."""
 
 _ELLIPSE_CORNERS = 64
 _SUBPIXEL_BITS = 4
+
+
+def fit_masks(masks: Tensor, images: Tensor) -> Tensor:
+    """The user's masks at the size of the pictures that they belong to.
+
+    Args:
+        masks: (num_masks, height, width) in [0, 1], of any size of the pictures' aspect ratio.
+        images: (num_pictures, height, width, channels).
+    Returns:
+        (num_masks, height, width) float32 on the CPU, finite.
+    Raises:
+        ShapeMismatchError: another aspect ratio, or no masks at all.
+    """
+    masks = as_masks(masks).cpu().float().nan_to_num(0, 0, 0).clamp(0, 1)
+    extent, picture = Extent(masks.shape[2], masks.shape[1]), Extent(images.shape[2], images.shape[1])
+    if extent == picture:
+        return masks
+    if not extent.has_aspect_of(picture):
+        raise ShapeMismatchError(
+            f"the masks are {extent}, the pictures {picture}: connect masks of the pictures' height and width (Load "
+            "Image gives an empty 64x64 mask for a picture without transparency)"
+        )
+    size = (picture.height, picture.width)
+    return functional.interpolate(masks[:, None], size=size, mode="bilinear", antialias=True)[:, 0]
+
+
+def masks_of_faces(masks: Tensor, faces: Sequence[PictureFaces], taken: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The mask of each face that is taken, in its picture.
+
+    Args:
+        masks: (num_masks, height, width): one for all pictures, one per picture, or one per face, be it of all faces or
+            of those that are taken. If their number fits none of these, empty masks are left out: an empty mask is not
+            a face, as in `faces_from_masks`.
+        faces: all faces, one entry per picture.
+        taken: index of the picture and of the face in it.
+    Returns:
+        (height, width) for each entry of `taken`.
+    Raises:
+        ShapeMismatchError: the number of masks fits none of these.
+    """
+    first, num_given = [0, *accumulate(len(entry.faces) for entry in faces)], len(masks)
+    num_faces = first[-1]
+    own = {
+        num_faces: [first[picture] + face for picture, face in taken],
+        len(taken): range(len(taken)),
+        len(faces): [picture for picture, _ in taken],
+        1: [0] * len(taken),
+    }
+    if num_given not in own:
+        masks = masks[masks.flatten(1).amax(dim=1) >= 0.5]
+    if len(masks) not in own:
+        raise ShapeMismatchError(
+            f"{num_given} masks are connected; connect one, one per picture ({len(faces)}), or one per face "
+            f"({num_faces}, of which {len(taken)} are taken)"
+        )
+    return [masks[index] for index in own[len(masks)]]
+
+
+def given_mask(mask: Tensor, face: Face, square: CropSquare, *, settings: CropSettings) -> Tensor:
+    """The user's mask of a face as its crop sees it, dilated and smoothed; its greys stay if it is neither.
+
+    Args:
+        mask: (height, width) in [0, 1], of the picture.
+    Returns:
+        (size, size) float32 in [0, 1].
+    """
+    seen, face_px = take_crop(mask[..., None], square, mode="bilinear")[..., 0], face.size_px * square.scale
+    if settings.mask_grow == settings.mask_feather == 0:
+        return seen
+    return soften_mask(seen, dilate_px=settings.mask_grow * face_px, feather_px=settings.mask_feather * face_px)
+
+
+def found_mask(
+    crop: Tensor,
+    face: Face,
+    square: CropSquare,
+    *,
+    settings: CropSettings,
+    max_area_px: float,
+    parser: FaceParser | None,
+) -> Tensor:
+    """What a parser sees of a face in its crop, or else its outline, dilated and smoothed within the limit of area.
+
+    Args:
+        crop: (size, size, 3) in [0, 1].
+        max_area_px: the limit, square pixels of the picture.
+    Returns:
+        (size, size) float32 in [0, 1].
+    """
+    max_area, face_px = max_area_px * square.scale**2, face.size_px * square.scale
+    mask = draw_hull(square.to_crop(face_hull(face)), square.size_px)
+    if parser is not None:
+        near = soften_mask(mask, dilate_px=growth_within(mask, max_area), feather_px=0)
+        parsed = parser(crop[None])[0] * near  # without a neighbour's face
+        mask = parsed if parsed.any() else mask
+    return bounded_mask(
+        mask,
+        dilate_px=settings.mask_grow * face_px,
+        feather_px=settings.mask_feather * face_px,
+        max_area=max_area,
+        slack_px=square.scale + 1,  # pasting spreads an edge by up to a pixel of either grid
+    )
 
 
 def face_hull(face: Face) -> np.ndarray:
@@ -72,11 +184,11 @@ def draw_hull(corners: np.ndarray, size_px: int) -> Tensor:
         import cv2
     canvas = np.zeros((size_px, size_px), np.uint8)
     centered = (corners - 0.5) * (1 << _SUBPIXEL_BITS)  # OpenCV's pixel (0, 0) has its centre there, ours at (0.5, 0.5)
-    cv2.fillConvexPoly(canvas, centered.round().astype(np.int32), 1, cv2.LINE_8, _SUBPIXEL_BITS)
-    return torch.from_numpy(canvas).float()
+    cv2.fillConvexPoly(canvas, np.rint(centered).astype(np.int32), 1, cv2.LINE_8, _SUBPIXEL_BITS)
+    return torch.as_tensor(canvas).float()
 
 
-def soften_mask(mask: Tensor, dilate_px: float, feather_px: float) -> Tensor:
+def soften_mask(mask: Tensor, *, dilate_px: float, feather_px: float) -> Tensor:
     """Dilates a mask and smooths its edge as a Gaussian kernel smooths a straight one.
 
     The edge falls with the distance to the mask, so that it ends exactly where it should; a blur reaches further.
@@ -94,7 +206,7 @@ def soften_mask(mask: Tensor, dilate_px: float, feather_px: float) -> Tensor:
     with importing(OPENCV):
         import cv2
     to_mask = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    beyond = torch.from_numpy(to_mask) - 0.5 - dilate_px  # the outline runs between two pixels' centres
+    beyond = torch.as_tensor(to_mask) - 0.5 - dilate_px  # the outline runs between two pixels' centres
     deviations = 4 * beyond / max(feather_px, torch.finfo(torch.float32).tiny) - 2
     soft = 0.5 - 0.5 * torch.erf(deviations / math.sqrt(2)) / math.erf(2 / math.sqrt(2))
     return soft.where(beyond < feather_px, 0.0).where(beyond > 0, 1.0)
@@ -122,7 +234,7 @@ def growth_within(mask: Tensor, max_area: float) -> float:
     return (math.sqrt(perimeter**2 + 4 * math.pi * (max_area - area)) - perimeter) / (2 * math.pi)
 
 
-def bounded_mask(mask: Tensor, dilate_px: float, feather_px: float, max_area: float, slack_px: float) -> Tensor:
+def bounded_mask(mask: Tensor, *, dilate_px: float, feather_px: float, max_area: float, slack_px: float) -> Tensor:
     """`soften_mask` with both widths reduced, in proportion, to what the limit of area allows.
 
     Args:
@@ -133,4 +245,4 @@ def bounded_mask(mask: Tensor, dilate_px: float, feather_px: float, max_area: fl
     wanted = dilate_px + feather_px
     allowed = max(growth_within(mask, max_area) - slack_px, 0.0)
     shrink = min(1.0, allowed / wanted) if wanted > 0 else 0.0
-    return soften_mask(mask, dilate_px * shrink, feather_px * shrink)
+    return soften_mask(mask, dilate_px=dilate_px * shrink, feather_px=feather_px * shrink)

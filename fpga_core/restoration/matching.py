@@ -20,23 +20,23 @@ TIE_BREAK = 1e-3
 
 
 class MatchBy(str, Enum):
-    """How faces and identities find each other."""
+    """How faces and the members of a cast find each other."""
 
     AUTO = "auto"
-    """By place first, then by likeness; the last face left goes to the last identity left."""
+    """By place first, then by likeness; the last face left goes to the last member left."""
 
     ORDER = "order"
-    """Face 1 of every picture to identity 1, and so on."""
+    """Face 1 of every picture to member 1, and so on."""
 
     FIRST = "first"
-    """Every face to the first identity: a face swap."""
+    """Every face to the first member: a face swap."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """Whose face it is: the identity's number, and what spoke for it, as shown to the user."""
+    """Whose face it is: the index of the cast's member, and what spoke for them, as shown to the user."""
 
-    identity: int
+    member: int
     reason: str
 
 
@@ -44,19 +44,20 @@ def match_faces(
     faces: Sequence[Box],
     places: Sequence[Box | None],
     likeness: np.ndarray | None = None,
+    *,
     by: MatchBy = MatchBy.AUTO,
 ) -> tuple[Match | None, ...]:
-    """Gives each face of one picture at most one identity, and each identity at most one face (except `FIRST`).
+    """Gives each face of one picture at most one member of a cast, and each member at most one face (except `FIRST`).
 
     Args:
         faces: boxes of the faces, fractions of the picture.
-        places: where each identity's face or region is, fractions of the picture; None where that is not known.
-        likeness: cosine similarities, (num_faces, num_identities); NaN where one cannot be measured; None if none can.
+        places: where each member's face or region is, fractions of the picture; None where that is not known.
+        likeness: cosine similarities, (num_faces, num_members); NaN where one cannot be measured; None if none can.
         by: which evidence counts.
     Returns:
-        One entry per face; None where nothing speaks for any identity.
+        One entry per face; None where nothing speaks for any member.
     Raises:
-        InvalidInputError: there is no identity, or `likeness` has another shape.
+        InvalidInputError: there is no member, or `likeness` has another shape.
     """
     if not places:
         raise InvalidInputError("the cast is empty; add at least one identity")
@@ -71,10 +72,10 @@ def match_faces(
         return ()
     overlap = np.array([[_overlap(face, place) for place in places] for face in faces])
     alike = np.zeros_like(overlap) if likeness is None else np.nan_to_num(likeness, nan=0.0)
-    _assign(found, overlap, MIN_OVERLAP, "by place, overlap {:.2f}", tie_break=TIE_BREAK * alike)
-    _assign(found, alike, MIN_LIKENESS, "by likeness {:.2f}")
+    _assign(found, overlap, reason="by place, overlap {:.2f}", threshold=MIN_OVERLAP, tie_break=TIE_BREAK * alike)
+    _assign(found, alike, reason="by likeness {:.2f}", threshold=MIN_LIKENESS)
     if len(faces) - len(found) == 1 == len(places) - len(found):
-        _assign(found, np.ones_like(overlap), 1.0, "the only one left")
+        _assign(found, np.ones_like(overlap), reason="the only one left", threshold=1.0)
     return tuple(found.get(face) for face in range(len(faces)))
 
 
@@ -85,16 +86,21 @@ def _overlap(face: Box, place: Box | None) -> float:
 
 
 def _assign(
-    found: dict[int, Match], scores: np.ndarray, threshold: float, reason: str, tie_break: np.ndarray | float = 0.0
+    found: dict[int, Match],
+    scores: np.ndarray,
+    *,
+    reason: str,
+    threshold: float,
+    tie_break: np.ndarray | float = 0.0,
 ) -> None:
-    """Adds the best pairing of the faces and identities that are still free, as far as it reaches the threshold."""
-    taken = {match.identity for match in found.values()}
+    """Adds the best pairing of the faces and members that are still free, as far as it reaches the threshold."""
+    taken = {match.member for match in found.values()}
     faces = [face for face in range(scores.shape[0]) if face not in found]
-    identities = [identity for identity in range(scores.shape[1]) if identity not in taken]
-    if not faces or not identities:
+    members = [member for member in range(scores.shape[1]) if member not in taken]
+    if not faces or not members:
         return
-    free = np.ix_(faces, identities)
+    free = np.ix_(faces, members)
     for row, column in best_assignment(np.where(scores >= threshold, scores + tie_break, 0.0)[free]).items():
         score = scores[free][row, column]
         if score >= threshold:
-            found[faces[row]] = Match(identities[column], reason.format(score))
+            found[faces[row]] = Match(members[column], reason.format(score))

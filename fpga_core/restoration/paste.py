@@ -3,58 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from ..errors import InvalidInputError, ShapeMismatchError
 from ..geometry import Box
 from ..shapes import Extent
 from .adain import adain, masked_moments
-from .crops import CropSquare, lay_crop
+from .crops import lay_crop, take_crop
+from .face_crops import FaceCrop, check_images
 
 
-@dataclass(frozen=True, eq=False)
-class RestoredFace:
-    """A restored crop and where it belongs.
-
-    Attributes:
-        crop: (size, size, 3) in [0, 1].
-        mask: M in [0, 1], (size, size).
-        square: the crop's place in the picture.
-        max_area_px: limit of the pasted mask's area, pixels of the picture; None = no limit.
-    """
-
-    crop: Tensor
-    mask: Tensor
-    square: CropSquare
-    max_area_px: float | None = None
-
-
-def match_colors(restored: Tensor, original: Tensor, mask: Tensor) -> Tensor:
-    """Gives a restored crop the colours of the original, as measured where both show the same: outside the mask.
+def paste_crops(
+    images: Tensor, crops: Sequence[FaceCrop], restored: Tensor, *, masks: Tensor, are_colors_matched: bool
+) -> tuple[Tensor, Tensor]:
+    """Puts crops that another node restored back into their pictures.
 
     Args:
-        restored, original: (size, size, 3) in [0, 1].
-        mask: M in [0, 1], (size, size).
+        images: (num_pictures, height, width, 3 or 4), those that were cropped.
+        crops: as they were taken; without any, nothing changes.
+        restored: (num_faces, any size, the same, 3).
+        masks: what is pasted, (num_faces, any size, the same).
+        are_colors_matched: give each crop the colours of the original, measured outside its mask.
     Returns:
-        The shape of `restored`; unchanged where the mask leaves fewer than two cells.
+        As `paste_faces`.
+    Raises:
+        ShapeMismatchError: the numbers do not agree, or the crops are not square.
+        InvalidInputError: a crop is not finite.
     """
-    outside = 1 - mask.flatten()[:, None]
-    cells, wanted = restored.flatten(0, 1).float(), original.flatten(0, 1).to(restored)
-    matched = adain(cells, masked_moments(cells, outside), masked_moments(wanted, outside))
-    return matched.clamp(0, 1).view(restored.shape)
+    check_images(images)
+    if not crops:
+        return paste_faces(images, (), are_colors_matched=are_colors_matched)
+    if not (len(crops) == len(restored) == len(masks)):
+        raise ShapeMismatchError(
+            f"{len(crops)} faces were cropped, but {len(restored)} crops and {len(masks)} masks come back: keep all"
+        )
+    if restored.shape[1] != restored.shape[2] or masks.shape[1] != masks.shape[2]:
+        raise ShapeMismatchError(
+            f"the crops are {tuple(restored.shape)} and their masks {tuple(masks.shape)}; both must stay square"
+        )
+    if not restored.isfinite().all():
+        raise InvalidInputError(
+            "some crops hold values that are not finite (NaN): the model or the VAE overflowed; run it in float32"
+        )
+    if max(entry.picture_index for entry in crops) >= images.shape[0]:
+        raise ShapeMismatchError(f"the crops come from more pictures than the {images.shape[0]} connected here")
+    restored, masks = restored[..., :3].cpu().float().clamp(0, 1), masks.cpu()
+    returned = [
+        replace(entry, crop=crop, paste_mask=mask) for entry, crop, mask in zip(crops, restored, masks, strict=True)
+    ]
+    return paste_faces(images, returned, are_colors_matched=are_colors_matched)
 
 
-def paste_faces(picture: Tensor, faces: Sequence[RestoredFace]) -> tuple[Tensor, Tensor]:
-    """Lays restored faces on a picture.
+def paste_faces(images: Tensor, faces: Sequence[FaceCrop], *, are_colors_matched: bool) -> tuple[Tensor, Tensor]:
+    """Lays restored faces on the pictures of a batch, each face's crop within its paste mask.
+
+    Args:
+        images: (num_pictures, height, width, channels) in [0, 1]; channels beyond the third (alpha) are kept.
+        faces: with restored crops.
+        are_colors_matched: give each crop the colours of the original, measured outside its mask.
+    Returns:
+        The new pictures, and what changed in each, (num_pictures, height, width) float32. Where that mask is 0, the
+        pixels are those of `images` bit for bit.
+    """
+    pasted: list[Tensor] = []
+    changed: list[Tensor] = []
+    for index, picture in enumerate(images):
+        own = [face for face in faces if face.picture_index == index]
+        if are_colors_matched:
+            own = [_recolored(face, picture) for face in own]
+        result, mask = lay_faces(picture, own)
+        pasted.append(result)
+        changed.append(mask)
+    return torch.stack(pasted), torch.stack(changed)
+
+
+def lay_faces(picture: Tensor, faces: Sequence[FaceCrop]) -> tuple[Tensor, Tensor]:
+    """Lays restored faces on one picture, as `paste_faces` does on each of its own.
 
     Where masks overlap, a pixel changes as much as the strongest of them says, and the faces share it in proportion to
     the squares of their weights; the order of the faces does not matter.
 
     Args:
         picture: (height, width, channels) in [0, 1]; channels beyond the third (alpha) are kept.
-        faces: the restored crops.
+        faces: those of this picture, with restored crops.
     Returns:
         The new picture, and the mask of what changed, (height, width) float32. Where that mask is 0, the pixels are
         those of `picture` bit for bit.
@@ -75,13 +110,36 @@ def paste_faces(picture: Tensor, faces: Sequence[RestoredFace]) -> tuple[Tensor,
     return pasted, changed.clamp(max=1)
 
 
+def match_colors(restored: Tensor, original: Tensor, mask: Tensor) -> Tensor:
+    """Gives a restored crop the colours of the original, as measured where both show the same: outside the mask.
+
+    Args:
+        restored, original: (size, size, 3) in [0, 1].
+        mask: M in [0, 1], (size, size).
+    Returns:
+        The shape of `restored`; unchanged where the mask leaves fewer than two cells.
+    """
+    outside = 1 - mask.flatten()[:, None]
+    cells, wanted = restored.flatten(0, 1).float(), original.flatten(0, 1).to(restored)
+    matched = adain(cells, masked_moments(cells, outside), masked_moments(wanted, outside))
+    return matched.clamp(0, 1).view(restored.shape)
+
+
+def _recolored(face: FaceCrop, picture: Tensor) -> FaceCrop:
+    """A restored face with the colours of its picture."""
+    size = face.crop.shape[0]
+    original = take_crop(picture[..., :3].cpu(), replace(face.square, size_px=size))
+    mask = functional.interpolate(face.paste_mask[None, None], size=(size, size), mode="bilinear", antialias=True)
+    return replace(face, crop=match_colors(face.crop, original, mask[0, 0]))
+
+
 Laid = tuple[Tensor, Tensor, Box]
 """Colours (height, width, 3) and weights (height, width) on the pixels of a box."""
 
 
-def _lay(face: RestoredFace, extent: Extent) -> Laid:
+def _lay(face: FaceCrop, extent: Extent) -> Laid:
     colors, box = lay_crop(face.crop, face.square, extent)
-    weight = lay_crop(face.mask[..., None], face.square, extent, mode="bilinear")[0][..., 0]
+    weight = lay_crop(face.paste_mask[..., None], face.square, extent, mode="bilinear")[0][..., 0]
     if face.max_area_px is not None:
         weight = heaviest(weight, int(face.max_area_px))
     return colors, weight, box

@@ -8,44 +8,60 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .face_crops import FaceCrop
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RestoredFace:
+    """What the restoration of one face gave.
+
+    Attributes:
+        crop: (size, size, 3) in [0, 1], on the CPU.
+        before, after: FaceSim with whose face it is, measured on the crop; None if it cannot be measured.
+        num_tries: restorations made, of which this was the best.
+        residual: largest relative residual of the inversion over its steps.
+    """
+
+    crop: Tensor
+    before: float | None
+    after: float | None
+    num_tries: int
+    residual: float
+
+    def is_below(self, facesim: float) -> bool:
+        """Whether its FaceSim is known and lower."""
+        return self.after is not None and self.after < facesim
+
+
+@dataclass(frozen=True, eq=False)
 class FaceOutcome:
     """How one face fared.
 
     Attributes:
-        label: which face of which picture.
-        size_px: longer side of its box.
-        identity: whose face it became; None where it was restored without one, or left alone.
-        reason: what spoke for that identity, or why the face was left alone.
-        is_restored: whether the face was restored.
-        before, after: FaceSim with that identity, measured on the crop; None where it cannot be measured.
-        num_tries: restorations made, of which the best was kept.
-        residual: largest relative residual of the inversion over its steps.
+        face: as it was cropped.
+        restored: what was pasted; None if the face was left alone.
+        name: whose face it became; None if it was restored without an identity.
+        why_left_alone: the reason, if it was.
     """
 
-    label: str
-    size_px: float
-    identity: str | None
-    reason: str
-    is_restored: bool
-    before: float | None = None
-    after: float | None = None
-    num_tries: int = 0
-    residual: float = 0.0
+    face: FaceCrop
+    restored: RestoredFace | None = None
+    name: str | None = None
+    why_left_alone: str = ""
 
     def __str__(self) -> str:
-        start = f"{self.label}, {self.size_px:.0f} px: "
-        if not self.is_restored:
-            return f"{start}left alone, {self.reason}"
-        who = f"{self.identity} ({self.reason})" if self.identity else "restored without an identity"
-        tries = f" (best of {self.num_tries})" if self.num_tries > 1 else ""
-        is_measured = self.before is not None or self.after is not None
-        facesim = f"{_figure(self.before)} -> {_figure(self.after)}{tries}" if is_measured else "not measured"
-        return f"{start}{who}, FaceSim {facesim}, inversion residual {self.residual:.2g}"
+        start = f"{self.face.label}, {self.face.face.size_px:.0f} px: "
+        restored, match = self.restored, self.face.match
+        if restored is None:
+            return f"{start}left alone, {self.why_left_alone}"
+        who = f"{self.name} ({match.reason})" if self.name and match else "restored without an identity"
+        tries = f" (best of {restored.num_tries})" if restored.num_tries > 1 else ""
+        is_measured = restored.before is not None or restored.after is not None
+        facesim = f"{_figure(restored.before)} -> {_figure(restored.after)}{tries}" if is_measured else "not measured"
+        return f"{start}{who}, FaceSim {facesim}, inversion residual {restored.residual:.2g}"
 
 
-def write_report(outcomes: Sequence[FaceOutcome], num_found: int, size_limit_px: float, background: float) -> str:
+def write_report(outcomes: Sequence[FaceOutcome], *, num_found: int, size_limit_px: float, background: float) -> str:
     """The whole report.
 
     Args:
@@ -54,7 +70,7 @@ def write_report(outcomes: Sequence[FaceOutcome], num_found: int, size_limit_px:
         size_limit_px: the limit; 0 = none.
         background: largest difference outside the masks.
     """
-    num_restored = sum(outcome.is_restored for outcome in outcomes)
+    num_restored = sum(outcome.restored is not None for outcome in outcomes)
     small = f"; {len(outcomes)} under {size_limit_px:g} px" if size_limit_px else ""
     lines = [f"{num_restored} of {num_found} faces restored{small}"]
     if num_found == 0:

@@ -26,6 +26,7 @@ class RestorationStep:
 def restore(
     denoise: Denoiser,
     cache: FeatureCache,
+    *,
     start: Tensor,
     sigmas: Tensor,
     masks: MaskOnGrids,
@@ -57,5 +58,5 @@ def restore(
         z = z + (sigma_next - sigma) * (z - x0) / sigma
         if is_fused and settings.latent_strength > 0:
             mask = masks.on(z.shape[-2:].numel(), z.device)
-            z = fuse_latent(z, cache.latent(step - 1).to(z), mask, settings)  # line 8
+            z = fuse_latent(z, cache.latent(step - 1).to(z), mask=mask, settings=settings)  # line 8
         yield RestorationStep(step, sigma, z, x0)

@@ -29,15 +29,10 @@ CATCHES_EVERYTHING = {
 NOT_YET: dict[str, dict[str, int]] = {
     "execute": {},
     "calls": {
-        "fpga_core/patching/restoration": 6,
-        "fpga_core/restoration": 2,
         "nodes": 2,
     },
-    "parameters": {
-        "fpga_core/patching/restoration": 7,
-        "fpga_core/restoration": 15,
-    },
-    "skips": {"": 46},
+    "parameters": {},
+    "skips": {"": 30},
 }
 """Rule -> room -> how many exceptions are left there: this list only shrinks, and goes."""
 

@@ -6,14 +6,17 @@ import torch
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.recognisers import ANTELOPEV2, AURAFACE, BUFFALO_L
-from fpga.fpga_core.patching.restoration.face_run import RestoreSettings
 from fpga.fpga_core.patching.restoration.faces import restore_faces
+from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
 from fpga.fpga_core.patching.unet import native_size_px
-from fpga.fpga_core.restoration.face_crops import CropSettings
+from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from fpga.fpga_core.shapes import Extent
 from tiny_faces import face, found, pictures, tiny_vae
 from tiny_identities import person, tiny_adapter
 from tiny_models import conditioning, tiny_model
+
+CROP = CropSettings(size_px=64, size_limit_px=50)
+PROMPTS = {"positive": conditioning(1), "negative": conditioning(2)}
 
 
 def test_a_scheduler_that_makes_a_step_more_stays_within_the_budget():
@@ -23,13 +26,12 @@ def test_a_scheduler_that_makes_a_step_more_stays_within_the_budget():
     def callback(model, num_steps):
         return lambda step, x0, x, total: progress.append((step, total, num_steps))
 
-    settings = RestoreSettings(steps=26, scheduler="ddim_uniform", repetitions=0, cfg=1.0, budget_mib=1)
+    inversion = InversionSettings(repetitions=0, budget_mib=1)
+    settings = RestoreSettings(steps=26, scheduler="ddim_uniform", crop=CROP, inversion=inversion, cfg=1.0)
     faces = found((face(20, 20, 24, 30), face(100, 60, 30, 36)))
+    restorer = FaceRestorer(model=tiny_model(), vae=tiny_vae(), settings=settings, make_callback=callback, **PROMPTS)
     with torch.inference_mode():
-        result = restore_faces(
-            pictures(), faces, tiny_model(), tiny_vae(), conditioning(1), conditioning(2),
-            CropSettings(size_px=64, size_limit_px=50), settings, make_callback=callback,
-        )  # fmt: skip
+        result = restore_faces(pictures(), faces, restorer)
     assert result.report.startswith("2 of 2 faces restored")
     assert progress == [(step, 27, 27) for step in range(27)] * 4  # two batches, inverted and restored
 
@@ -45,11 +47,12 @@ def test_a_cast_of_another_recogniser_is_named_as_the_reason():
     stranger = Identity("stranger", {BUFFALO_L: person(1).embeddings[BUFFALO_L], AURAFACE: torch.randn(1, 512)})
     small = face(20, 20, 24, 30, 2)
     seen = replace(small, embeddings={ANTELOPEV2: small.embeddings[BUFFALO_L]})
+    strangers = Cast((CastMember(stranger),), Extent(160, 120))
+    settings = RestoreSettings(steps=1, crop=CROP, inversion=InversionSettings(repetitions=0))
     for who, text in ((seen, "no recogniser saw both"), (small, "nobody of the cast matches it\n")):
         with torch.inference_mode():
-            result = restore_faces(
-                pictures(), found((who, face(100, 60, 30, 36))), model, tiny_vae(), conditioning(1), conditioning(2),
-                CropSettings(size_px=64, size_limit_px=50), RestoreSettings(steps=1, repetitions=0),
-                Cast((CastMember(stranger),), Extent(160, 120)), tiny_adapter(model),
-            )  # fmt: skip
+            restorer = FaceRestorer(
+                model=model, vae=tiny_vae(), **PROMPTS, settings=settings, cast=strangers, adapter=tiny_adapter(model)
+            )
+            result = restore_faces(pictures(), found((who, face(100, 60, 30, 36))), restorer)
         assert text in result.report and torch.equal(result.images, pictures())

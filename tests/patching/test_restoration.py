@@ -9,21 +9,21 @@ import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMismatchError, UnsupportedModeError
 from fpga.fpga_core.patching.restoration.checks import check_restoring_model, self_attention_layers
-from fpga.fpga_core.patching.restoration.samplers import (
-    RestorationSampler,
-    invert_latent,
-    mask_on_latent,
-    restore_latent,
-)
+from fpga.fpga_core.patching.restoration.inversion import invert_latent
+from fpga.fpga_core.patching.restoration.samplers import mask_on_latent
+from fpga.fpga_core.patching.restoration.sampling import RestorationSampler, restoration_sampler, restore_latent
 from fpga.fpga_core.restoration.adain import masked_moments
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
+from fpga.fpga_core.restoration.settings import InversionSettings
 from fpga.fpga_core.shapes import Extent
 from tiny_models import conditioning, tiny_model, tiny_sdxl
 
 OFF = FusionSettings(style_source=StyleSource.OFF, attention_strength=0, latent_strength=0)
 SIZE = (12, 8)  # height and width of the latents: not square, so that a transposed grid shows
 STEPS = 3
+STATISTICS = InversionSettings(mode=CacheMode.STATISTICS)
+NO_BUDGET = InversionSettings(budget_mib=0)
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,16 @@ def schedule(model, steps: int = STEPS, name: str = "normal") -> torch.Tensor:
     return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), name, steps)
 
 
-def invert(model, positive, latent=None, *, steps=STEPS, repetitions=0, mode=CacheMode.FULL, mask=None, **options):
+def invert(model, positive, latent=None, *, steps=STEPS, mask=None, callback=None, **settings):
     latent = latents() if latent is None else latent
-    return invert_latent(model, positive, latent, schedule(model, steps), repetitions, mode, 64, mask, **options)
+    settings = InversionSettings(**{"repetitions": 0, "budget_mib": 64, **settings})
+    sigmas = schedule(model, steps)
+    return invert_latent(model, positive, latent, sigmas=sigmas, settings=settings, mask=mask, callback=callback)
 
 
 def restore(model, conds, inversion, mask, settings=FusionSettings(), cfg=3.0, callback=None, **options):  # noqa: B008
-    sampler = RestorationSampler(inversion, mask, settings, **options)
-    return restore_latent(model, *conds, cfg, sampler, callback)
+    sampler = RestorationSampler(inversion=inversion, mask=mask, settings=settings, **options)
+    return restore_latent(model, *conds, cfg=cfg, sampler=sampler, callback=callback)
 
 
 def euler(model, conds, inverted, steps=STEPS, cfg=3.0):
@@ -269,16 +271,16 @@ def test_a_failure_at_any_step_leaves_nothing_on_the_model_and_the_next_run_is_r
 
 
 def test_a_failed_inversion_frees_its_cache(model, conds, monkeypatch):
-    from fpga.fpga_core.patching.restoration import samplers as restoration
+    from fpga.fpga_core.patching.restoration import inversion
 
     caches = []
 
-    class Watched(restoration.FeatureCache):
-        def __init__(self, *args):
-            super().__init__(*args)
+    class Watched(inversion.FeatureCache):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
             caches.append(self)
 
-    monkeypatch.setattr(restoration, "FeatureCache", Watched)
+    monkeypatch.setattr(inversion, "FeatureCache", Watched)
 
     def stop(step, x0, x, total):
         if step == 1:
@@ -366,6 +368,14 @@ def with_lazycache(model):
     return node_output(LazyCacheNode.execute(model, 0.2, 0.15, 0.95, False))
 
 
+def sample_in_host(model, conds, inversion, latent, sigmas=None, **options):
+    """Restoration Sampler in a graph, where anything may be connected to the node that samples."""
+    sampler = restoration_sampler(inversion, masks(), FusionSettings())
+    sigmas = schedule(model) if sigmas is None else sigmas
+    noise = torch.zeros_like(latent)
+    return comfy.sample.sample_custom(model, noise, 3.0, sampler, sigmas, *conds, latent, **options)
+
+
 @pytest.mark.parametrize(
     ("patch", "name"),
     [
@@ -381,7 +391,7 @@ def test_token_merging_and_step_skipping_are_refused_by_name(model, conds, patch
         invert(patched, conds[0])
     _, inversion = invert(model, conds[0])
     with pytest.raises(PatchConflictError, match=name):
-        restore(patched, conds, inversion, masks())
+        sample_in_host(patched, conds, inversion, latents())
 
 
 @pytest.mark.parametrize(
@@ -390,8 +400,8 @@ def test_token_merging_and_step_skipping_are_refused_by_name(model, conds, patch
         (lambda a: a.update(sigmas=torch.tensor([5.0, 1.0])), InvalidInputError, "end at 1"),
         (lambda a: a.update(positive=[]), InvalidInputError, "positive conditioning is empty"),
         (lambda a: a.update(latent=torch.zeros(1, 16, 12, 8)), ShapeMismatchError, "with this model's VAE"),
-        (lambda a: a.update(mode=CacheMode.STATISTICS), InvalidInputError, "statistics mode measures"),
-        (lambda a: a.update(budget_mib=0), InvalidInputError, "set cache_budget_mib to 1 or more"),
+        (lambda a: a.update(settings=STATISTICS), InvalidInputError, "statistics mode measures"),
+        (lambda a: a.update(settings=NO_BUDGET), InvalidInputError, "set cache_budget_mib to 1 or more"),
         (lambda a: a.update(mask=torch.zeros(5, 96, 64)), ShapeMismatchError, r"one mask, or one per picture \(2\)"),
         (
             lambda a: a.update(mask=torch.zeros(1, 64, 96)),
@@ -406,8 +416,13 @@ def test_bad_input_is_refused_before_the_model_runs(model, conds, change, error,
 
     guarded = model.clone()
     guarded.add_wrapper(comfy.patcher_extension.WrappersMP.APPLY_MODEL, never)
-    arguments = dict(model=guarded, positive=conds[0], latent=latents(), sigmas=schedule(model), repetitions=0,
-                     mode=CacheMode.FULL, budget_mib=64)  # fmt: skip
+    arguments = {
+        "model": guarded,
+        "positive": conds[0],
+        "latent": latents(),
+        "sigmas": schedule(model),
+        "settings": InversionSettings(repetitions=0, budget_mib=64),
+    }
     change(arguments)
     with pytest.raises(error, match=text):
         invert_latent(**arguments)
@@ -415,10 +430,9 @@ def test_bad_input_is_refused_before_the_model_runs(model, conds, change, error,
 
 def test_a_restoration_must_fit_its_inversion(model, conds):
     _, inversion = invert(model, conds[0])
-    sampler = comfy.samplers.KSAMPLER(RestorationSampler(inversion, masks(), FusionSettings()))
 
     def sample(latent, sigmas):
-        return comfy.sample.sample_custom(model, torch.zeros_like(latent), 3.0, sampler, sigmas, *conds, latent)
+        return sample_in_host(model, conds, inversion, latent, sigmas)
 
     with pytest.raises(ShapeMismatchError, match=r"latent to restore is \(1, 4, 12, 8\), the inverted one was \(2, 4"):
         sample(latents(1), schedule(model))
@@ -436,12 +450,8 @@ def test_a_restoration_must_fit_its_inversion(model, conds):
 def test_a_noise_mask_on_the_latent_does_not_disturb_the_inversion(model, conds):
     """Set Latent Noise Mask before a restoration: the mask node's own blending must not act inside the model calls."""
     _, inversion = invert(model, conds[0])
-    sampler = comfy.samplers.KSAMPLER(RestorationSampler(inversion, masks(), FusionSettings()))
-    latent = latents()
     plain, masked = (
-        comfy.sample.sample_custom(
-            model, torch.zeros_like(latent), 3.0, sampler, schedule(model), *conds, latent, noise_mask=m
-        )
-        for m in (None, torch.ones(1, 1, *SIZE))
+        sample_in_host(model, conds, inversion, latents(), noise_mask=noise_mask)
+        for noise_mask in (None, torch.ones(1, 1, *SIZE))
     )
     assert torch.equal(plain, masked)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from fpga.fpga_core.patching.restoration.samplers import RestorationSampler, invert_latent, restore_latent
-from fpga.fpga_core.restoration.cache_plan import CacheMode
+from fpga.fpga_core.patching.restoration.inversion import invert_latent
+from fpga.fpga_core.patching.restoration.sampling import RestorationSampler, restore_latent
 from fpga.fpga_core.restoration.fusion import FusionSettings
+from fpga.fpga_core.restoration.settings import InversionSettings
 from tiny_models import conditioning, tiny_model
 
 STEPS = 4
@@ -21,7 +22,8 @@ def model():
 def invert(model, positive):
     latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", STEPS)
-    return invert_latent(model, positive, latent, sigmas, 0, CacheMode.FULL, 64)
+    settings = InversionSettings(repetitions=0, budget_mib=64)
+    return invert_latent(model, positive, latent, sigmas=sigmas, settings=settings)
 
 
 def features(inversion, step):
@@ -41,9 +43,9 @@ def test_the_inversion_runs_without_the_models_guidance(model, guidance):
     assert torch.equal(inverted, plain)
     for step in range(1, STEPS + 1):
         assert all(map(torch.equal, features(inversion, step), features(kept, step)))
-    sampler = RestorationSampler(inversion, torch.ones(1, 128, 128), FusionSettings())
+    sampler = RestorationSampler(inversion=inversion, mask=torch.ones(1, 128, 128), settings=FusionSettings())
     conds = conditioning(1), conditioning(2)
-    restored, unguided = (restore_latent(with_, *conds, 3.0, sampler) for with_ in (guided, model))
+    restored, unguided = (restore_latent(with_, *conds, cfg=3.0, sampler=sampler) for with_ in (guided, model))
     assert restored.isfinite().all() and not torch.equal(restored, unguided)
 
 
@@ -54,5 +56,5 @@ def test_prompts_that_follow_each_other_are_each_recorded_in_their_steps(model):
     _, of_second = invert(model, second)
     assert all(map(torch.equal, features(inversion, 1), features(of_second, 1)))  # the least noisy step comes first
     assert not torch.equal(inverted, invert(model, second)[0])
-    sampler = RestorationSampler(inversion, torch.ones(1, 128, 128), FusionSettings())
-    assert restore_latent(model, second, conditioning(2), 3.0, sampler).isfinite().all()
+    sampler = RestorationSampler(inversion=inversion, mask=torch.ones(1, 128, 128), settings=FusionSettings())
+    assert restore_latent(model, second, conditioning(2), cfg=3.0, sampler=sampler).isfinite().all()

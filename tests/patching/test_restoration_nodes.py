@@ -69,8 +69,8 @@ def test_invert_and_restore_in_a_graph_of_ones_own(model, mode):
     (sampler,) = call(RestorationSampler, inversion=inversion, mask=mask)
     restored = custom(model, conds, sampler, sigmas, inverted, cfg=4.0)
     outside = torch.nn.functional.adaptive_avg_pool2d(mask[:, None], (12, 8)) == 0
-    torch.testing.assert_close(restored[outside.expand_as(restored)], latent["samples"][outside.expand_as(restored)],
-                               atol=1e-4, rtol=1e-4)  # fmt: skip
+    outside = outside.expand_as(restored)
+    torch.testing.assert_close(restored[outside], latent["samples"][outside], atol=1e-4, rtol=1e-4)
     assert float((restored - latent["samples"]).abs().max()) > 0.05
     off = {"style_source": "off", "attention_strength": 0.0, "latent_strength": 0.0}
     (plain,) = call(RestorationSampler, inversion=inversion, mask=mask, **off)
@@ -86,10 +86,19 @@ def test_invert_and_restore_in_a_graph_of_ones_own(model, mode):
 def test_the_default_settings_restore_two_people(model, vae):
     image = pictures(2)
     result, before, after, mask, report = call(
-        RestoreFaces, image=image, model=model, vae=vae, positive=conditioning(1), negative=conditioning(2),
-        adapter=tiny_adapter(model), cast=placed_cast(p1=LEFT, p2=RIGHT), faces=found((LEFT, RIGHT), ()),
-        repcontrolnet=random_branch(model.model.diffusion_model), steps=2, crop_size_px=64,
-    )  # fmt: skip
+        RestoreFaces,
+        image=image,
+        model=model,
+        vae=vae,
+        positive=conditioning(1),
+        negative=conditioning(2),
+        adapter=tiny_adapter(model),
+        cast=placed_cast(p1=LEFT, p2=RIGHT),
+        faces=found((LEFT, RIGHT), ()),
+        repcontrolnet=random_branch(model.model.diffusion_model),
+        steps=2,
+        crop_size_px=64,
+    )
     assert result.shape == image.shape and mask.shape == (2, HEIGHT, WIDTH)
     assert before.shape == after.shape == (2, 64, 64, 3)
     assert torch.equal(result[mask == 0], image[mask == 0]) and mask[0].any() and not mask[1].any()
@@ -110,9 +119,17 @@ def test_a_drawing_whose_faces_are_masks(model, vae):
     masks[0, 20:50, 20:44] = 1
     masks[1, 60:96, 100:130] = 1
     result, *_, changed, report = call(
-        RestoreFaces, image=pictures(), model=model, vae=vae, positive=conditioning(1), negative=conditioning(2),
-        mask=masks, control_net=tiny_controlnet(), steps=1, crop_size_px=64,
-    )  # fmt: skip
+        RestoreFaces,
+        image=pictures(),
+        model=model,
+        vae=vae,
+        positive=conditioning(1),
+        negative=conditioning(2),
+        mask=masks,
+        control_net=tiny_controlnet(),
+        steps=1,
+        crop_size_px=64,
+    )
     assert "2 of 2 faces restored" in report
     assert torch.equal(result[changed == 0], pictures()[changed == 0])
 
@@ -120,21 +137,21 @@ def test_a_drawing_whose_faces_are_masks(model, vae):
 def test_crops_go_through_another_restorer_and_back():
     """In between stands what a restorer of another kind would do; the background stays as it was."""
     image = pictures(2, channels=4)
-    crops, masks, places, faces = call(CropFaces, image=image, faces=found((LEFT,), (RIGHT,)), crop_size_px=64)
-    assert crops.shape == (2, 64, 64, 3) and masks.shape == (2, 64, 64) and len(places) == 2
+    crops, masks, taken, faces = call(CropFaces, image=image, faces=found((LEFT,), (RIGHT,)), crop_size_px=64)
+    assert crops.shape == (2, 64, 64, 3) and masks.shape == (2, 64, 64) and len(taken) == 2
     assert crops.movedim(-1, 1)[:1].is_contiguous(), "as GFPGAN needs it, one face at a time"
     assert [entry.extent.width for entry in faces] == [64, 64] and faces[0].faces[0].landmarks.shape == (68, 2)
-    result, changed = call(PasteFaces, image=image, face_crops=places, crops=1 - crops, masks=masks)
+    result, changed = call(PasteFaces, image=image, face_crops=taken, crops=1 - crops, masks=masks)
     assert torch.equal(result[changed == 0], image[changed == 0]) and changed[0].any() and changed[1].any()
     assert torch.equal(result[..., 3], image[..., 3])
 
 
 def test_without_a_face_the_parts_pass_a_blank_crop_and_change_nothing():
     image = pictures()
-    crops, masks, places, faces = call(CropFaces, image=image, faces=found(()), crop_size_px=64)
-    assert crops.shape == (1, 64, 64, 3) and not crops.any() and not masks.any() and places == ()
+    crops, masks, taken, faces = call(CropFaces, image=image, faces=found(()), crop_size_px=64)
+    assert crops.shape == (1, 64, 64, 3) and not crops.any() and not masks.any() and taken == ()
     assert faces[0].faces == ()
-    result, changed = call(PasteFaces, image=image, face_crops=places, crops=crops, masks=masks)
+    result, changed = call(PasteFaces, image=image, face_crops=taken, crops=crops, masks=masks)
     assert torch.equal(result, image) and not changed.any()
 
 
@@ -143,8 +160,8 @@ def test_a_real_detector_finds_the_astronaut(tmp_path):
     build_pack(tmp_path / "small")
     analysis = load_insightface_pack(tmp_path / "small")
     image = torch.from_numpy(astronaut()[:256, 96:352].copy()).float()[None] / 255
-    crops, masks, (place,), _ = call(CropFaces, image=image, face_analysis=analysis, size_limit_px=0.0, crop_size_px=64)
-    assert 60 < place.face.size_px < 160
+    crops, masks, (taken,), _ = call(CropFaces, image=image, face_analysis=analysis, size_limit_px=0.0, crop_size_px=64)
+    assert 60 < taken.face.size_px < 160
     shown = (crops[0] * masks[0, ..., None]).sum((0, 1)) / masks[0].sum()
     assert shown[0] > shown[1] > shown[2] and shown[0] > 0.4  # skin
 

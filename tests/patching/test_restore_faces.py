@@ -1,5 +1,7 @@
 """DIIR from end to end on a small real model: every face of a batch, its own identity, and nothing else changed."""
 
+from dataclasses import replace
+
 import comfy.model_management
 import comfy.model_patcher
 import pytest
@@ -7,25 +9,23 @@ import torch
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMismatchError
 from fpga.fpga_core.faces.face import Face, PictureFaces
 from fpga.fpga_core.geometry import Box
+from fpga.fpga_core.identity.cast import Cast
 from fpga.fpga_core.patching.cast.apply import apply_cast
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
-from fpga.fpga_core.patching.restoration import face_run
-from fpga.fpga_core.patching.restoration import samplers as restoration
-from fpga.fpga_core.patching.restoration.face_conditioning import (
-    ControlNetFaces,
-    FaceTokens,
-    RepControlNetFaces,
-    check_model_is_plain,
-    for_crops,
-)
-from fpga.fpga_core.patching.restoration.face_run import IdentityIn, RestoreSettings, ladder
+from fpga.fpga_core.patching.restoration import inversion, restorer
+from fpga.fpga_core.patching.restoration.checks import check_model_is_plain
+from fpga.fpga_core.patching.restoration.controls import ControlNetFaces, RepControlNetFaces
 from fpga.fpga_core.patching.restoration.faces import restore_faces
+from fpga.fpga_core.patching.restoration.identities import CastInCrops
+from fpga.fpga_core.patching.restoration.prompts import for_crops
+from fpga.fpga_core.patching.restoration.restorer import FaceRestorer, ladder
 from fpga.fpga_core.patching.unet import native_size_px
 from fpga.fpga_core.restoration.cache_plan import CacheMode
-from fpga.fpga_core.restoration.face_crops import CropSettings
+from fpga.fpga_core.restoration.face_crops import crop_faces
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
 from fpga.fpga_core.restoration.masks import MAX_AREA, hull_area
-from fpga.fpga_core.restoration.matching import MatchBy
+from fpga.fpga_core.restoration.matching import Match, MatchBy
+from fpga.fpga_core.restoration.settings import CropSettings, IdentityIn, InversionSettings, RestoreSettings
 from fpga.fpga_core.shapes import Extent
 from random_branches import random_branch
 from tiny_controlnets import tiny_controlnet
@@ -34,7 +34,8 @@ from tiny_identities import cast, member, tiny_adapter
 from tiny_models import conditioning, tiny_model, tiny_sdxl
 
 CROP = CropSettings(size_px=64, size_limit_px=50)
-SETTINGS = RestoreSettings(steps=2, repetitions=0, cfg=3.0, identity_strength=3.0)
+QUICK = InversionSettings(repetitions=0)
+SETTINGS = RestoreSettings(steps=2, crop=CROP, inversion=QUICK, cfg=3.0, identity_strength=3.0)
 
 LEFT, RIGHT, LARGE = face(20, 20, 24, 30, 1), face(100, 60, 30, 36, 2), face(60, 10, 60, 80)
 
@@ -63,14 +64,15 @@ def no_gradients():
 
 @pytest.fixture
 def restore(model, vae, adapter):
-    def run(images=None, faces=None, people="both", **options):
+    def run(images=None, faces=None, people="both", masks=None, parser=None, **options):
         images = pictures() if images is None else images
         faces = found((LEFT, RIGHT)) if faces is None else faces
         if people == "both":
             people = placed_cast(p1=LEFT, p2=RIGHT)
-        arguments = dict(model=model, vae=vae, positive=conditioning(1), negative=conditioning(2), crop=CROP,
-                         settings=SETTINGS, cast=people, adapter=people and adapter)  # fmt: skip
-        return restore_faces(images, faces, **{**arguments, **options})
+        who = {"cast": people, "adapter": people and adapter}
+        prompts = {"positive": conditioning(1), "negative": conditioning(2)}
+        defaults = {"model": model, "vae": vae, "settings": SETTINGS, **prompts, **who}
+        return restore_faces(images, faces, FaceRestorer(**{**defaults, **options}), masks=masks, parser=parser)
 
     return run
 
@@ -96,7 +98,7 @@ def test_small_faces_of_every_picture_are_restored_and_nothing_else_changes(rest
 def test_all_faces_at_once_are_the_faces_one_by_one(restore, mode, model):
     """Different people, masks and landmarks in one batch; the control's drawings too."""
     control = RepControlNetFaces(random_branch(model.model.diffusion_model))
-    settings = RestoreSettings(steps=2, repetitions=0, cfg=3.0, identity_strength=3.0, mode=mode)
+    settings = replace(SETTINGS, inversion=InversionSettings(repetitions=0, mode=mode))
     options = dict(settings=settings, control=control)
     together = restore(**options).after
     for number, alone in enumerate((LEFT, RIGHT)):
@@ -112,8 +114,7 @@ def test_each_face_gets_its_own_identity(restore):
     assert float((as_placed - exchanged).abs().amax((1, 2, 3)).min()) > 1e-3
     torch.testing.assert_close(as_placed[0], same_left[0], atol=1e-5, rtol=1e-5)
     assert float((as_placed[1] - same_left[1]).abs().max()) > 1e-3
-    swapped = restore(settings=RestoreSettings(steps=2, repetitions=0, cfg=3.0, identity_strength=3.0,
-                                               match_by=MatchBy.FIRST))  # fmt: skip
+    swapped = restore(settings=replace(SETTINGS, match_by=MatchBy.FIRST))
     assert "person 1 (the first identity for every face)" in swapped.report.splitlines()[2]
 
 
@@ -237,9 +238,13 @@ def test_a_model_that_carries_the_whole_pictures_patches_is_refused(restore, mod
     ("options", "error", "text"),
     [
         ({"adapter": None}, InvalidInputError, "a cast and its identity adapter belong together"),
-        ({"settings": RestoreSettings(retry_below=0.5)}, InvalidInputError, "FaceSim cannot be measured"),
+        ({"settings": RestoreSettings(crop=CROP, retry_below=0.5)}, InvalidInputError, "FaceSim cannot be measured"),
         ({"faces": found((LEFT,), (LEFT,))}, ShapeMismatchError, "faces of 2 pictures are connected to 1"),
-        ({"settings": RestoreSettings(steps=2, budget_mib=0)}, InvalidInputError, "set cache_budget_mib to 1 or more"),
+        (
+            {"settings": replace(SETTINGS, inversion=InversionSettings(budget_mib=0))},
+            InvalidInputError,
+            "set cache_budget_mib to 1 or more",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(restore, options, error, text):
@@ -253,16 +258,16 @@ def test_faces_that_do_not_fit_the_memory_at_once_go_one_by_one(restore, monkeyp
 
     def counted(*args, **kwargs):
         batches.append(args[2].shape[0])
-        return restoration.invert_latent(*args, **kwargs)
+        return inversion.record_inversion(*args, **kwargs)
 
-    monkeypatch.setattr(face_run, "invert_latent", counted)
-    monkeypatch.setattr(face_run, "free_bytes", lambda model: 0)
+    monkeypatch.setattr(restorer, "record_inversion", counted)
+    monkeypatch.setattr(restorer, "free_bytes", lambda model: 0)
     torch.testing.assert_close(restore().after, together.after, atol=1e-5, rtol=1e-5)
     assert batches == [1, 1]
 
 
 def test_weights_are_patched_once_for_inversion_restoration_and_all_batches(restore, model, monkeypatch):
-    monkeypatch.setattr(face_run, "free_bytes", lambda model: 0)
+    monkeypatch.setattr(restorer, "free_bytes", lambda model: 0)
     branch = random_branch(model.model.diffusion_model)
     patched = []
     original = comfy.model_patcher.ModelPatcher.patch_weight_to_device
@@ -281,12 +286,11 @@ def test_weights_are_patched_once_for_inversion_restoration_and_all_batches(rest
 def test_weak_faces_are_restored_again_up_a_ladder_and_the_best_is_kept(restore):
     """Two faces before (0.1, 0.2), after (0.3, 0.7); the weak one then 0.5, 0.4, 0.55."""
     central = face(20, 20, 24, 24, 1), face(100, 60, 24, 24, 2)
-    people = placed_cast(p1=central[0], p11=central[1])
     script = [0.1, 0.2, 0.3, 0.7, 0.5, 0.4, 0.55]
-    settings = RestoreSettings(steps=2, repetitions=0, cfg=3.0, retry_below=0.6, max_retries=3)
+    settings = replace(SETTINGS, identity_strength=1.0, retry_below=0.6, max_retries=3)
     analysis = ScriptedAnalysis(script)
-    people = type(people)((people.members[0], people.members[0].__class__(
-        people.members[0].identity, people.members[1].region, people.members[1].face_box)), people.extent)  # fmt: skip
+    first, second = placed_cast(p1=central[0], p11=central[1]).members
+    people = Cast((first, replace(second, identity=first.identity)), Extent(WIDTH, HEIGHT))
     result = restore(faces=found(central), people=people, settings=settings, face_analysis=analysis)
     assert analysis.likeness == []
     assert "FaceSim 0.100 -> 0.550 (best of 4)" in result.report
@@ -311,19 +315,41 @@ def test_face_tokens_act_in_the_crop_of_their_own_face_only():
     regions[0, :8] = 1
     regions[1, :, :8] = 1
     people = cast(member(1), member(2), member(3))
-    tokens = FaceTokens(
+    acting = CastInCrops(
         tokens=torch.zeros(3, 4, 8),
         cast=people,
         numbers=(1, 2, 3),
         strength=0.5,
-        people=torch.tensor([2, 0]),
+        members=torch.tensor([2, 0]),
         regions=regions,
     )
-    weights = tokens.weights(Extent(4, 2))
+    weights = acting.weights(Extent(4, 2))
     assert weights.shape == (2, 3, 2, 4)
     assert torch.equal(weights[0, 2], torch.tensor([[0.5] * 4, [0.0] * 4]))
     assert torch.equal(weights[1, 0], torch.tensor([[0.5, 0.5, 0.0, 0.0]] * 2))
     assert not weights[0, :2].any() and not weights[1, 1:].any()
+
+
+def test_each_consumer_reads_its_own_mask(model, vae, adapter):
+    """The identity acts in one mask, fusion regenerates in another; what is pasted does not matter to either."""
+    prompts = {"positive": conditioning(1), "negative": conditioning(2)}
+    who = {"cast": placed_cast(p1=LEFT), "adapter": adapter}
+    run = FaceRestorer(model=model, vae=vae, settings=SETTINGS, **prompts, **who)
+    (face,) = crop_faces(pictures(), found((LEFT,)), CROP, matches=[[Match(0, "")]])
+    empty = torch.zeros_like(face.paste_mask)
+
+    def restored(restorer, **masks):
+        (result,) = restorer.restore([replace(face, **masks)])
+        return result.crop
+
+    plain = restored(run)
+    assert torch.equal(restored(run, paste_mask=empty), plain)
+    nobody = restored(replace(run, settings=replace(SETTINGS, identity_strength=0.0)))
+    torch.testing.assert_close(restored(run, identity_mask=empty), nobody, atol=1e-5, rtol=1e-5)
+    assert float((nobody - plain).abs().max()) > 1e-3
+    replayed = vae.decode(vae.encode(face.crop[None]))[0].clamp(0, 1)
+    torch.testing.assert_close(restored(run, fusion_mask=empty), replayed, atol=1e-3, rtol=1e-3)
+    assert float((replayed - plain).abs().max()) > 1e-2
 
 
 class Stop(Exception):
@@ -335,12 +361,12 @@ class Stop(Exception):
 def test_a_stopped_run_frees_its_cache_and_the_next_one_is_right(restore, model, monkeypatch, phase, error):
     expected, caches = restore(), []
 
-    class Watched(restoration.FeatureCache):
-        def __init__(self, *args):
-            super().__init__(*args)
+    class Watched(inversion.FeatureCache):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
             caches.append(self)
 
-    monkeypatch.setattr(restoration, "FeatureCache", Watched)
+    monkeypatch.setattr(inversion, "FeatureCache", Watched)
     made = []
 
     def make_callback(patched, steps):
@@ -369,7 +395,7 @@ def test_the_native_size_follows_the_architecture(model):
 
 def test_sdxl_restores_too(restore):
     sdxl = tiny_sdxl()
-    result = restore(model=sdxl, people=None, settings=RestoreSettings(steps=1, repetitions=0))
+    result = restore(model=sdxl, people=None, settings=replace(SETTINGS, steps=1))
     assert "2 of 2 faces restored" in result.report
 
 
@@ -385,10 +411,8 @@ def test_an_ordinary_controlnet_sees_each_faces_own_drawing(restore, vae):
 
 @pytest.mark.parametrize("where", [IdentityIn.CONTROLNET, IdentityIn.BOTH])
 def test_identities_act_inside_the_controlnet_of_their_own_face(restore, vae, where):
-    options = dict(
-        control=ControlNetFaces(tiny_controlnet(), vae), adapter=tiny_adapter(),
-        settings=RestoreSettings(steps=2, repetitions=0, cfg=3.0, identity_strength=3.0, identity_in=where),
-    )  # fmt: skip
+    settings = replace(SETTINGS, identity_in=where)
+    options = dict(control=ControlNetFaces(tiny_controlnet(), vae), adapter=tiny_adapter(), settings=settings)
     together = restore(**options).after
     for number, alone in enumerate((LEFT, RIGHT)):
         result = restore(faces=found((alone,)), people=placed_cast(**{f"p{number + 1}": alone}), **options)
@@ -399,7 +423,7 @@ def test_identities_act_inside_the_controlnet_of_their_own_face(restore, vae, wh
 
 
 def test_identities_need_a_controlnet_to_act_in(restore, model):
-    settings = RestoreSettings(identity_in=IdentityIn.CONTROLNET)
+    settings = replace(SETTINGS, identity_in=IdentityIn.CONTROLNET)
     for control in (None, RepControlNetFaces(random_branch(model.model.diffusion_model))):
         with pytest.raises(InvalidInputError, match="identity_in is controlnet, but no ControlNet is connected"):
             restore(settings=settings, control=control)
@@ -407,5 +431,5 @@ def test_identities_need_a_controlnet_to_act_in(restore, model):
 
 def test_off_means_no_fusion(restore):
     off = FusionSettings(style_source=StyleSource.OFF, attention_strength=0, latent_strength=0)
-    settings = RestoreSettings(steps=2, repetitions=0, cfg=3.0, identity_strength=3.0, fusion=off)
+    settings = replace(SETTINGS, fusion=off)
     assert float((restore(settings=settings).after - restore().after).abs().max()) > 1e-2

@@ -3,26 +3,26 @@
 import pytest
 import torch
 from fpga.fpga_core.faces.preview import face_masks
-from fpga.fpga_core.patching.restoration.face_run import RestoreSettings
 from fpga.fpga_core.patching.restoration.faces import restore_faces
-from fpga.fpga_core.restoration.face_crops import CropSettings, known_faces
+from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
+from fpga.fpga_core.restoration.finding import known_faces
+from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from tiny_faces import HEIGHT, WIDTH, face, found, pictures, tiny_vae
 from tiny_models import conditioning, tiny_model
 
 CROP = CropSettings(size_px=64, size_limit_px=50)
-SETTINGS = RestoreSettings(steps=2, repetitions=0)
+SETTINGS = RestoreSettings(steps=2, crop=CROP, inversion=InversionSettings(repetitions=0))
 SMALL, LARGE = face(20, 20, 24, 30), face(60, 10, 60, 80)
 
 
 @pytest.fixture(scope="module")
 def restore():
-    model, vae = tiny_model(), tiny_vae()
+    prompts = {"positive": conditioning(1), "negative": conditioning(2)}
+    restorer = FaceRestorer(model=tiny_model(), vae=tiny_vae(), settings=SETTINGS, **prompts)
 
     def run(images, faces, masks):
         with torch.inference_mode():
-            return restore_faces(
-                images, faces, model, vae, conditioning(1), conditioning(2), CROP, SETTINGS, masks=masks
-            )
+            return restore_faces(images, faces, restorer, masks=masks)
 
     return run
 
@@ -53,5 +53,5 @@ def test_drawn_masks_of_which_one_is_empty_and_one_too_large(restore):
     images, masks = pictures(), torch.zeros(3, HEIGHT, WIDTH)
     masks[1, 20:50, 20:44] = 1
     masks[2, 10:90, 60:120] = 1
-    result = restore(images, known_faces(images, None, None, masks), masks)
+    result = restore(images, known_faces(images, faces=None, face_analysis=None, masks=masks), masks)
     assert result.report.startswith("1 of 2 faces restored")

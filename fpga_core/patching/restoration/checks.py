@@ -1,8 +1,6 @@
-"""The self-attention layers of a model: their shapes, and whether restoration can work with them."""
+"""Whether restoration can work with a model, and the shapes of the model's self-attention layers."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import comfy.model_sampling
 from comfy.ldm.modules.attention import SpatialVideoTransformer
@@ -13,6 +11,8 @@ from ...block_slots import BlockSlot
 from ...errors import PatchConflictError, UnsupportedModeError
 from ...restoration.cache_plan import AttentionLayer
 from ...shapes import Extent
+from ..cast.attach import carries_cast
+from ..repcontrolnet.fold import applied_branches
 from ..unet import transformer_blocks, unet_blocks, unet_of
 
 SUPPORTED = "checkpoints of Stable Diffusion 1.x, 2.x and SDXL, and their fine-tunes"
@@ -25,7 +25,7 @@ def check_restoring_model(model: ModelPatcher) -> None:
     """Refuses models and patches whose self-attention cannot be recorded and replayed.
 
     Raises:
-        UnsupportedModeError: the model is no image UNet with eps- or v-prediction.
+        UnsupportedModeError: the model is not an image UNet with eps- or v-prediction.
         PatchConflictError: a node before it merges tokens or skips steps.
     """
     unet, sampling = unet_of(model), model.get_model_object("model_sampling")
@@ -45,18 +45,33 @@ def check_restoring_model(model: ModelPatcher) -> None:
             f"the connected model skips steps ({name}), so a restoration cannot follow its inversion step by step: "
             f"connect the model from before {name}, or bypass that node"
         )
-    for node in _token_mergers(transformer_options):
-        raise PatchConflictError(
-            f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit another: "
-            f"connect the model from before {node}, or bypass that node"
-        )
-
-
-def _token_mergers(transformer_options: dict[str, Any]) -> list[str]:
     patches = transformer_options.get("patches", {})
-    found = (*patches.get("attn1_patch", ()), *patches.get("attn1_output_patch", ()))
-    owners = (getattr(patch, "__qualname__", "").partition(".")[0] for patch in found)
-    return [TOKEN_MERGERS[owner] for owner in owners if owner in TOKEN_MERGERS]
+    for patch in (*patches.get("attn1_patch", ()), *patches.get("attn1_output_patch", ())):
+        node = TOKEN_MERGERS.get(getattr(patch, "__qualname__", "").partition(".")[0])
+        if node is not None:
+            raise PatchConflictError(
+                f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit "
+                f"another: connect the model from before {node}, or bypass that node"
+            )
+
+
+def check_model_is_plain(model: ModelPatcher) -> None:
+    """Refuses a model that already carries a RepControlNet or a cast: both would act on the crops, at the wrong place.
+
+    Raises:
+        PatchConflictError: says which, and which earlier model to connect.
+    """
+    for branch in applied_branches(model):
+        raise PatchConflictError(
+            f"the connected model carries the RepControlNet '{branch.name}', whose condition image shows the whole "
+            "picture: connect the model from before Apply RepControlNet, and the RepControlNet itself to this node's "
+            "repcontrolnet"
+        )
+    if carries_cast(model):
+        raise PatchConflictError(
+            "the connected model carries a cast, whose regions are those of the whole picture: connect the model from "
+            "before Apply Cast, and the adapter and the cast themselves to this node"
+        )
 
 
 def self_attention_layers(model: ModelPatcher, latent: Extent) -> tuple[AttentionLayer, ...]:

@@ -19,7 +19,7 @@ def fused(restored, cached, weights, source, **strengths):
     """`fuse` with the style measured as the cache does."""
     mask = GridMask.of(weights)
     style = None if source is StyleSource.OFF else mask.moments(cached, source)
-    return fuse(restored, cached, mask, style, **strengths)
+    return fuse(restored, cached, mask=mask, style=style, **strengths)
 
 
 def reference_moments(features: list[float], mask: list[float]) -> tuple[float, float]:
@@ -58,7 +58,7 @@ def test_latent_fusion_is_the_same_formula():
     mask = torch.rand(1, 1, 3, 5, generator=torch.Generator().manual_seed(6))
     weights = mask.flatten()
     grid = GridMask.of(weights[None, :, None])
-    result = fuse_latent(latent, cached, grid, FusionSettings(style_source=StyleSource.FACE))
+    result = fuse_latent(latent, cached, mask=grid, settings=FusionSettings(style_source=StyleSource.FACE))
     expected = reference_fusion(latent[0].flatten(1).T, cached[0].flatten(1).T, weights, weights)
     torch.testing.assert_close(result[0].flatten(1).T, expected, atol=1e-5, rtol=1e-5)
 
@@ -132,9 +132,13 @@ def test_cached_features_are_shared_by_cond_and_uncond():
 
 
 @given(
-    cells=st.integers(2, 40), channels=st.integers(1, 6), style_strength=st.floats(0, 1), strength=st.floats(0, 1),
-    seed=st.integers(0, 2**31), source=st.sampled_from(StyleSource),
-)  # fmt: skip
+    cells=st.integers(2, 40),
+    channels=st.integers(1, 6),
+    style_strength=st.floats(0, 1),
+    strength=st.floats(0, 1),
+    seed=st.integers(0, 2**31),
+    source=st.sampled_from(StyleSource),
+)
 def test_fusion_is_always_finite_and_moves_only_towards_its_target(
     cells, channels, style_strength, strength, seed, source
 ):

@@ -25,9 +25,11 @@ class Network:
 
     def __init__(self, seed: int = 0, identity: float = 0.0):
         generator = torch.Generator().manual_seed(seed)
-        self.weights = {name: torch.randn(*shape, generator=generator) / shape[-1] ** 0.5 for name, shape in {
-            "in": (6, 4), "q": (6, 6), "k": (6, 6), "v": (6, 6), "q2": (6, 6), "k2": (6, 6), "v2": (6, 6), "out": (4, 6)
-        }.items()}  # fmt: skip
+        square = dict.fromkeys(("q", "k", "v", "q2", "k2", "v2"), (6, 6))
+        shapes = {"in": (6, 4), **square, "out": (4, 6)}
+        self.weights = {
+            name: torch.randn(*shape, generator=generator) / shape[-1] ** 0.5 for name, shape in shapes.items()
+        }
         self.identity = identity
         self.on_attention = lambda features, slot: features
 
@@ -97,18 +99,25 @@ def reference_diir(inverse_model, model, z0, mask, style, repetitions):
     return z
 
 
+def plan_for(mode, settings, num_steps, batch) -> CachePlan:
+    shape = (batch, 4, 8, 8)
+    return CachePlan.of(mode, LAYERS, settings=settings, num_steps=num_steps, latent_shape=shape, dtype=torch.float32)
+
+
 def diir(inverse_model, model, z0, mask, settings, repetitions, mode=CacheMode.FULL):
     """The code under test; z0 (batch, 4, 8, 8), mask (batch, 8, 8)."""
     counter, masks = StepCounter(), MaskOnGrids(mask[:, None])
-    plan = CachePlan.of(mode, LAYERS, settings, T, tuple(z0.shape), torch.float32)
+    plan = plan_for(mode, settings, T, len(z0))
     with FeatureCache(plan, budget_mib=16) as cache:
         recorder = AttentionRecorder(cache, counter, masks)
         inverse_model.on_attention = lambda features, slot: (recorder.record(features, slot), features)[1]
         cache.record_latent(0, z0)
-        for step in invert(inverse_model, z0, SIGMAS, repetitions, counter):
+        for step in invert(inverse_model, z0, sigmas=SIGMAS, repetitions=repetitions, counter=counter):
             cache.record_latent(step.step, step.latent)
-        model.on_attention = AttentionFusion(cache, counter, masks, settings, plan.slots).fuse
-        *_, last = restore(model, cache, cache.latent(T), SIGMAS, masks, settings, counter)
+        fusion = AttentionFusion(cache=cache, counter=counter, masks=masks, settings=settings, layers=plan.slots)
+        model.on_attention = fusion.fuse
+        start = cache.latent(T)
+        *_, last = restore(model, cache, start=start, sigmas=SIGMAS, masks=masks, settings=settings, counter=counter)
         return last.latent
 
 
@@ -151,7 +160,7 @@ def test_everything_off_is_ordinary_sampling_from_the_inverted_noise():
     z0, mask = faces()
     off = FusionSettings(style_source=StyleSource.OFF, attention_strength=0, latent_strength=0)
     restored = diir(Network(), Network(identity=0.5), z0, mask, off, 1)
-    *_, last = invert(Network(), z0, SIGMAS, 1, StepCounter())
+    *_, last = invert(Network(), z0, sigmas=SIGMAS, repetitions=1, counter=StepCounter())
     z, model = last.latent, Network(identity=0.5)
     for sigma, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
         z = z + (following - sigma) * (z - model(z, sigma)) / sigma
@@ -166,12 +175,13 @@ def test_statistics_mode_leaves_attention_outside_the_mask_alone():
     mask[..., :3] = 1
     fused = {}
     for mode in CacheMode:
-        plan = CachePlan.of(mode, LAYERS, settings, 1, (1, 4, 8, 8), torch.float32)
-        cache = FeatureCache(plan, 1)
+        plan = plan_for(mode, settings, 1, 1)
+        cache = FeatureCache(plan, budget_mib=1)
         with counter.at(1):
             masks = MaskOnGrids(mask)
             AttentionRecorder(cache, counter, masks).record(cached, FINE)
-            fused[mode] = AttentionFusion(cache, counter, masks, settings, plan.slots).fuse(features, FINE)
+            fusion = AttentionFusion(cache=cache, counter=counter, masks=masks, settings=settings, layers=plan.slots)
+            fused[mode] = fusion.fuse(features, FINE)
     inside = mask.flatten() == 1
     torch.testing.assert_close(fused[CacheMode.FULL][:, inside], fused[CacheMode.STATISTICS][:, inside])
     assert torch.equal(fused[CacheMode.FULL][:, ~inside], cached[:, ~inside])
@@ -181,17 +191,13 @@ def test_statistics_mode_leaves_attention_outside_the_mask_alone():
 def test_only_steps_and_layers_in_range_are_fused():
     z0, mask = faces(1)
     settings = FusionSettings(start_percent=0.5, first_layer=1, latent_strength=0)
-    counter, fused, plan = (
-        StepCounter(),
-        [],
-        CachePlan.of(CacheMode.FULL, LAYERS, settings, T, tuple(z0.shape), torch.float32),
-    )
+    counter, fused, plan = StepCounter(), [], plan_for(CacheMode.FULL, settings, T, len(z0))
     assert plan.slots == {COARSE} and plan.steps == {1, 2, 3}
-    cache, model = FeatureCache(plan, 1), Network()
+    cache, model = FeatureCache(plan, budget_mib=1), Network()
     for step in plan.steps:
-        cache.record(step, COARSE, torch.zeros(1, 16, 6), None)
+        cache.record(step, COARSE, torch.zeros(1, 16, 6), mask=None)
     masks = MaskOnGrids(mask[:, None])
-    fusion = AttentionFusion(cache, counter, masks, settings, plan.slots)
+    fusion = AttentionFusion(cache=cache, counter=counter, masks=masks, settings=settings, layers=plan.slots)
 
     def note(features, slot):
         changed = fusion.fuse(features, slot)
@@ -200,5 +206,7 @@ def test_only_steps_and_layers_in_range_are_fused():
         return changed
 
     model.on_attention = note
-    list(restore(model, cache, torch.randn(1, 4, 8, 8), SIGMAS, masks, settings, counter))
+    start = torch.randn(1, 4, 8, 8)
+    run = restore(model, cache, start=start, sigmas=SIGMAS, masks=masks, settings=settings, counter=counter)
+    list(run)
     assert fused == [(3, COARSE), (2, COARSE), (1, COARSE)]

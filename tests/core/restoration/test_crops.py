@@ -51,14 +51,14 @@ def test_an_upright_crop_levels_the_eyes_left_eye_left(angle):
     square = face_square(face, Extent(200, 160), margin=0.5, is_upright=True, size_px=128)
     left_eye, right_eye = square.to_crop(face.landmarks)[:2]
     assert left_eye[1] == pytest.approx(right_eye[1]) and left_eye[0] < right_eye[0]
-    assert face_square(face, Extent(200, 160), 0.5, False, 128).angle == 0
+    assert face_square(face, Extent(200, 160), margin=0.5, is_upright=False, size_px=128).angle == 0
 
 
 def test_a_face_without_landmarks_or_with_unseen_eyes_is_not_turned():
     face = tilted_face(0.5)
     unseen = Face(face.box, landmarks=np.full((5, 2), np.nan))
     for other in (Face(face.box), unseen):
-        assert face_square(other, Extent(200, 160), 0.5, True, 128).angle == 0
+        assert face_square(other, Extent(200, 160), margin=0.5, is_upright=True, size_px=128).angle == 0
 
 
 def test_laying_an_untouched_crop_back_restores_the_picture():
@@ -85,7 +85,9 @@ def test_reducing_averages_instead_of_skipping_pixels():
     board = (torch.arange(256)[:, None] + torch.arange(256)) % 2
     crop = take_crop(board[..., None].float().expand(-1, -1, 3), CropSquare((128.0, 128.0), 240.0, 0.0, 24))
     assert float((crop - 0.5).abs().max()) < 0.02
-    laid, _ = lay_crop(board[..., None].float(), CropSquare((50.0, 50.0), 16.0, 0.0, 256), Extent(100, 100), "bilinear")
+    laid, _ = lay_crop(
+        board[..., None].float(), CropSquare((50.0, 50.0), 16.0, 0.0, 256), Extent(100, 100), mode="bilinear"
+    )
     assert float((laid[2:-2, 2:-2] - 0.5).abs().max()) < 0.02
 
 
@@ -109,7 +111,7 @@ def test_beyond_a_picture_that_is_too_small_the_border_repeats():
 
 def test_a_picture_of_one_pixel():
     picture = torch.full((1, 1, 3), 0.25)
-    square = face_square(Face(Box(0, 0, 1, 1)), Extent(1, 1), 0.5, True, 16)
+    square = face_square(Face(Box(0, 0, 1, 1)), Extent(1, 1), margin=0.5, is_upright=True, size_px=16)
     crop = take_crop(picture, square)
     assert torch.equal(crop, torch.full((16, 16, 3), 0.25))
     laid, box = lay_crop(crop, square, Extent(1, 1))
@@ -123,13 +125,19 @@ def test_pixels_that_are_not_finite_count_as_black():
 
 
 @given(
-    width=st.integers(1, 90), height=st.integers(1, 90), x=st.floats(-0.2, 1.2), y=st.floats(-0.2, 1.2),
-    size=st.floats(0.5, 80), angle=st.floats(-4, 4), margin=st.floats(0, 2), is_upright=st.booleans(),
-)  # fmt: skip
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    x=st.floats(-0.2, 1.2),
+    y=st.floats(-0.2, 1.2),
+    size=st.floats(0.5, 80),
+    angle=st.floats(-4, 4),
+    margin=st.floats(0, 2),
+    is_upright=st.booleans(),
+)
 def test_any_face_gives_a_finite_crop_inside_the_picture(width, height, x, y, size, angle, margin, is_upright):
     extent = Extent(width, height)
     face = tilted_face(angle, (x * width, y * height), size)
-    square = face_square(face, extent, margin, is_upright, 24)
+    square = face_square(face, extent, margin=margin, is_upright=is_upright, size_px=24)
     box = square.bounds(extent)
     assert box.area >= 1
     crop = take_crop(gradient(width, height), square)

@@ -4,31 +4,41 @@ import threading
 
 import pytest
 import torch
+from fpga.fpga_core.block_slots import BlockSlot
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.restoration.adain import masked_moments
 from fpga.fpga_core.restoration.cache_plan import AttentionLayer, CacheMode, CachePlan
 from fpga.fpga_core.restoration.feature_cache import FeatureCache
 from fpga.fpga_core.restoration.fusion import FusionSettings, GridMask, StyleSource
 
-LAYERS = tuple(AttentionLayer(slot, tokens, channels) for slot, tokens, channels in [
-    (("input", 1, 0), 64, 8), (("middle", 0, 0), 16, 12), (("output", 2, 1), 64, 8)
-])  # fmt: skip
+LAYERS = (
+    AttentionLayer(BlockSlot("input", 1, 0), 64, 8),
+    AttentionLayer(BlockSlot("middle", 0, 0), 16, 12),
+    AttentionLayer(BlockSlot("output", 2, 1), 64, 8),
+)
 SHAPE = (2, 4, 8, 8)
 CPU = torch.device("cpu")
 
+SD15_BLOCKS = {
+    "input": {1: (4096, 320), 2: (4096, 320), 4: (1024, 640), 5: (1024, 640), 7: (256, 1280), 8: (256, 1280)},
+    "middle": {0: (64, 1280)},
+    "output": {
+        **dict.fromkeys((3, 4, 5), (256, 1280)),
+        **dict.fromkeys((6, 7, 8), (1024, 640)),
+        **dict.fromkeys((9, 10, 11), (4096, 320)),
+    },
+}
 SD15_512 = tuple(
-    AttentionLayer((block, number, 0), tokens, channels)
-    for block, number, tokens, channels in [
-        *[("input", n, 4096, 320) for n in (1, 2)], *[("input", n, 1024, 640) for n in (4, 5)],
-        *[("input", n, 256, 1280) for n in (7, 8)], ("middle", 0, 64, 1280),
-        *[("output", n, 256, 1280) for n in (3, 4, 5)], *[("output", n, 1024, 640) for n in (6, 7, 8)],
-        *[("output", n, 4096, 320) for n in (9, 10, 11)],
-    ]
-)  # fmt: skip
+    AttentionLayer(BlockSlot(kind, number, 0), *shape)
+    for kind, blocks in SD15_BLOCKS.items()
+    for number, shape in blocks.items()
+)
 
 
 def plan(mode=CacheMode.FULL, dtype=torch.float32, settings=None, num_steps=3, shape=SHAPE) -> CachePlan:
-    return CachePlan.of(mode, LAYERS, settings or FusionSettings(), num_steps, shape, dtype)
+    return CachePlan.of(
+        mode, LAYERS, settings=settings or FusionSettings(), num_steps=num_steps, latent_shape=shape, dtype=dtype
+    )
 
 
 def features(layer: AttentionLayer, step: int = 0) -> torch.Tensor:
@@ -47,8 +57,8 @@ def fill(cache: FeatureCache) -> None:
     for step in range(cache.plan.num_steps + 1):
         cache.record_latent(step, torch.randn(SHAPE))
         for layer in LAYERS:
-            if cache.wants(step, layer.slot):
-                cache.record(step, layer.slot, features(layer, step), mask(layer))
+            if step in cache.plan.steps and layer.slot in cache.plan.slots:
+                cache.record(step, layer.slot, features(layer, step), mask=mask(layer))
 
 
 @pytest.mark.parametrize("mode", CacheMode)
@@ -69,15 +79,15 @@ def test_without_attention_fusion_only_latents_are_planned():
 
 def test_a_512_crop_of_sd15_at_30_steps():
     settings, shape = FusionSettings(), (1, 4, 64, 64)
-    statistics = CachePlan.of(CacheMode.STATISTICS, SD15_512, settings, 30, shape)
-    full = CachePlan.of(CacheMode.FULL, SD15_512, settings, 30, shape)
+    statistics = CachePlan.of(CacheMode.STATISTICS, SD15_512, settings=settings, num_steps=30, latent_shape=shape)
+    full = CachePlan.of(CacheMode.FULL, SD15_512, settings=settings, num_steps=30, latent_shape=shape)
     assert statistics.num_mib <= 16
     assert full.num_mib == 663  # 11.55M numbers a step at 2 bytes, 30 times, and 31 latents of 64 KiB
 
 
 def test_a_budget_that_is_too_small_names_the_one_that_would_do():
     settings, shape = FusionSettings(), (3, 4, 64, 64)
-    wanted = CachePlan.of(CacheMode.FULL, SD15_512, settings, 30, shape)
+    wanted = CachePlan.of(CacheMode.FULL, SD15_512, settings=settings, num_steps=30, latent_shape=shape)
     with pytest.raises(
         InvalidInputError, match=f"512 MiB.*3 picture.*30 steps.*set cache_budget_mib to {wanted.num_mib} or more"
     ):
@@ -88,18 +98,18 @@ def test_a_budget_that_is_too_small_names_the_one_that_would_do():
 
 
 def test_full_mode_returns_what_was_recorded():
-    cache, layer = FeatureCache(plan(), 1), LAYERS[1]
+    cache, layer = FeatureCache(plan(), budget_mib=1), LAYERS[1]
     fill(cache)
     recorded = features(layer, 2)
     assert torch.equal(cache.background(2, layer.slot), recorded)
 
 
 def test_statistics_mode_keeps_exactly_the_moments_of_the_map():
-    cache = FeatureCache(plan(CacheMode.STATISTICS), 1)
+    cache = FeatureCache(plan(CacheMode.STATISTICS), budget_mib=1)
     fill(cache)
     for layer in LAYERS:
         for source, over in ((StyleSource.FACE, weights(layer)), (StyleSource.SURROUNDINGS, 1 - weights(layer))):
-            kept, expected = cache.moments(1, layer.slot, source, CPU), masked_moments(features(layer, 1), over)
+            kept, expected = cache.moments(1, layer.slot, source, device=CPU), masked_moments(features(layer, 1), over)
             torch.testing.assert_close(kept.mean, expected.mean)
             torch.testing.assert_close(kept.deviation, expected.deviation)
             assert torch.equal(kept.is_defined, expected.is_defined)
@@ -109,43 +119,46 @@ def test_statistics_mode_keeps_exactly_the_moments_of_the_map():
 def test_only_the_style_source_in_use_needs_to_be_measured():
     layer, settings = LAYERS[0], FusionSettings(style_source=StyleSource.SURROUNDINGS)
     sources = settings.sources
-    cache = FeatureCache(CachePlan.of(CacheMode.STATISTICS, LAYERS, settings, 3, SHAPE, sources=sources), 1)
+    cache = FeatureCache(
+        CachePlan.of(CacheMode.STATISTICS, LAYERS, settings=settings, num_steps=3, latent_shape=SHAPE, sources=sources),
+        budget_mib=1,
+    )
     fill(cache)
     assert cache.num_bytes == cache.plan.num_bytes < plan(CacheMode.STATISTICS).num_bytes
-    assert cache.moments(1, layer.slot, StyleSource.SURROUNDINGS, CPU) is not None
+    assert cache.moments(1, layer.slot, StyleSource.SURROUNDINGS, device=CPU) is not None
     with pytest.raises(InvalidInputError, match="no statistics of the style source face"):
-        cache.moments(1, layer.slot, StyleSource.FACE, CPU)
+        cache.moments(1, layer.slot, StyleSource.FACE, device=CPU)
     assert FusionSettings(style_source=StyleSource.OFF).sources == ()
 
 
 def test_statistics_mode_without_a_mask_says_so():
     with pytest.raises(InvalidInputError, match="statistics mode measures inside and outside a mask"):
-        FeatureCache(plan(CacheMode.STATISTICS), 1).record(1, LAYERS[0].slot, features(LAYERS[0]), None)
+        FeatureCache(plan(CacheMode.STATISTICS), budget_mib=1).record(1, LAYERS[0].slot, features(LAYERS[0]), mask=None)
 
 
 def test_of_several_calls_in_a_step_the_first_counts():
-    cache, layer = FeatureCache(plan(), 1), LAYERS[0]
-    cache.record(1, layer.slot, features(layer, 1), None)
-    cache.record(1, layer.slot, features(layer, 2), None)
+    cache, layer = FeatureCache(plan(), budget_mib=1), LAYERS[0]
+    cache.record(1, layer.slot, features(layer, 1), mask=None)
+    cache.record(1, layer.slot, features(layer, 2), mask=None)
     assert torch.equal(cache.background(1, layer.slot), features(layer, 1))
 
 
 def test_a_record_is_a_copy():
-    cache, layer = FeatureCache(plan(), 1), LAYERS[0]
+    cache, layer = FeatureCache(plan(), budget_mib=1), LAYERS[0]
     changed = features(layer)
-    cache.record(1, layer.slot, changed, None)
+    cache.record(1, layer.slot, changed, mask=None)
     changed.zero_()
     assert torch.equal(cache.background(1, layer.slot), features(layer))
 
 
 def test_half_precision_saturates_instead_of_overflowing():
-    cache, layer = FeatureCache(plan(dtype=torch.float16), 1), LAYERS[0]
-    cache.record(1, layer.slot, torch.full((2, 64, 8), -1e6), None)
+    cache, layer = FeatureCache(plan(dtype=torch.float16), budget_mib=1), LAYERS[0]
+    cache.record(1, layer.slot, torch.full((2, 64, 8), -1e6), mask=None)
     assert torch.isfinite(cache.background(1, layer.slot)).all()
 
 
 def test_missing_entries_say_what_to_do():
-    cache = FeatureCache(plan(), 1)
+    cache = FeatureCache(plan(), budget_mib=1)
     with pytest.raises(InvalidInputError, match="nothing for layer middle 0 0 at step 2 of 3"):
         cache.background(2, LAYERS[1].slot)
     with pytest.raises(InvalidInputError, match="no latent of step 3 of 3: run the inversion again"):
@@ -153,7 +166,7 @@ def test_missing_entries_say_what_to_do():
 
 
 def test_leaving_the_context_frees_it_on_errors_too():
-    cache = FeatureCache(plan(), 1)
+    cache = FeatureCache(plan(), budget_mib=1)
     with pytest.raises(KeyboardInterrupt), cache:
         fill(cache)
         assert cache.num_bytes > 0
@@ -163,7 +176,7 @@ def test_leaving_the_context_frees_it_on_errors_too():
 
 @pytest.mark.parametrize("mode", CacheMode)
 def test_some_items_of_the_batch_share_the_storage(mode):
-    cache, layer = FeatureCache(plan(mode), 1), LAYERS[0]
+    cache, layer = FeatureCache(plan(mode), budget_mib=1), LAYERS[0]
     fill(cache)
     view = cache.of_items([1])
     assert view.plan.latent_shape == (1, 4, 8, 8)
@@ -171,14 +184,14 @@ def test_some_items_of_the_batch_share_the_storage(mode):
     if mode is CacheMode.FULL:
         assert torch.equal(view.background(1, layer.slot), cache.background(1, layer.slot)[1:])
     else:
-        whole, part = (each.moments(1, layer.slot, StyleSource.FACE, CPU) for each in (cache, view))
+        whole, part = (each.moments(1, layer.slot, StyleSource.FACE, device=CPU) for each in (cache, view))
         assert torch.equal(part.mean, whole.mean[1:]) and torch.equal(part.deviation, whole.deviation[1:])
     cache.clear()
     assert view.num_bytes == 0
 
 
 def test_threads_may_record_at_once():
-    cache = FeatureCache(plan(num_steps=200), 64)
+    cache = FeatureCache(plan(num_steps=200), budget_mib=64)
     ready = threading.Barrier(4)
 
     def record(worker: int) -> None:
@@ -186,7 +199,7 @@ def test_threads_may_record_at_once():
         for step in range(1, 201):
             if step % 4 == worker:
                 for layer in LAYERS:
-                    cache.record(step, layer.slot, features(layer, step), None)
+                    cache.record(step, layer.slot, features(layer, step), mask=None)
 
     workers = [threading.Thread(target=record, args=(worker,)) for worker in range(4)]
     for worker in workers:

@@ -41,7 +41,7 @@ def pictures(num: int = 16) -> torch.Tensor:
 
 def round_trip_error(repetitions: int, steps: int = 30) -> float:
     z0, sigmas = pictures(), schedule(steps)
-    *_, last = invert(mixture_denoiser, z0, sigmas, repetitions, StepCounter())
+    *_, last = invert(mixture_denoiser, z0, sigmas=sigmas, repetitions=repetitions, counter=StepCounter())
     return float((sample(mixture_denoiser, last.latent, sigmas) - z0).norm() / z0.norm())
 
 
@@ -60,7 +60,9 @@ def test_a_single_gaussian_reaches_the_noise_of_the_exact_solution():
     """Euler on dx/ds = x s / (s^2 + v) is a factor per step: the inversion must find each factor's inverse."""
     sigmas, variance = schedule(12), 0.7
     z0 = pictures()
-    *_, last = invert(lambda x, sigma: x * variance / (variance + sigma**2), z0, sigmas, 60, StepCounter())
+    *_, last = invert(
+        lambda x, sigma: x * variance / (variance + sigma**2), z0, sigmas=sigmas, repetitions=60, counter=StepCounter()
+    )
     expected = z0
     for sigma, following in zip(sigmas[:-1].flip(0), sigmas[1:].flip(0), strict=True):
         expected = expected / (1 + (float(following) - float(sigma)) * float(sigma) / (float(sigma) ** 2 + variance))
@@ -75,7 +77,7 @@ def test_residual_is_that_of_the_last_evaluated_latent():
         evaluated.append(x)
         return mixture_denoiser(x, sigma)
 
-    steps = list(invert(denoise, z0, sigmas, 1, StepCounter()))
+    steps = list(invert(denoise, z0, sigmas=sigmas, repetitions=1, counter=StepCounter()))
     assert len(evaluated) == 10
     for step, before in zip(steps, [z0, *[s.latent for s in steps[:-1]]], strict=True):
         at = evaluated[2 * step.step - 1]
@@ -96,7 +98,7 @@ def test_the_counter_is_set_during_the_last_repetition_of_each_step_only():
         return mixture_denoiser(x, sigma)
 
     sigmas = schedule(3)
-    list(invert(denoise, pictures(1), sigmas, 2, counter))
+    list(invert(denoise, pictures(1), sigmas=sigmas, repetitions=2, counter=counter))
     levels = [round(float(sigma), 6) for sigma in sigmas.flip(0)[1:]]
     assert seen == [(current, levels[t - 1]) for t in (1, 2, 3) for current in (None, None, t)]
     assert counter.current is None
@@ -109,7 +111,7 @@ def test_the_counter_is_reset_when_the_model_fails():
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        list(invert(fails, pictures(1), schedule(3), 0, counter))
+        list(invert(fails, pictures(1), sigmas=schedule(3), repetitions=0, counter=counter))
     assert counter.current is None
 
 

@@ -72,7 +72,7 @@ def test_a_drawn_hull_has_the_area_and_place_of_the_polygon():
 
 @pytest.mark.parametrize(("dilate", "feather"), [(0, 0), (6, 0), (0, 12), (5, 10), (2.4, 7.3)])
 def test_soft_edges_are_full_inside_and_exactly_zero_beyond_their_width(dilate, feather):
-    soft = soften_mask(circle(40), dilate, feather)
+    soft = soften_mask(circle(40), dilate_px=dilate, feather_px=feather)
     assert torch.equal(soft[circle(40 + dilate - 1.5) == 1], torch.ones(int(circle(40 + dilate - 1.5).sum())))
     assert float(soft[circle(40 + dilate + feather + 1.5) == 0].abs().max()) == 0.0
     profile = soft[100, 100:]
@@ -85,14 +85,14 @@ def test_soft_edges_are_full_inside_and_exactly_zero_beyond_their_width(dilate, 
 def test_the_soft_edge_is_what_a_gaussian_makes_of_a_straight_edge():
     edge = torch.zeros(9, 400)
     edge[:, :200] = 1
-    soft = soften_mask(edge, 0, 80)[4].double()
+    soft = soften_mask(edge, dilate_px=0, feather_px=80)[4].double()
     kernel = torch.exp(-0.5 * (torch.arange(-40, 41) / 20.0) ** 2).double()  # 80 px are four deviations
     blurred = torch.nn.functional.conv1d(edge[4].double()[None, None], (kernel / kernel.sum())[None, None], padding=40)
     torch.testing.assert_close(soft[150:360], blurred[0, 0, 110:320], atol=0.02, rtol=0)
 
 
 def test_nothing_stays_nothing():
-    assert not soften_mask(torch.zeros(50, 50), 5, 5).any()
+    assert not soften_mask(torch.zeros(50, 50), dilate_px=5, feather_px=5).any()
     assert growth_within(torch.zeros(50, 50), 100) == 0
 
 
@@ -111,8 +111,8 @@ def test_a_bounded_mask_keeps_the_limit_however_wide_it_is_asked_for(radii):
     corners = np.stack([np.cos(turns), np.sin(turns)], -1) * radii + 100
     mask = draw_hull(corners, 200)
     limit = MAX_AREA * polygon_area(corners)
-    wide = bounded_mask(mask, 40, 40, limit, slack_px=1)
+    wide = bounded_mask(mask, dilate_px=40, feather_px=40, max_area=limit, slack_px=1)
     assert 0.7 * limit < float((wide > 0).sum()) <= limit
-    narrow = bounded_mask(mask, 0.5, 1.0, limit, slack_px=0)
-    assert torch.equal(narrow, soften_mask(mask, 0.5, 1.0))
-    assert torch.equal(bounded_mask(mask, 5, 5, float(mask.sum()), 0), mask)
+    narrow = bounded_mask(mask, dilate_px=0.5, feather_px=1.0, max_area=limit, slack_px=0)
+    assert torch.equal(narrow, soften_mask(mask, dilate_px=0.5, feather_px=1.0))
+    assert torch.equal(bounded_mask(mask, dilate_px=5, feather_px=5, max_area=float(mask.sum()), slack_px=0), mask)

@@ -1,6 +1,7 @@
 """Pasting: outside the returned mask not a bit changes, over random sizes, borders, batches and overlaps."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.restoration.crops import CropSquare, face_square, take_crop
+from fpga.fpga_core.restoration.face_crops import FaceCrop
 from fpga.fpga_core.restoration.masks import MAX_AREA, bounded_mask, draw_hull, face_hull, polygon_area
-from fpga.fpga_core.restoration.paste import RestoredFace, heaviest, match_colors, paste_faces
+from fpga.fpga_core.restoration.paste import heaviest, lay_faces, match_colors
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,22 +27,42 @@ def bits(picture: torch.Tensor) -> torch.Tensor:
     return picture.contiguous().view(torch.int32)
 
 
-def restored_face(face: Face, extent: Extent, seed: int = 0, margin: float = 0.5, is_upright: bool = False):
-    square = face_square(face, extent, margin, is_upright, SIZE)
+def restored(crop: torch.Tensor, mask: torch.Tensor, square: CropSquare, limit: float | None = None) -> FaceCrop:
+    """A face whose masks all are the one that is pasted; its box does not count when it is pasted."""
+    return FaceCrop(
+        picture_index=0,
+        face_index=0,
+        face=Face(Box(0, 0, 1, 1)),
+        square=square,
+        crop=crop,
+        paste_mask=mask,
+        fusion_mask=mask,
+        identity_mask=mask,
+        max_area_px=limit,
+    )
+
+
+def restored_face(face: Face, extent: Extent, seed: int = 0, is_upright: bool = False) -> FaceCrop:
+    square = face_square(face, extent, margin=0.5, is_upright=is_upright, size_px=SIZE)
     hull = face_hull(face)
     mask = draw_hull(square.to_crop(hull), SIZE)
     limit = MAX_AREA * polygon_area(hull)
-    soft = bounded_mask(mask, 0.05 * SIZE, 0.1 * SIZE, limit * square.scale**2, slack_px=square.scale + 1)
-    return RestoredFace(noise(SIZE, SIZE, 3, seed=seed), soft, square, limit)
+    max_area, slack_px = limit * square.scale**2, square.scale + 1
+    soft = bounded_mask(mask, dilate_px=0.05 * SIZE, feather_px=0.1 * SIZE, max_area=max_area, slack_px=slack_px)
+    return restored(noise(SIZE, SIZE, 3, seed=seed), soft, square, limit)
 
 
 faces = st.lists(
     st.builds(
         lambda x, y, w, h, angle: (x, y, w, h, angle),
-        st.floats(-0.1, 1.1), st.floats(-0.1, 1.1), st.floats(0.02, 0.8), st.floats(0.02, 0.8), st.floats(-3, 3),
+        st.floats(-0.1, 1.1),
+        st.floats(-0.1, 1.1),
+        st.floats(0.02, 0.8),
+        st.floats(0.02, 0.8),
+        st.floats(-3, 3),
     ),
     max_size=4,
-)  # fmt: skip
+)
 
 
 @given(
@@ -58,7 +80,7 @@ def test_outside_the_returned_mask_every_bit_is_the_inputs(width, height, boxes,
         face = Face(box, landmarks=points)
         pasted.append(restored_face(face, extent, number, is_upright=is_upright))
         area += polygon_area(face_hull(face))
-    result, mask = paste_faces(picture, pasted)
+    result, mask = lay_faces(picture, pasted)
     assert mask.shape == (height, width) and float(mask.min()) >= 0 and float(mask.max()) <= 1
     assert torch.equal(bits(result)[mask == 0], bits(picture)[mask == 0])
     assert torch.equal(bits(result[..., 3:]), bits(picture[..., 3:]))
@@ -70,7 +92,7 @@ def test_outside_the_returned_mask_every_bit_is_the_inputs(width, height, boxes,
 def test_the_mask_still_covers_the_face(size):
     """The limit of area must not eat into the face itself: nearly all of the hull is replaced completely."""
     face, extent = Face(Box(60, 50, 60 + size, 50 + 1.2 * size)), Extent(200, 200)
-    _, mask = paste_faces(noise(200, 200, 3), [restored_face(face, extent)])
+    _, mask = lay_faces(noise(200, 200, 3), [restored_face(face, extent)])
     hull = draw_hull(face_hull(face), 200)
     assert float(mask[hull == 1].mean()) > 0.92
     assert int((mask > 0).sum()) <= MAX_AREA * polygon_area(face_hull(face))
@@ -80,7 +102,7 @@ def test_inside_a_solid_mask_the_picture_is_the_restored_crop():
     picture, crop = torch.zeros(64, 64, 3), noise(32, 32, 3)
     mask = torch.zeros(32, 32)
     mask[8:24, 8:24] = 1
-    result, changed = paste_faces(picture, [RestoredFace(crop, mask, CropSquare((30.0, 30.0), 32.0, 0.0, 32))])
+    result, changed = lay_faces(picture, [restored(crop, mask, CropSquare((30.0, 30.0), 32.0, 0.0, 32))])
     torch.testing.assert_close(result[22:38, 22:38], crop[8:24, 8:24], atol=1e-5, rtol=0)
     assert torch.equal(changed[14:46, 14:46] > 0, mask > 0)
 
@@ -88,12 +110,12 @@ def test_inside_a_solid_mask_the_picture_is_the_restored_crop():
 def test_a_soft_mask_mixes_in_proportion():
     picture, crop = torch.full((16, 16, 3), 0.2), torch.full((16, 16, 3), 0.8)
     mask = torch.full((16, 16), 0.25)
-    result, changed = paste_faces(picture, [RestoredFace(crop, mask, CropSquare((8.0, 8.0), 16.0, 0.0, 16))])
+    result, changed = lay_faces(picture, [restored(crop, mask, CropSquare((8.0, 8.0), 16.0, 0.0, 16))])
     torch.testing.assert_close(result[2:-2, 2:-2], torch.full((12, 12, 3), 0.35))
     torch.testing.assert_close(changed[2:-2, 2:-2], torch.full((12, 12), 0.25))
 
 
-def overlapping(seed: int = 0) -> list[RestoredFace]:
+def overlapping(seed: int = 0) -> list[FaceCrop]:
     extent = Extent(80, 60)
     boxes = [Box(10, 10, 40, 45), Box(30, 12, 62, 50), Box(35, 20, 60, 40)]
     return [restored_face(Face(box), extent, seed + number) for number, box in enumerate(boxes)]
@@ -101,16 +123,16 @@ def overlapping(seed: int = 0) -> list[RestoredFace]:
 
 def test_the_order_of_overlapping_faces_does_not_matter():
     picture, faces = noise(60, 80, 3, seed=9), overlapping()
-    forward, mask = paste_faces(picture, faces)
-    backward, same_mask = paste_faces(picture, faces[::-1])
+    forward, mask = lay_faces(picture, faces)
+    backward, same_mask = lay_faces(picture, faces[::-1])
     torch.testing.assert_close(forward, backward, atol=1e-6, rtol=0)
     torch.testing.assert_close(mask, same_mask, atol=1e-6, rtol=0)
 
 
 def test_faces_that_agree_are_not_mixed_with_the_picture_where_they_overlap():
     """Two solid masks over one place: the picture below must be gone entirely, not shine through."""
-    faces = [RestoredFace(torch.full((SIZE, SIZE, 3), 0.7), f.mask, f.square, f.max_area_px) for f in overlapping()]
-    result, mask = paste_faces(torch.zeros(60, 80, 3), faces)
+    faces = [replace(face, crop=torch.full((SIZE, SIZE, 3), 0.7)) for face in overlapping()]
+    result, mask = lay_faces(torch.zeros(60, 80, 3), faces)
     assert int((mask > 0.999).sum()) > 800
     torch.testing.assert_close(result[mask > 0.999], torch.full((int((mask > 0.999).sum()), 3), 0.7), atol=2e-3, rtol=0)
 
@@ -118,8 +140,8 @@ def test_faces_that_agree_are_not_mixed_with_the_picture_where_they_overlap():
 def test_a_face_far_away_does_not_change_anothers_result():
     picture, faces = noise(60, 300, 3, seed=4), overlapping()
     far = restored_face(Face(Box(250, 10, 280, 45)), Extent(300, 60), 7)
-    alone, alone_mask = paste_faces(picture, faces)
-    both, both_mask = paste_faces(picture, [*faces, far])
+    alone, alone_mask = lay_faces(picture, faces)
+    both, both_mask = lay_faces(picture, [*faces, far])
     assert torch.equal(bits(alone[:, :200]), bits(both[:, :200])) and torch.equal(
         alone_mask[:, :200], both_mask[:, :200]
     )
@@ -128,9 +150,9 @@ def test_a_face_far_away_does_not_change_anothers_result():
 def test_the_input_is_not_changed_and_no_face_changes_nothing():
     picture = noise(20, 20, 3)
     before = picture.clone()
-    paste_faces(picture, [restored_face(Face(Box(5, 5, 15, 15)), Extent(20, 20))])
+    lay_faces(picture, [restored_face(Face(Box(5, 5, 15, 15)), Extent(20, 20))])
     assert torch.equal(picture, before)
-    result, mask = paste_faces(picture, [])
+    result, mask = lay_faces(picture, [])
     assert torch.equal(result, picture) and not mask.any()
 
 
@@ -152,8 +174,8 @@ def test_colours_are_matched_where_both_show_the_same():
 
 def test_one_pixel_picture():
     picture = torch.full((1, 1, 3), 0.5)
-    square = face_square(Face(Box(0, 0, 1, 1)), Extent(1, 1), 0.0, False, SIZE)
-    result, mask = paste_faces(picture, [RestoredFace(torch.ones(SIZE, SIZE, 3), torch.ones(SIZE, SIZE), square)])
+    square = face_square(Face(Box(0, 0, 1, 1)), Extent(1, 1), margin=0.0, is_upright=False, size_px=SIZE)
+    result, mask = lay_faces(picture, [restored(torch.ones(SIZE, SIZE, 3), torch.ones(SIZE, SIZE), square)])
     torch.testing.assert_close(result, torch.ones(1, 1, 3))
     torch.testing.assert_close(mask, torch.ones(1, 1))
 
@@ -163,7 +185,7 @@ def test_an_8k_picture_costs_only_its_face():
     face = restored_face(Face(Box(7600, 4200, 7670, 4290)), Extent(7680, 4320))
     crop = take_crop(picture, face.square)
     assert crop.shape == (SIZE, SIZE, 3)
-    result, mask = paste_faces(picture, [face])
+    result, mask = lay_faces(picture, [face])
     assert 0 < int((mask > 0).sum()) < 10_000
     rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
     assert int(rows.min()) > 4150 and int(columns.min()) > 7550

@@ -1,4 +1,4 @@
-"""Whose face is whose, and how alike each one came out."""
+"""Which member of a cast a face shows, and how alike it came out."""
 
 from __future__ import annotations
 
@@ -11,53 +11,34 @@ from torch import Tensor
 from ...faces.detection import as_pictures
 from ...faces.face import Face, FaceAnalyzer, PictureFaces
 from ...faces.likeness import cosine_similarities, is_in_place
-from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
 from ...restoration.face_crops import FaceCrop
 from ...restoration.matching import Match, MatchBy, match_faces
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A face to restore.
-
-    Attributes:
-        place: of its crop.
-        mask: M, (size, size).
-        hint: the drawing of its landmarks, (size, size, 3).
-        match: whose it is; None where there is no cast, or it is nobody's.
-    """
-
-    place: FaceCrop
-    mask: Tensor
-    hint: Tensor
-    match: Match | None
-
-
-@dataclass(frozen=True, eq=False)
-class People:
-    """A cast as a restoration needs it.
+class CastRecognition:
+    """A cast whose members are told apart, by their places and by their faces.
 
     Attributes:
         cast: who there is.
-        adapter: makes their tokens.
-        face_analysis: measures likeness; None = not measured.
+        face_analysis: finds the faces in crops and compares them; None = FaceSim is not measured.
     """
 
     cast: Cast
-    adapter: IdentityAdapter
     face_analysis: FaceAnalyzer | None
 
     @property
     def can_measure(self) -> bool:
+        """Whether FaceSim can be measured at all."""
         return self.face_analysis is not None and self.face_analysis.recogniser is not None
 
     def match(self, picture: PictureFaces, by: MatchBy) -> tuple[Match | None, ...]:
         """Whose each face of a picture is; large ones take part, so that no small one gets their identity."""
         boxes = [face.box.normalised(picture.extent) for face in picture.faces]
         places = [member.face_box or (member.region and member.region.box) for member in self.cast.members]
-        alike = [[self._likeness(face, person) for person in range(len(places))] for face in picture.faces]
-        return match_faces(boxes, places, np.array(alike).reshape(len(boxes), len(places)), by)
+        alike = [[self._likeness(face, member) for member in range(len(places))] for face in picture.faces]
+        return match_faces(boxes, places, np.array(alike).reshape(len(boxes), len(places)), by=by)
 
     def why_not_by_likeness(self, face: Face) -> str:
         """What to add where a face found nobody, if its likeness to nobody could be measured; else nothing."""
@@ -65,32 +46,32 @@ class People:
             return ""
         return ", and no recogniser saw both it and one of them: use the face analysis that the identities came from"
 
-    def facesim(self, crops: Tensor, subjects: Sequence[Subject]) -> list[float | None]:
-        """How alike the face in each crop is to its person.
+    def facesim(self, crops: Tensor, faces: Sequence[FaceCrop]) -> list[float | None]:
+        """How alike the face in each crop is to the identity of whose face it is.
 
         Args:
-            crops: (num_faces, size, size, 3).
-            subjects: whose they are.
+            crops: (num_faces, size, size, 3), as they were or restored.
+            faces: what they are crops of.
         Returns:
             Cosine similarities; 0 where no face is found at the expected place, None where none can be measured.
         Source: FPGA section 4.1, with its IoU rule; measured on the crop rather than the picture.
         """
         if self.face_analysis is None or not self.can_measure:
-            return [None] * len(subjects)
+            return [None] * len(faces)
         found = self.face_analysis.find_faces(as_pictures(crops))
-        return [self._score(faces, subject) for faces, subject in zip(found, subjects, strict=True)]
+        return [self._score(seen, face) for seen, face in zip(found, faces, strict=True)]
 
-    def _score(self, found: Sequence[Face], subject: Subject) -> float | None:
-        expected = subject.place.face_in_crop.box
-        face = max(found, key=lambda candidate: candidate.box.iou(expected), default=None)
-        if face is None or not is_in_place(face.box.iou(expected)):
+    def _score(self, seen: Sequence[Face], expected: FaceCrop) -> float | None:
+        place = expected.face_in_crop.box
+        face = max(seen, key=lambda candidate: candidate.box.iou(place), default=None)
+        if face is None or not is_in_place(face.box.iou(place)):
             return 0.0
-        likeness = float("nan") if subject.match is None else self._likeness(face, subject.match.identity)
+        likeness = float("nan") if expected.match is None else self._likeness(face, expected.match.member)
         return None if np.isnan(likeness) else likeness
 
-    def _likeness(self, face: Face, person: int) -> float:
+    def _likeness(self, face: Face, member: int) -> float:
         """Cosine similarity by a recogniser that saw both; NaN where there is none."""
-        identity = self.cast.members[person].identity
+        identity = self.cast.members[member].identity
         common = sorted(face.embeddings.keys() & identity.embeddings.keys())
         if not common:
             return float("nan")

@@ -1,0 +1,138 @@
+"""What steers each face by its landmarks: a RepControlNet or an ordinary ControlNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from comfy.controlnet import ControlNet
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor
+
+from ...errors import InvalidInputError
+from ...identity.adapters import IdentityAdapter
+from ...repcontrolnet.branch import RepControlNet
+from ...restoration.face_crops import FaceCrop
+from ..cast.controlnet import IdentityControlNet
+from ..conditioning import Conditioning, add_control, as_hint
+from ..repcontrolnet.apply import add_hint, apply_branch
+from .identities import ActingFaces
+
+
+class FaceControl(Protocol):
+    """Steers each face by the drawing of its landmarks."""
+
+    def attach(self, model: ModelPatcher) -> ModelPatcher:
+        """The model with what the control changes on it; done once for all batches of faces.
+
+        Raises:
+            BaseModelError, CheckpointError: the control does not fit the model.
+        """
+        ...
+
+    def condition(
+        self,
+        positive: Conditioning,
+        negative: Conditioning,
+        faces: Sequence[FaceCrop],
+        *,
+        acting: ActingFaces | None = None,
+    ) -> tuple[Conditioning, Conditioning]:
+        """Adds the hints of a batch of faces.
+
+        Args:
+            acting: identities that act inside the control; None = none do.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class RepControlNetFaces:
+    """Landmarks through a RepControlNet: its branch goes into the model, its hint encoder reads the drawings."""
+
+    branch: RepControlNet
+    strength: float = 1.0
+
+    def attach(self, model: ModelPatcher) -> ModelPatcher:
+        patched, _ = apply_branch(model, self.branch)
+        return patched
+
+    def condition(
+        self,
+        positive: Conditioning,
+        negative: Conditioning,
+        faces: Sequence[FaceCrop],
+        *,
+        acting: ActingFaces | None = None,
+    ) -> tuple[Conditioning, Conditioning]:
+        """Adds the hints; a hint encoder has no cross attention that identities could act in."""
+        return add_hint(positive, negative, branch=self.branch, image=hints_of(faces), strength=self.strength)
+
+
+@dataclass(frozen=True, eq=False)
+class ControlNetFaces:
+    """Landmarks through an ordinary ControlNet.
+
+    Attributes:
+        control_net: as the host loaded it; it is not changed.
+        vae: encodes hints for the ControlNets that read latents.
+        strength: 1 = as trained, 0 = off.
+        with_identities: the ControlNet with an adapter whose identities can act inside it.
+    """
+
+    control_net: ControlNet
+    vae: VAE
+    strength: float = 1.0
+    with_identities: IdentityControlNet | None = None
+
+    def for_identities(self, adapter: IdentityAdapter) -> ControlNetFaces:
+        """This control, ready for identities that act inside it.
+
+        Raises:
+            UnsupportedModeError: the ControlNet has no cross attention that they could act in.
+            BaseModelError: the adapter does not fit the ControlNet.
+        """
+        return replace(self, with_identities=IdentityControlNet.of(self.control_net, adapter))
+
+    def attach(self, model: ModelPatcher) -> ModelPatcher:
+        return model
+
+    def condition(
+        self,
+        positive: Conditioning,
+        negative: Conditioning,
+        faces: Sequence[FaceCrop],
+        *,
+        acting: ActingFaces | None = None,
+    ) -> tuple[Conditioning, Conditioning]:
+        if self.strength == 0:
+            return positive, negative
+        if acting is None or self.with_identities is None:
+            control = self.control_net.copy()
+        else:
+            control, positive, negative = self.with_identities.with_cast(acting, positive, negative)
+        control.set_cond_hint(as_hint(hints_of(faces)), self.strength, (0.0, 1.0), vae=self.vae)
+        return add_control(positive, negative, control)
+
+
+def hints_of(faces: Sequence[FaceCrop]) -> Tensor:
+    """The hints of faces, each of which has one, (faces, height, width, 3)."""
+    return torch.stack([face.hint for face in faces if face.hint is not None])
+
+
+def choose_control(
+    branch: RepControlNet | None, control_net: ControlNet | None, *, vae: VAE, strength: float
+) -> FaceControl | None:
+    """The control that is connected, if any.
+
+    Raises:
+        InvalidInputError: both are.
+    """
+    if branch is not None and control_net is not None:
+        raise InvalidInputError("repcontrolnet and control_net are both connected; landmarks go through one of them")
+    if branch is not None:
+        return RepControlNetFaces(branch, strength)
+    return None if control_net is None else ControlNetFaces(control_net, vae, strength)

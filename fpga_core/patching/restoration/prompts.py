@@ -1,0 +1,47 @@
+"""A picture's prompt as its crops need it: without what is tied to places of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..cast.conditioning import is_cast_key
+from ..conditioning import Conditioning
+
+WHOLE_PICTURE_OPTIONS = frozenset(
+    {
+        "area",
+        "concat_latent_image",
+        "concat_mask",
+        "control",
+        "control_apply_to_uncond",
+        "gligen",
+        "mask",
+        "mask_strength",
+        "noise_mask",
+        "reference_latents",
+        "set_area_to_bounds",
+        "strength",
+    }
+)
+"""What nodes add to a conditioning that is tied to places of the picture, and would hit a crop at the wrong place."""
+
+
+def for_crops(conditioning: Conditioning) -> Conditioning:
+    """A picture's conditioning without what is tied to places of the picture.
+
+    Prompts that are limited to an area or a mask are left out, unless there are no others.
+
+    Args:
+        conditioning: of the whole picture; not changed.
+    """
+    everywhere = [entry for entry in conditioning if "area" not in entry[1] and "mask" not in entry[1]]
+    return [[text, _without_places(options)] for text, options in everywhere or conditioning]
+
+
+def _without_places(options: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in options.items() if name not in WHOLE_PICTURE_OPTIONS}
+    if "model_conds" in kept:
+        conds = kept["model_conds"].items()
+        kept["model_conds"] = {name: value for name, value in conds if not is_cast_key(name)}
+    return kept

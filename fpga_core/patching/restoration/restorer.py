@@ -1,0 +1,257 @@
+"""Takes cropped faces through inversion and restoration, many at once, each with its own identity and landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import comfy.model_management
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor
+
+from ...faces.face import FaceAnalyzer
+from ...identity.adapters import IdentityAdapter
+from ...identity.cast import Cast
+from ...restoration.cache_plan import MIB, CachePlan
+from ...restoration.face_crops import FaceCrop
+from ...restoration.report import RestoredFace
+from ...restoration.settings import IdentityIn, RestoreSettings
+from ...shapes import Extent
+from ..conditioning import Conditioning
+from .checks import self_attention_layers
+from .controls import ControlNetFaces, FaceControl
+from .identities import ActingFaces, FaceIdentities
+from .inversion import Inversion, record_inversion
+from .prompts import for_crops
+from .recognition import CastRecognition
+from .samplers import Callback
+from .sampling import RestorationSampler, restore_latent
+
+MEMORY_MARGIN = 1.5
+"""The host's own factor between what it estimates a model call to need and what it requires to be free."""
+
+MakeCallback = Callable[[ModelPatcher, int], Callback]
+"""The host's progress callback for a model and a number of steps."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What changes from try to try; the inversion itself is deterministic, so repeating it changes nothing."""
+
+    identity_factor: float
+    style_factor: float
+    noise_strength: float
+
+
+def ladder(retry: int) -> Rung:
+    """The rungs: stronger identity, then weaker style too, then ever more fresh noise as well.
+
+    Args:
+        retry: 0 for the first try.
+    """
+    first = (Rung(1.0, 1.0, 0.0), Rung(1.25, 1.0, 0.0), Rung(1.5, 0.5, 0.0))
+    return first[retry] if retry < len(first) else Rung(1.5, 0.5, min(0.2 * (retry - 2), 0.8))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FaceRestorer:
+    """Everything that faces are restored with.
+
+    Attributes:
+        model: a plain SD1.x, SD2.x or SDXL model.
+        vae: its autoencoder.
+        positive, negative: prompts of the picture; what is tied to places in it is left out.
+        settings: how faces are restored.
+        cast: whose faces they may be; None = faces are restored by the prompt alone.
+        adapter: makes the identities' tokens; belongs to the cast.
+        face_analysis: measures FaceSim; None = it is not measured.
+        control: keeps each face's pose and expression by its landmarks; None = only the inversion does.
+        make_callback: progress and previews.
+    """
+
+    model: ModelPatcher
+    vae: VAE
+    positive: Conditioning
+    negative: Conditioning
+    settings: RestoreSettings
+    cast: Cast | None = None
+    adapter: IdentityAdapter | None = None
+    face_analysis: FaceAnalyzer | None = None
+    control: FaceControl | None = None
+    make_callback: MakeCallback | None = None
+
+    @property
+    def recognition(self) -> CastRecognition | None:
+        """Tells whose face is whose; None without a cast."""
+        return None if self.cast is None else CastRecognition(self.cast, self.face_analysis)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Noise levels of the steps; some schedulers make one step more than they are asked for."""
+        sampling = self.model.get_model_object("model_sampling")
+        return comfy.samplers.calculate_sigmas(sampling, self.settings.scheduler, self.settings.steps)
+
+    def restore(self, faces: Sequence[FaceCrop]) -> list[RestoredFace]:
+        """Restores faces in batches that fit the memory; one patched model serves them all.
+
+        Args:
+            faces: each has a hint if there is a control, and a match if there is a cast.
+        """
+        if not faces:
+            return []
+        attached, identities = self._attached()
+        latents = self.vae.encode(torch.stack([face.crop for face in faces]))
+        return [
+            restored
+            for part in attached.batches(latents)
+            for restored in FaceBatch(attached, identities, faces[part]).restore(latents[part])
+        ]
+
+    def _attached(self) -> tuple[FaceRestorer, FaceIdentities | None]:
+        """This restorer with its control and identities in the model, and with prompts as crops need them."""
+        model, control, identities, where = self.model, self.control, None, self.settings.identity_in
+        if control is not None:
+            model = control.attach(model)
+        if self.cast is not None and self.adapter is not None:
+            identities = FaceIdentities.encode(self.adapter, self.cast)
+            if where is not IdentityIn.CONTROLNET:
+                model = identities.attach(model)
+            if where is not IdentityIn.UNET and isinstance(control, ControlNetFaces):
+                control = control.for_identities(self.adapter)
+        prompts = {"positive": for_crops(self.positive), "negative": for_crops(self.negative)}
+        return replace(self, model=model, control=control, **prompts), identities
+
+    def batches(self, latents: Tensor) -> Iterator[slice]:
+        """Faces that go through the model at once: as many as memory and the cache's budget allow, at least one.
+
+        The host splits cond from uncond where memory is short, but never a batch of latents.
+        """
+        one = (1, *latents.shape[1:])
+        settings, fusion = self.settings.inversion, self.settings.fusion
+        plan = CachePlan.of(
+            settings.mode,
+            self_attention_layers(self.model, Extent(width=latents.shape[-1], height=latents.shape[-2])),
+            settings=fusion,
+            num_steps=len(self.sigmas) - 1,
+            latent_shape=one,
+            sources=fusion.sources,
+        )
+        by_memory = int(free_bytes(self.model) // call_bytes(self.model, one))
+        by_budget = settings.budget_mib * MIB // plan.num_bytes
+        size = max(min(by_memory, by_budget), 1)
+        for start in range(0, len(latents), size):
+            yield slice(start, start + size)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceBatch:
+    """Faces that go through the model at once.
+
+    Attributes:
+        run: what they are restored with, attached.
+        identities: whose faces they may be; None without a cast.
+        faces: the batch.
+    """
+
+    run: FaceRestorer
+    identities: FaceIdentities | None
+    faces: Sequence[FaceCrop]
+
+    def restore(self, latents: Tensor) -> list[RestoredFace]:
+        """Inverts the faces once, restores them, and restores the weak ones again; the cache ends with it."""
+        settings, everyone = self.run.settings, range(len(self.faces))
+        before = self._facesim(torch.stack([face.crop for face in self.faces]), self.faces)
+        inversion = self._invert(latents)
+        residuals = inversion.residuals.max(dim=0).values.tolist()
+        with inversion.cache:
+            crops, after = self._try(inversion, self.faces, rung=ladder(0), seed=settings.seed)
+            best = [
+                RestoredFace(crop=crops[n], before=before[n], after=after[n], num_tries=1, residual=residuals[n])
+                for n in everyone
+            ]
+            for retry in range(1, settings.max_retries + 1):
+                weak = [n for n in everyone if best[n].is_below(settings.retry_below)]
+                if not weak:
+                    break
+                faces, seed = [self.faces[n] for n in weak], (settings.seed + retry) % 2**64
+                crops, after = self._try(inversion.of_items(weak), faces, rung=ladder(retry), seed=seed)
+                for n, crop, facesim in zip(weak, crops, after, strict=True):
+                    tried = replace(best[n], num_tries=retry + 1)
+                    is_better = facesim is not None and tried.is_below(facesim)
+                    best[n] = replace(tried, crop=crop, after=facesim) if is_better else tried
+        return best
+
+    def _invert(self, latents: Tensor) -> Inversion:
+        """With the landmarks, since a folded RepControlNet expects them, and without identity: line 2 of Alg. 1."""
+        run, model = self.run, self.run.model
+        positive, _ = self._conditioning(self.faces, acting=None)
+        spare = free_bytes(model) - len(latents) * call_bytes(model, latents.shape)
+        spare -= comfy.model_management.minimum_inference_memory()
+        _, inversion = record_inversion(
+            model,
+            positive,
+            latents,
+            sigmas=run.sigmas,
+            settings=run.settings.inversion,
+            fusion=run.settings.fusion,
+            sources=run.settings.fusion.sources,
+            mask=torch.stack([face.fusion_mask for face in self.faces]),
+            device_bytes=max(int(spare), 0),
+            callback=self._callback(),
+        )
+        return inversion
+
+    def _try(
+        self, inversion: Inversion, faces: Sequence[FaceCrop], *, rung: Rung, seed: int
+    ) -> tuple[Tensor, list[float | None]]:
+        """Restores some faces of the batch; the crops and their FaceSims."""
+        run, settings, acting = self.run, self.run.settings, None
+        strength = settings.identity_strength * rung.identity_factor
+        if self.identities is not None and strength != 0:
+            acting = self.identities.in_crops(faces, strength)
+        positive, negative = self._conditioning(faces, acting)
+        sampler = RestorationSampler(
+            inversion=inversion,
+            mask=torch.stack([face.fusion_mask for face in faces]),
+            settings=replace(settings.fusion, style_strength=settings.fusion.style_strength * rung.style_factor),
+            noise_strength=rung.noise_strength,
+            noise_seed=seed,
+        )
+        latents = restore_latent(
+            run.model, positive, negative, cfg=settings.cfg, sampler=sampler, callback=self._callback()
+        )
+        crops = run.vae.decode(latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
+        return crops, self._facesim(crops, faces)
+
+    def _conditioning(self, faces: Sequence[FaceCrop], acting: ActingFaces | None) -> tuple[Conditioning, Conditioning]:
+        """Prompts with the landmarks of some faces of the batch, and with their identities where they act."""
+        positive, negative, where = self.run.positive, self.run.negative, self.run.settings.identity_in
+        if self.identities is not None and acting is not None and where is not IdentityIn.CONTROLNET:
+            positive, negative = self.identities.condition(positive, negative, acting)
+        if self.run.control is None:
+            return positive, negative
+        inside = None if where is IdentityIn.UNET else acting
+        return self.run.control.condition(positive, negative, faces, acting=inside)
+
+    def _facesim(self, crops: Tensor, faces: Sequence[FaceCrop]) -> list[float | None]:
+        recognition = self.run.recognition
+        return [None] * len(faces) if recognition is None else recognition.facesim(crops, faces)
+
+    def _callback(self) -> Callback | None:
+        make = self.run.make_callback
+        return None if make is None else make(self.run.model, len(self.run.sigmas) - 1)
+
+
+def call_bytes(model: ModelPatcher, latent_shape: Sequence[int]) -> float:
+    """What a model call with cond and uncond of one latent takes, by the host's estimate and margin."""
+    return model.model.memory_required([2, *latent_shape[1:]]) * MEMORY_MARGIN
+
+
+def free_bytes(model: ModelPatcher) -> float:
+    """Memory of the model's device that is free once the model is loaded."""
+    unloaded = max(model.model_size() - model.loaded_size(), 0)
+    return cast(float, comfy.model_management.get_free_memory(model.load_device)) - unloaded
