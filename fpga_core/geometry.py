@@ -33,7 +33,7 @@ class Box:
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
 
     def iou(self, other: Box) -> float:
-        """Intersection over union with `other`, in [0, 1]; 0 where both are empty."""
+        """Intersection over union with `other`, in [0, 1]; 0 if both are empty."""
         overlap = self.intersection(other).area
         union = self.area + other.area - overlap
         return overlap / union if union > 0 else 0.0

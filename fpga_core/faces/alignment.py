@@ -18,7 +18,7 @@ Source: insightface, utils/face_align.py."""
 
 
 def alignment_points(face: Face) -> np.ndarray:
-    """The five points that a face is aligned by: the detector's own where it gave them, else taken from the landmarks.
+    """The five points that a face is aligned by: the detector's own, or else points of the landmarks.
 
     Returns:
         (5, 2) pixels.

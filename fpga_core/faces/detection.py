@@ -36,7 +36,7 @@ def detect_faces(
         order: order of the faces of each picture.
         min_size_px: faces that are smaller on their longer side are left out, as are faces outside the picture.
     Returns:
-        One entry per picture; no faces where none is seen.
+        One entry per picture; no faces if none is seen.
     Raises:
         InvalidInputError: none or several sources are given, or a source is malformed.
     """
@@ -76,7 +76,7 @@ def as_pictures(image: torch.Tensor) -> list[np.ndarray]:
     Returns:
         (height, width, 3) uint8 RGB each.
     Raises:
-        InvalidInputError: the tensor is no image, or empty.
+        InvalidInputError: the tensor is not an image, or is empty.
     """
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or image.numel() == 0:
         raise InvalidInputError(f"expected images (batch, height, width, 1, 3 or 4 channels), got {tuple(image.shape)}")

@@ -96,10 +96,10 @@ def draw_conditions(
         line_width: 1 = the widths that the ControlNets were trained on, relative to the shorter side of the result.
         min_confidence: body keypoints of which the detector was less sure are left out.
     Returns:
-        (batch, height, width, 3) float32 in [0, 1]; black where a picture shows nobody.
+        (batch, height, width, 3) float32 in [0, 1]; black if a picture shows nobody.
     Raises:
-        InvalidInputError: there is no picture, a face has no landmarks, there are faces but no body where bodies are
-            asked for, or the pictures differ in size and none is given.
+        InvalidInputError: there is no picture, a face has no landmarks, bodies are asked for and there are faces but
+            no body, or the pictures differ in size and none is given.
     """
     if not pictures:
         raise InvalidInputError("there is no picture to draw: the faces come from an empty batch")

@@ -22,9 +22,9 @@ class Face:
         score: the detector's confidence, 0-1.
         landmarks: (num_points, 2) pixels, x then y; 5 points (eyes, nose, mouth corners; left to right as seen), 68
             (iBUG), 106 (insightface) or 468/478 (MediaPipe face mesh); the number of points names the layout. A point
-            that was not seen is NaN. None where only a box is known.
+            that was not seen is NaN. None if only a box is known.
         embeddings: recogniser hash -> (512,) embedding as the recogniser gave it (not normalised).
-        keypoints: (5, 2) pixels, the detector's own eyes, nose and mouth corners, where it gives them beside a denser
+        keypoints: (5, 2) pixels, the detector's own eyes, nose and mouth corners, if it gives them beside a denser
             layout: what recognisers align by.
     """
 
@@ -49,7 +49,7 @@ class Body:
 
 @dataclass(frozen=True)
 class PictureFaces:
-    """The faces (and bodies, where known) of one picture.
+    """The faces (and bodies, if known) of one picture.
 
     An `FPGA_FACES` socket carries a tuple of these, one per picture of the batch.
     """

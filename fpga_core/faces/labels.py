@@ -126,9 +126,9 @@ class Sheet:
 
 
 def drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """The text in characters that the font has; empty where it has none of them.
+    """The text in characters that the font has; empty if it has none of them.
 
-    The font that comes with Pillow has few letters but the English ones. Others lose their accents where that helps,
+    The font that comes with Pillow has few letters but the English ones. Others lose their accents if that helps,
     and each run of what remains becomes an ellipsis: a name in another script is told by the person's number instead.
     """
     shown = ""

@@ -141,7 +141,7 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
     Args:
         landmarks: (num_points, 2) of a known layout.
     Returns:
-        (5, 2): left eye, right eye, nose tip, left and right mouth corner; NaN where a point was not seen.
+        (5, 2): left eye, right eye, nose tip, left and right mouth corner; NaN if a point was not seen.
     Raises:
         InvalidInputError: the layout is unknown.
     """
@@ -179,7 +179,7 @@ def face_outline(landmarks: np.ndarray) -> np.ndarray | None:
     Args:
         landmarks: (num_points, 2) of a known layout.
     Returns:
-        (num_corners, 2) corners of the convex hull; None for five points, or where too few were seen.
+        (num_corners, 2) corners of the convex hull; None for five points, or if too few were seen.
     Raises:
         InvalidInputError: the layout is unknown.
     """

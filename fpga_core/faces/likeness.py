@@ -27,7 +27,7 @@ class Portrait:
     Attributes:
         name: the person's name.
         embedding: (dim,), of any length but zero.
-        face_box: fractions of the picture; None where only the person is known.
+        face_box: fractions of the picture; None if only the person is known.
     """
 
     name: str

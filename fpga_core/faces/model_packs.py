@@ -25,10 +25,10 @@ class ModelPack:
     """A pack as published on the Hugging Face hub.
 
     Attributes:
-        name: of the folder that it belongs into.
+        name: of the folder that it belongs in.
         licence: what may be done with it, in a few words.
         repository, revision, folder: where its files are.
-        files: those that are needed: detector, recogniser, and where there is one the 68 landmarks.
+        files: the detector, the recogniser and, if the pack has them, the 68 landmarks.
     """
 
     name: str

@@ -73,7 +73,7 @@ def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, st
     """The installed distributions that write the folder `onnxruntime`.
 
     Args:
-        search_path: folders to look in; None: where Python itself looks.
+        search_path: folders to look in; None: those in which Python itself looks.
     Returns:
         Name -> version.
     """
@@ -91,7 +91,7 @@ def mending_command(package: str) -> str:
 
 
 def empty_note(installed: Mapping[str, str]) -> str:
-    """What to tell the user where the folder `onnxruntime` is there, but holds nothing that can be imported.
+    """What to tell the user if the folder `onnxruntime` exists, but holds nothing that can be imported.
 
     Args:
         installed: as `installed_runtimes` returns it.
@@ -103,7 +103,7 @@ def empty_note(installed: Mapping[str, str]) -> str:
 
 
 def conflict_note(installed: Mapping[str, str], available: Sequence[str]) -> str | None:
-    """What to tell the user where several distributions wrote the same folder, and the CPU's files are on top.
+    """What to tell the user if several distributions wrote the same folder, and the CPU's files are on top.
 
     Args:
         installed: as `installed_runtimes` returns it.
@@ -119,7 +119,7 @@ def conflict_note(installed: Mapping[str, str], available: Sequence[str]) -> str
 
 
 def _preferred(installed: Mapping[str, str]) -> str:
-    """Whose files should be on top: the GPU's, where it is installed."""
+    """Whose files should be on top: the GPU's, if it is installed."""
     return GPU_PACKAGE if GPU_PACKAGE in installed else next(iter(installed), CPU_PACKAGE)
 
 
@@ -135,7 +135,7 @@ def fallback_note(
         available: execution providers that ONNX Runtime was built with.
         has_nvidia_gpu: whether torch sees one.
     Returns:
-        One or two sentences; None where the wanted provider is used.
+        One or two sentences; None if the wanted provider is used.
     """
     if used == wanted:
         return None
@@ -166,7 +166,7 @@ def provider_notes(provider: Provider, *, wanted: str, used: str, available: Seq
         used: the one that the session runs on, by its own account.
         available: execution providers that ONNX Runtime was built with.
     Returns:
-        One note, or none. `auto` is content with the CPU where there is no Nvidia GPU.
+        One note, or none. `auto` accepts the CPU if there is no Nvidia GPU.
     """
     import torch
 

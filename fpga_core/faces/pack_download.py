@@ -27,11 +27,11 @@ def missing_files(pack: ModelPack, folder: Path) -> list[PackFile]:
 
 
 def download_pack(pack: ModelPack, folder: Path, progress: Progress) -> None:
-    """Downloads what a folder lacks of a pack, and goes on where an earlier download stopped.
+    """Downloads what a folder lacks of a pack, and resumes an earlier download that stopped.
 
     Args:
         pack: what to download.
-        folder: where to, made if need be.
+        folder: gets the files; created if it does not exist.
         progress: told of each part that arrives.
     Raises:
         DownloadError: a file cannot be had, cannot be written, or is not the one that was published.

@@ -38,11 +38,11 @@ def draw_numbers(pictures: Sequence[np.ndarray], found: Sequence[PictureFaces]) 
 def face_masks(found: Sequence[PictureFaces]) -> torch.Tensor:
     """One mask per face of the whole batch, picture after picture.
 
-    A mask fills the outline of the landmarks, forehead included; where only a box or five points are known, the ellipse
-    inside the box.
+    A mask fills the outline of the landmarks, forehead included. If only a box or five points are known, it fills
+    the ellipse inside the box.
 
     Returns:
-        (num_faces, height, width) float32 in [0, 1]; one empty mask where there is no face at all.
+        (num_faces, height, width) float32 in [0, 1]; one empty mask if there is no face at all.
     """
     masks = [_face_mask(face, picture) for picture in found for face in picture.faces]
     if not masks:

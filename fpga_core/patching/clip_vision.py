@@ -18,8 +18,8 @@ POSITIONS = "vision_model.embeddings.position_embedding.weight"
 class ClipVisionEncoder:
     """Penultimate hidden states of a CLIP vision transformer, the features that IP-Adapter's models read.
 
-    Satisfies `identity.encoding.ImageEncoder`. Memory and devices are the host's business: the model is loaded through
-    its own patcher.
+    Satisfies `identity.encoding.ImageEncoder`. The host manages memory and devices: the model is loaded through its own
+    patcher.
     """
 
     def __init__(self, clip_vision: comfy.clip_vision.ClipVisionModel) -> None:
@@ -49,8 +49,8 @@ class ClipVisionEncoder:
     def null_hidden_states(self) -> Tensor:
         """Hidden states of an image that is zero after pixel normalisation: what stands for no picture at all.
 
-        No picture gives exactly that through the host's preprocessing, which rounds to 8 bits, so the model is called
-        on the zeros.
+        The host's preprocessing rounds to 8 bits and turns no picture into exact zeros, so the model is called on the
+        zeros themselves.
 
         Returns:
             (1, tokens, width) float32 on the CPU.
@@ -68,8 +68,8 @@ def clip_vision_key(clip_vision: comfy.clip_vision.ClipVisionModel) -> str:
 
     The digits begin the SHA-256 over name, shape and, for those with one dimension (biases, norms, the class token),
     the values of every tensor of the transformer, in the order of the names. Values count as float16, so that a model
-    is called the same whether its weights are held in float16 or float32. That is a million numbers of the 630 million
-    of ViT-H, and some from every layer.
+    has one key whether its weights are held in float16 or in float32. Of the 630 million numbers of ViT-H, the key
+    covers a million, and some from every layer.
 
     Args:
         clip_vision: ComfyUI's model, with a class token.

@@ -21,7 +21,7 @@ def recognise_base(shapes: Mapping[str, torch.Size]) -> str:
     Args:
         shapes: parameter names in ComfyUI's layout, without a prefix -> shapes.
     Returns:
-        "sd15", "sd21", "sdxl" or "sdxl-refiner"; "unet-<text width>" for any other UNet; "unknown" where there is no
+        "sd15", "sd21", "sdxl" or "sdxl-refiner"; "unet-<text width>" for any other UNet; "unknown" if there is no
         cross-attention.
     """
     for name, shape in shapes.items():

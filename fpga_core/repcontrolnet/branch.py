@@ -35,7 +35,7 @@ class RepControlNet:
     """A trained branch: what is added to the weights, and what encodes the condition image.
 
     Attributes:
-        name: how messages call it, usually the file's name.
+        name: what messages call it, usually the file's name.
         header: where it comes from.
         weights: `<module path in the UNet>.weight` or `.bias` -> tensor of the base parameter's shape; empty for a file
             that holds the hint encoder only, because the copy is already folded into a saved model.
@@ -60,7 +60,7 @@ class RepControlNet:
         """A branch with the header that its weights imply: the base is recognised, the hash computed.
 
         Args:
-            name: how messages call it.
+            name: what messages call it.
             weights: copies of all of a UNet's convolution and linear layers.
             hint_encoder: state dict of the hint encoder.
             conditions: what the condition image shows.

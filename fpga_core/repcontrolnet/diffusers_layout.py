@@ -128,7 +128,7 @@ def block_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def parameter_name(name: str, blocks: Mapping[str, str]) -> str | None:
-    """ComfyUI's name of a parameter of the UNet that `blocks` are of, or None where it has no such parameter."""
+    """ComfyUI's name of a parameter of the UNet that `blocks` are of, or None if it has no such parameter."""
     match = BLOCK.fullmatch(name)
     if match is None:
         return _translate(name, STEM_LAYERS)

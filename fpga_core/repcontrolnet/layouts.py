@@ -41,7 +41,7 @@ OTHER_FILES = {
     "a VAE": ("encoder.conv_in.", "decoder.conv_in."),
     "a text or image encoder": ("text_model.", "vision_model."),
 }
-"""What a file that is no RepControlNet looks like, by parts of its tensors' names; the first that matches is told."""
+"""How files of other kinds are told, by parts of their tensors' names. Messages name the first kind that matches."""
 
 
 def read_repcontrolnet(contents: Mapping[Any, object], metadata: Mapping[str, str] | None, name: str) -> RepControlNet:
@@ -49,12 +49,12 @@ def read_repcontrolnet(contents: Mapping[Any, object], metadata: Mapping[str, st
 
     Args:
         contents: the file's tensors; a pickle may hold anything.
-        metadata: text entries of the file's header; None or empty where the file type has none.
+        metadata: text entries of the file's header; None or empty if the file type has none.
         name: what messages call the file.
     Returns:
         The branch, its weights under ComfyUI's parameter names.
     Raises:
-        UnknownFormatError: the file is no RepControlNet, or of a newer version, or its header is missing or damaged.
+        UnknownFormatError: the file is not a RepControlNet, is of a newer version, or has no sound header.
         CheckpointKeyError: tensors are missing or do not belong.
         CheckpointShapeError: the hint encoder's tensors do not fit each other.
         BaseModelError: the header names another base than the tensors show.

@@ -17,10 +17,10 @@ FIRST_CONVOLUTION = "input_blocks.0.0.weight"
 
 
 def fit_branch(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> RepControlNet:
-    """The branch as a model takes it, its first convolution widened where the model reads more than a latent.
+    """The branch as a model takes it, its first convolution widened if the model reads more than a latent.
 
-    Inpainting and InstructPix2Pix models of the same base read a mask or a second picture behind the latent's four
-    channels. A branch that was copied from the plain model has nothing to say about those: its copy gets zeros there.
+    Inpainting and InstructPix2Pix models of the same base read a mask or a second picture in channels after the
+    latent's four. A branch that was copied from the plain model has no weights for those channels: they are zero.
 
     Args:
         branch: as read from a file.

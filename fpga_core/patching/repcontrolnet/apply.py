@@ -95,7 +95,7 @@ def apply_branch(
     """Puts the branch of a RepControlNet into a model's weights, or beside them.
 
     Returns:
-        A patched clone of the model (the model itself where the branch goes nowhere), and a sentence on what was done.
+        A patched clone of the model (the model itself if the branch goes nowhere), and a sentence on what was done.
     Raises:
         UnsupportedModeError: see `choose_mode`; or the model is not a UNet.
         PatchConflictError: the model already carries this branch.

@@ -28,31 +28,27 @@ class AppliedBranch:
     beta: float
     form: BranchForm
 
-    @classmethod
-    def of(cls, branch: RepControlNet, *, alpha: float, beta: float, form: BranchForm) -> AppliedBranch:
-        """The memory of a branch that is being applied."""
-        return cls(name=branch.name, branch_hash=branch.header.branch_hash, alpha=alpha, beta=beta, form=form)
-
 
 def applied_branches(model: ModelPatcher) -> tuple[AppliedBranch, ...]:
     """The RepControlNets that `model` carries, in the order of their application."""
     return model.get_attachment(BRANCHES_ATTACHMENT) or ()
 
 
-def remember_branch(model: ModelPatcher, record: AppliedBranch) -> None:
-    """Writes `record` on the model, refusing a branch that is already there.
+def remember_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float, beta: float, form: BranchForm) -> None:
+    """Writes on a model that it carries a branch, and refuses a branch that it carries already.
 
     Raises:
         PatchConflictError: the same branch was applied before, folded or live.
     """
-    records = applied_branches(model)
-    if any(earlier.branch_hash == record.branch_hash for earlier in records):
+    branch_hash, earlier = branch.header.branch_hash, applied_branches(model)
+    if any(record.branch_hash == branch_hash for record in earlier):
         raise PatchConflictError(
-            f"this model already carries the RepControlNet '{record.name}'; applying it a second time would count its "
+            f"this model already carries the RepControlNet '{branch.name}'; applying it a second time would count its "
             "weights twice. Connect the model from before the first Apply RepControlNet, or use mode 'adapter_only' "
             "here"
         )
-    model.set_attachments(BRANCHES_ATTACHMENT, (*records, record))
+    record = AppliedBranch(name=branch.name, branch_hash=branch_hash, alpha=alpha, beta=beta, form=form)
+    model.set_attachments(BRANCHES_ATTACHMENT, (*earlier, record))
 
 
 def fold_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float = 1.0, beta: float = 1.0) -> ModelPatcher:
@@ -70,7 +66,7 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float = 1.
     """
     branch = fit_branch(branch, foldable_parameters(unet_of(model)))
     folded = model.clone()
-    remember_branch(folded, AppliedBranch.of(branch, alpha=alpha, beta=beta, form="folded"))
+    remember_branch(folded, branch, alpha=alpha, beta=beta, form="folded")
     patches = {UNET_PREFIX + name: ("diff", (weight,)) for name, weight in branch.weights.items()}
     taken = folded.add_patches(patches, strength_patch=beta, strength_model=alpha)
     if refused := patches.keys() - set(taken):

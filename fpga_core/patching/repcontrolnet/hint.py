@@ -1,4 +1,4 @@
-"""The RepControlNet's Adapter on ComfyUI: the encoded condition image, added after the UNet's first convolution."""
+"""A RepControlNet's condition image on ComfyUI: encoded, and added after the UNet's first convolution."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ...repcontrolnet.folding import foldable_parameters
 from ...repcontrolnet.matching import fit_branch
 from ..schedule import StepRange
 from ..unet import unet_of
-from .fold import AppliedBranch, remember_branch
+from .fold import remember_branch
 
 
 class BranchLayers(nn.Module):
@@ -119,7 +119,7 @@ def attach_branch(
     unet = unet_of(model)
     branch = fit_branch(branch, foldable_parameters(unet))
     attached = model.clone()
-    remember_branch(attached, AppliedBranch.of(branch, alpha=alpha, beta=beta, form="live"))
+    remember_branch(attached, branch, alpha=alpha, beta=beta, form="live")
     layers = BranchLayers(unet, branch)
     live = LiveBranch(layers, alpha=alpha, beta=beta)
     key = f"fpga_live_{branch.header.branch_hash}"
