@@ -15,8 +15,6 @@ from ..fpga_core.training.plan import Task, TrainingPlan
 from .sockets import FaceAnalysisSocket, IdentityAdapterSocket, LossMapSocket, RepControlNetSocket
 
 CATEGORY = "FPGA Portrait/training"
-RUNS = "fpga_training"
-"""The folder for the files of each training, inside ComfyUI's output folder."""
 
 
 def model_inputs() -> list[io.Input]:
@@ -125,8 +123,8 @@ def result_outputs() -> list[io.Output]:
     ]
 
 
-def train(task: Task, models: FrozenModels, *, data: str, output_name: str, widgets: dict) -> Trained:
-    """Trains with the settings of a node's widgets."""
+def plan_of(task: Task, widgets: dict) -> TrainingPlan:
+    """The plan that a node's widgets describe."""
     fusion = MultiModeFusion(
         widgets["landmarks_steps"],
         widgets["skeleton_steps"],
@@ -138,19 +136,21 @@ def train(task: Task, models: FrozenModels, *, data: str, output_name: str, widg
         precision=Precision(widgets["precision"]),
         **{name: widgets[name] for name in ("batch_size", "accumulation", "learning_rate", "seed")},
     )
-    plan = TrainingPlan(
+    return TrainingPlan(
         task=task,
         settings=settings,
         curriculum=Curriculum(fusion),
         is_checkpointed=widgets["gradient_checkpointing"],
     )
-    folders = HostFolders(
+
+
+def host_folders() -> HostFolders:
+    return HostFolders(
         inputs=Path(folder_paths.get_input_directory()),
         outputs=Path(folder_paths.get_output_directory()),
         controlnets=Path(folder_paths.get_folder_paths("controlnet")[0]),
         adapters=Path(folder_paths.get_folder_paths("fpga")[0]),
     )
-    return train_in_graph(plan, models, data=data, output_name=output_name, folders=folders)
 
 
 def shown(trained: Trained) -> tuple:
@@ -193,7 +193,8 @@ class TrainRepControlNet(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, data, output_name, repcontrolnet=None, **widgets) -> io.NodeOutput:
         models = FrozenModels(model=model, clip=clip, vae=vae, branch=repcontrolnet)
-        trained = train(Task.REPCONTROLNET, models, data=data, output_name=output_name, widgets=widgets)
+        plan = plan_of(Task.REPCONTROLNET, widgets)
+        trained = train_in_graph(plan, models, data=data, output_name=output_name, folders=host_folders())
         return io.NodeOutput(trained.repcontrolnet, *shown(trained), ui=ui.PreviewImage(trained.curves))
 
 
@@ -255,7 +256,8 @@ class TrainIdentity(io.ComfyNode):
         models = FrozenModels(
             model=model, clip=clip, vae=vae, face_analysis=face_analysis, clip_vision=encoder, branch=repcontrolnet
         )
-        trained = train(Task.IDENTITY, models, data=data, output_name=output_name, widgets=widgets)
+        plan = plan_of(Task.IDENTITY, widgets)
+        trained = train_in_graph(plan, models, data=data, output_name=output_name, folders=host_folders())
         return io.NodeOutput(
             trained.adapter, trained.repcontrolnet, *shown(trained), ui=ui.PreviewImage(trained.curves)
         )

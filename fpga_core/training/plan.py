@@ -19,7 +19,7 @@ class Task(str, Enum):
     """What is trained."""
 
     REPCONTROLNET = "repcontrolnet"
-    """Copies of all of a UNet's layers and the adapter, to be folded in."""
+    """Copies of all of a UNet's layers and the hint encoder, to be folded in."""
 
     IDENTITY = "identity"
     """Identity tokens, and the copies of the projections that they are read through."""

@@ -80,7 +80,7 @@ class RepControlNetTraining(DenoisingModel):
             initial: a branch to start from instead of a new one.
             dtype, is_checkpointed: as in `FrozenUNet.of`.
             save_dtype: of the tensors in the exported files.
-            seed: of the first weights of adapter and resampler.
+            seed: of the first weights of hint encoder and resampler.
         Raises:
             UnsupportedModeError: the model is of another family.
             BaseModelError, CheckpointKeyError, CheckpointShapeError: `initial` does not fit the model.
@@ -117,13 +117,13 @@ class RepControlNetTraining(DenoisingModel):
         """The branch as it is now, as it would be read from its file; None if there is none."""
         if self.branch is None:
             return None
-        weights, adapter = (
+        weights, hint_encoder = (
             {name: tensor.detach().to("cpu", self.save_dtype, copy=True) for name, tensor in tensors.items()}
             for tensors in (self.branch.weights, self.branch.adapter.state_dict())
         )
         conditions = self.curriculum.fusion.conditions
         return RepControlNet.from_weights(
-            "repcontrolnet", weights, adapter, conditions=conditions, trained_on=trained_on
+            "repcontrolnet", weights, hint_encoder, conditions=conditions, trained_on=trained_on
         )
 
     def branch_hash(self) -> str | None:

@@ -21,7 +21,7 @@ NO_CAPTION = ""
 
 
 class SampleEncoder(Protocol):
-    """The frozen models that make a sample what a network sees. `comfy_encoding.ComfyEncoder` wraps ComfyUI's.
+    """The frozen models that make a sample what a network sees. `comfy.encoding.ComfyEncoder` wraps ComfyUI's.
 
     The keys name the models. Equal content is encoded only once by equal models.
     """

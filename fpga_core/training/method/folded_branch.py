@@ -24,7 +24,7 @@ class TrainedPart(str, Enum):
     """What is trained of a branch."""
 
     ALL = "all"
-    """Every copied layer and the adapter."""
+    """Every copied layer and the hint encoder."""
     KEYS_VALUES = "keys_values"
     """The copies of cross attention's key and value projections, through which identity tokens are read."""
     NONE = "none"
@@ -38,17 +38,17 @@ class FoldedBranch(nn.Module):
 
     Attributes:
         layers: the copies; their names have slashes instead of dots.
-        adapter: the hint encoder.
+        adapter: the hint encoder; saved states know it by this name.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], adapter: HintEncoder, *, part: TrainedPart = TrainedPart.ALL
+        self, weights: Mapping[str, Tensor], hint_encoder: HintEncoder, *, part: TrainedPart = TrainedPart.ALL
     ) -> None:
         super().__init__()
         self.layers = nn.ParameterDict(
             {_key(name): nn.Parameter(weight.detach().float().clone()) for name, weight in weights.items()}
         )
-        self.adapter = adapter.float().requires_grad_(part is TrainedPart.ALL)
+        self.adapter = hint_encoder.float().requires_grad_(part is TrainedPart.ALL)
         for name in weights:
             is_trained = part is TrainedPart.ALL or (part is TrainedPart.KEYS_VALUES and name.endswith(KEYS_AND_VALUES))
             self.layers[_key(name)].requires_grad_(is_trained)
