@@ -14,22 +14,24 @@ if TYPE_CHECKING:
     from .evaluation.facesim import score_cast as score_cast
     from .faces.face import Face as Face
     from .faces.face import FaceAnalyzer as FaceAnalyzer
+    from .faces.face import PictureFaces as PictureFaces
     from .geometry import Box as Box
     from .identity.masked_attention import identity_attention as identity_attention
-    from .restoration.crops import face_square as face_square
-    from .restoration.crops import take_crop as take_crop
-    from .restoration.paste import RestoredFace as RestoredFace
+    from .restoration.face_crops import FaceCrop as FaceCrop
+    from .restoration.face_crops import crop_faces as crop_faces
     from .restoration.paste import paste_faces as paste_faces
+    from .restoration.settings import CropSettings as CropSettings
     from .shapes import Extent as Extent
 else:
     PARTS = {
         "errors": ("FPGAError",),
         "evaluation.facesim": ("CastScore", "score_cast"),
-        "faces.face": ("Face", "FaceAnalyzer"),
+        "faces.face": ("Face", "FaceAnalyzer", "PictureFaces"),
         "geometry": ("Box",),
         "identity.masked_attention": ("identity_attention",),
-        "restoration.crops": ("face_square", "take_crop"),
-        "restoration.paste": ("RestoredFace", "paste_faces"),
+        "restoration.face_crops": ("FaceCrop", "crop_faces"),
+        "restoration.paste": ("paste_faces",),
+        "restoration.settings": ("CropSettings",),
         "shapes": ("Extent",),
     }
     MODULES = {name: module for module, names in PARTS.items() for name in names}

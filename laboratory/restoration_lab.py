@@ -133,7 +133,7 @@ class RestorationLab:
         )
         after = self.lab.vae.decode(samples).float().cpu().clamp(0, 1)
         restored = replace(face, crop=after[0])
-        pasted, changed = paste_faces(one.picture, [restored], are_colors_matched=False)
+        pasted, changed = paste_faces(one.picture, [restored])
         return RestoredPictures(pasted, face.crop[None], after, changed, report="")
 
     def measure(self, one: Broken, picture: Tensor) -> dict[str, float]:

@@ -18,7 +18,7 @@ from .face_crops import FaceCrop, check_images
 
 
 def paste_crops(
-    images: Tensor, crops: Sequence[FaceCrop], restored: Tensor, *, masks: Tensor, are_colors_matched: bool
+    images: Tensor, crops: Sequence[FaceCrop], restored: Tensor, *, masks: Tensor, are_colors_matched: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Puts crops that another node restored back into their pictures.
 
@@ -58,7 +58,9 @@ def paste_crops(
     return paste_faces(images, returned, are_colors_matched=are_colors_matched)
 
 
-def paste_faces(images: Tensor, faces: Sequence[FaceCrop], *, are_colors_matched: bool) -> tuple[Tensor, Tensor]:
+def paste_faces(
+    images: Tensor, faces: Sequence[FaceCrop], *, are_colors_matched: bool = False
+) -> tuple[Tensor, Tensor]:
     """Lays restored faces on the pictures of a batch, each face's crop within its paste mask.
 
     Args:
