@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import comfy.model_management
 import comfy.ops
@@ -37,14 +39,19 @@ class HintControl(ControlBase):
         device, offload_device = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
         return cls(CoreModelPatcher(encoder, load_device=device, offload_device=offload_device))
 
-    def pre_run(self, model: BaseModel, percent_to_timestep_function) -> None:  # noqa: ANN001
+    def pre_run(self, model: BaseModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         super().pre_run(model, percent_to_timestep_function)
         self.dtype = model.get_dtype_inference()
         # As many as a T2I-Adapter of the base has: SDXL's has one more than there are input blocks.
         self.num_slots = len(model.diffusion_model.input_blocks) + isinstance(model, SDXL)
 
     def get_control(
-        self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict, batched_number: int, transformer_options: dict
+        self,
+        x_noisy: torch.Tensor,
+        t: torch.Tensor,
+        cond: dict[str, Any],
+        batched_number: int,
+        transformer_options: dict[str, Any],
     ) -> dict[str, list[torch.Tensor | None]] | None:
         previous = None
         if self.previous_controlnet is not None:

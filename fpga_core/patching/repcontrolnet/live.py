@@ -79,7 +79,9 @@ class LiveBranch:
         for hook in self.hooks.pop(patcher.model, ()):
             hook.remove()
 
-    def _add_branch(self, layer: nn.Module, base: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+    def _add_branch(
+        self, layer: nn.Module, base: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> torch.Tensor:
         if not getattr(self.thread, "is_active", True):
             return output
         return torch.add(output if self.alpha == 1 else output * self.alpha, layer(inputs[0]), alpha=self.beta)
@@ -87,7 +89,9 @@ class LiveBranch:
     def within(self, steps: StepRange) -> Callable[..., torch.Tensor]:
         """An APPLY_MODEL wrapper that lets the branch act only in a range of steps."""
 
-        def run(executor: WrapperExecutor, x: torch.Tensor, sigma: torch.Tensor, *args, **kwargs) -> torch.Tensor:  # noqa: ANN002, ANN003
+        def run(
+            executor: WrapperExecutor, x: torch.Tensor, sigma: torch.Tensor, *args: object, **kwargs: object
+        ) -> torch.Tensor:
             self.thread.is_active = steps.contains(executor.class_obj.model_sampling, sigma)
             try:
                 return executor(x, sigma, *args, **kwargs)
