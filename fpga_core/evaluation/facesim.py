@@ -50,21 +50,21 @@ class CastScore:
     @property
     def facesim(self) -> float:
         """Mean over all people with face boxes and all pictures; NaN if nobody has one."""
-        return _mean([person.facesim for people in self.pictures for person in people if person.facesim is not None])
+        return _mean([member.facesim for members in self.pictures for member in members if member.facesim is not None])
 
     @property
     def likeness(self) -> float:
         """Mean cosine similarity of those without a face box to their faces, 0 for no face; NaN if all have one."""
-        free = [person for people in self.pictures for person in people if person.facesim is None]
-        return _mean([person.likeness or 0.0 for person in free])
+        free = [member for members in self.pictures for member in members if member.facesim is None]
+        return _mean([member.likeness or 0.0 for member in free])
 
     def report(self) -> str:
         """A table, one line per person and picture, under a line with the mean."""
         rows = [("picture", "person", "FaceSim", "likeness", "IoU", "face")]
-        for number, people in enumerate(self.pictures, 1):
-            for index, person in enumerate(people, 1):
-                figures = (_figure(person.facesim), _figure(person.likeness), _figure(person.iou), _verdict(person))
-                rows.append((str(number), f"#{index} {person.name}", *figures))
+        for number, members in enumerate(self.pictures, 1):
+            for index, member in enumerate(members, 1):
+                figures = (_figure(member.facesim), _figure(member.likeness), _figure(member.iou), _verdict(member))
+                rows.append((str(number), f"#{index} {member.name}", *figures))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
         lines = ["  ".join((*map(str.ljust, row, widths), row[-1])).rstrip() for row in rows]
         return "\n".join((self._headline(), "", *lines))
@@ -134,7 +134,9 @@ def draw_scores(
             f"{len(score.pictures)} pictures were scored and {len(images)} are given to draw on; give the same"
         )
     drawn = zip(score.pictures, pictures, images, strict=True)
-    return torch.cat([_draw_picture(people, found, portraits=portraits, image=image) for people, found, image in drawn])
+    return torch.cat(
+        [_draw_picture(members, found, portraits=portraits, image=image) for members, found, image in drawn]
+    )
 
 
 def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogniser: str) -> tuple[MemberScore, ...]:
@@ -181,31 +183,31 @@ def _embedding(face: Face, number: int, recogniser: str) -> np.ndarray:
 
 
 def _draw_picture(
-    people: Sequence[MemberScore], picture: PictureFaces, *, portraits: Sequence[Portrait], image: Tensor
+    members: Sequence[MemberScore], picture: PictureFaces, *, portraits: Sequence[Portrait], image: Tensor
 ) -> Tensor:
     sheet = Sheet(picture.extent, image)
     boxes = [face.box.normalised(picture.extent) for face in picture.faces]
-    taken = {person.face for person in people}
+    taken = {member.face for member in members}
     for number, box in enumerate(boxes):
         if number not in taken:
             sheet.outline(box, NOBODY_COLOR)
-    for index, (person, portrait) in enumerate(zip(people, portraits, strict=True)):
+    for index, (member, portrait) in enumerate(zip(members, portraits, strict=True)):
         if portrait.face_box is not None:
             sheet.outline(portrait.face_box, person_color(index), is_dashed=True)
-        if person.face is not None:
-            sheet.outline(boxes[person.face], person_color(index))
-    for index, (person, portrait) in enumerate(zip(people, portraits, strict=True)):
-        box = portrait.face_box if person.face is None else boxes[person.face]
+        if member.face is not None:
+            sheet.outline(boxes[member.face], person_color(index))
+    for index, (member, portrait) in enumerate(zip(members, portraits, strict=True)):
+        box = portrait.face_box if member.face is None else boxes[member.face]
         if box is not None:
-            figure = _figure(person.likeness if person.facesim is None else person.facesim)
-            sheet.label(f"#{index + 1}", f"{person.name} {figure}", x=box.x0, y=box.y0, color=person_color(index))
+            figure = _figure(member.likeness if member.facesim is None else member.facesim)
+            sheet.label(f"#{index + 1}", f"{member.name} {figure}", x=box.x0, y=box.y0, color=person_color(index))
     return sheet.as_image()
 
 
-def _verdict(person: MemberScore) -> str:
-    if person.face is not None:
-        return f"face {person.face + 1}"
-    if person.likeness is None:
+def _verdict(member: MemberScore) -> str:
+    if member.face is not None:
+        return f"face {member.face + 1}"
+    if member.likeness is None:
         return "no face found"
     return f"no face with IoU > {MIN_IOU} to the face box; shown is the most alike one"
 

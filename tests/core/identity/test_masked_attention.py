@@ -93,43 +93,43 @@ def test_picked_queries_give_what_all_queries_give(latent, grid):
 
 def test_outside_its_region_an_identity_adds_exactly_nothing():
     regions = torch.stack([box(16, 16, 0, 0, 16, 9), box(16, 16, 2, 5, 9, 16)])  # over half: all are computed
-    o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
-    assert weights.indices is None
+    o, q, keys, values, acting, heads = grid_case(regions, Extent(16, 16))
+    assert acting.indices is None
     for i, region in enumerate(regions):
-        alone = ActingQueries(weights.weights[:, i : i + 1])
+        alone = ActingQueries(acting.weights[:, i : i + 1])
         term = identity_attention(
             q, keys=keys[:, i : i + 1], values=values[:, i : i + 1], weights=alone.weights, num_heads=heads
         )
         outside = region.flatten() == 0
         assert term[:, outside].abs().max() == 0
         assert (term[:, ~outside].abs().sum(-1) > 0).all()
-    changed = add_identities(o, q, keys=keys, values=values, acting=weights, num_heads=heads) != o
+    changed = add_identities(o, q, keys=keys, values=values, acting=acting, num_heads=heads) != o
     assert torch.equal(changed.any(-1).any(0).reshape(16, 16), regions.sum(0) > 0)
 
 
 def test_where_few_queries_lie_in_a_region_the_others_are_bit_identical_to_the_text():
     regions = torch.stack([box(16, 16, 1, 1, 4, 5), box(16, 16, 10, 10, 12, 12)])
-    o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
-    output = add_identities(o, q, keys=keys, values=values, acting=weights, num_heads=heads)
+    o, q, keys, values, acting, heads = grid_case(regions, Extent(16, 16))
+    output = add_identities(o, q, keys=keys, values=values, acting=acting, num_heads=heads)
     outside = regions.sum(0).flatten() == 0
     assert torch.equal(output[:, outside], o[:, outside])
     assert (output[:, ~outside] != o[:, ~outside]).any(-1).all()
 
 
 def test_no_region_anywhere_returns_the_text_output():
-    o, q, keys, values, weights, heads = grid_case(torch.zeros(2, 8, 8), Extent(8, 8))
-    assert torch.equal(add_identities(o, q, keys=keys, values=values, acting=weights, num_heads=heads), o)
+    o, q, keys, values, acting, heads = grid_case(torch.zeros(2, 8, 8), Extent(8, 8))
+    assert torch.equal(add_identities(o, q, keys=keys, values=values, acting=acting, num_heads=heads), o)
 
 
 def test_a_region_of_ones_is_no_mask():
-    o, q, keys, values, weights, heads = grid_case(torch.ones(1, 9, 7), Extent(4, 5))
+    o, q, keys, values, acting, heads = grid_case(torch.ones(1, 9, 7), Extent(4, 5))
     heads_first = [part.reshape(2, -1, heads, 8).transpose(1, 2) for part in (q, keys[:, 0], values[:, 0])]
     plain = torch.nn.functional.scaled_dot_product_attention(*heads_first).transpose(1, 2).flatten(2)
     torch.testing.assert_close(
-        add_identities(o, q, keys=keys, values=values, acting=weights, num_heads=heads), o + plain
+        add_identities(o, q, keys=keys, values=values, acting=acting, num_heads=heads), o + plain
     )
     bare = identity_attention(q, keys=keys, values=values, weights=torch.ones(2, 1, 20), num_heads=heads)
-    assert torch.equal(add_identities(o, q, keys=keys, values=values, acting=weights, num_heads=heads), o + bare)
+    assert torch.equal(add_identities(o, q, keys=keys, values=values, acting=acting, num_heads=heads), o + bare)
 
 
 def test_order_of_identities_does_not_matter():
@@ -189,24 +189,24 @@ def test_long_lists_of_queries_in_parts_are_the_same(monkeypatch):
 @pytest.mark.parametrize("edge", [4, 16], ids=["few queries", "all queries"])
 def test_identities_in_the_texts_place(edge):
     regions = torch.stack([box(16, 16, 0, 0, edge, edge) * 0.75, 0.25 * box(16, 16, 2, 0, 4, 9)])
-    o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
-    assert (weights.indices is None) == (edge == 16)
-    output = replace_by_identities(o, q, keys=keys, values=values, acting=weights, num_heads=heads)
+    o, q, keys, values, acting, heads = grid_case(regions, Extent(16, 16))
+    assert (acting.indices is None) == (edge == 16)
+    output = replace_by_identities(o, q, keys=keys, values=values, acting=acting, num_heads=heads)
     flat = regions.flatten(1).expand(2, -1, -1)
     expected = eq_1(o * (1 - flat.sum(1))[..., None], q, keys, values, flat, heads)
     torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(output[:, flat[0].sum(0) == 0], o[:, flat[0].sum(0) == 0])
     full = flat[0].sum(0) == 1
-    other_text = replace_by_identities(o + 7, q, keys=keys, values=values, acting=weights, num_heads=heads)
+    other_text = replace_by_identities(o + 7, q, keys=keys, values=values, acting=acting, num_heads=heads)
     assert torch.equal(output[:, full], other_text[:, full])
 
 
 @pytest.mark.parametrize("edge", [4, 16], ids=["few queries", "all queries"])
 def test_activity_is_the_length_of_each_identitys_term_over_the_texts(edge):
     regions = torch.stack([box(16, 16, 0, 0, edge, edge), 0.3 * box(16, 16, 2, 5, 9, 7)])
-    o, q, keys, values, weights, heads = grid_case(regions, Extent(16, 16))
-    assert (weights.indices is None) == (edge == 16)
-    activity = identity_activity(o, q, keys=keys, values=values, acting=weights, num_heads=heads)
+    o, q, keys, values, acting, heads = grid_case(regions, Extent(16, 16))
+    assert (acting.indices is None) == (edge == 16)
+    activity = identity_activity(o, q, keys=keys, values=values, acting=acting, num_heads=heads)
     nothing = torch.zeros_like(o)
     for i, region in enumerate(regions):
         term = eq_1(nothing, q, keys[:, [i]], values[:, [i]], region.flatten().expand(2, 1, -1), heads)
