@@ -1,6 +1,8 @@
-"""FPGA Portrait: real people in generated pictures, each in their own place. ComfyUI nodes, and a library beneath them.
+"""FPGA Portrait: real people in generated pictures, each in their own place. ComfyUI nodes, and a library that they
+use.
 
-The library's parts are those of `fpga_core`, and are imported when they are asked for: `fpga_portrait.paste_faces`.
+The parts of the library are those of `fpga_core`. They are imported when they are used, as in
+`fpga_portrait.paste_faces`.
 """
 
 __version__ = "0.1.0"
@@ -8,7 +10,7 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    """ComfyUI's V3 entry point. Imports happen here so that importing the package alone needs no ComfyUI."""
+    """ComfyUI's V3 entry point. It imports the nodes, so that importing the package alone needs no ComfyUI."""
     try:
         from .nodes import FPGAPortraitExtension
     except Exception:

@@ -1,4 +1,4 @@
-"""`python -m fpga_portrait`, and `python custom_nodes/fpga-portrait` for a pack that ComfyUI has: `fpga-portrait`."""
+"""Runs `fpga-portrait` as `python -m fpga_portrait`, or as `python custom_nodes/fpga-portrait` in ComfyUI."""
 
 import sys
 from importlib import import_module
@@ -9,7 +9,7 @@ ROOT = Path(__file__).absolute().parent
 
 
 def register_pack(name: str) -> str:
-    """Makes this folder importable as a package of the given name, whatever the folder is called.
+    """Makes this folder importable as a package with the given name, whatever the folder is called.
 
     The folder itself never goes on `sys.path`, where its `nodes/` would hide ComfyUI's `nodes.py`.
     """

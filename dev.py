@@ -21,7 +21,7 @@ import time
 from dataclasses import replace
 
 if sys.version_info < (3, 10):  # noqa: UP036 - said before a newer syntax fails on an older Python
-    sys.exit(f"dev.py needs Python 3.10 or newer, this is {sys.version.split()[0]}: run it with a newer one")
+    sys.exit(f"dev.py needs Python 3.10 or newer, but this is {sys.version.split()[0]}: run it with a newer one")
 
 from devtools.environment import ROOT, Environment, cache_folder, prepare
 from devtools.progress import StepError
@@ -73,7 +73,7 @@ def test(environment: Environment, arguments: list[str]) -> int:
 
 def lint(environment: Environment, arguments: list[str]) -> int:
     if arguments:
-        sys.exit("dev.py lint takes no arguments: it checks the whole project")
+        sys.exit("dev.py lint takes no arguments, because it checks the whole project")
     return max(
         run(environment, ["-m", "ruff", "check", "."]),
         run(environment, ["-m", "ruff", "format", "--check", "."]),
@@ -100,7 +100,7 @@ def main() -> int:
         print((__doc__ or "").strip())
         return 0
     if command not in COMMANDS:
-        sys.exit(f"dev.py has no command {command!r}: choose one of {', '.join(COMMANDS)}")
+        sys.exit(f"dev.py has no command {command!r}; choose one of {', '.join(COMMANDS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return COMMANDS[command](prepare(), arguments)

@@ -1,6 +1,6 @@
-"""The console command `fpga-portrait`: what belongs in a terminal rather than in a graph.
+"""The console command `fpga-portrait`, for tasks that belong in a terminal and not in a graph.
 
-Each subcommand is a module of this room whose `main(arguments)` returns the exit status. It is imported when it is
+Each subcommand is a module of this package whose `main(arguments)` returns the exit status. It is imported when it is
 called, so that `--help` needs neither torch nor ComfyUI.
 """
 
@@ -15,14 +15,14 @@ from ..fpga_core.errors import FPGAError
 
 PROGRAM = "fpga-portrait"
 SUBCOMMANDS = {"train": "train a RepControlNet, an identity or a ControlNet on a folder of data"}
-"""Name of a subcommand, which is that of its module, and what it does."""
+"""The name of each subcommand, which is that of its module, and what it does."""
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-"""Exit statuses: an error that a message explains, a command line that makes no sense, Ctrl-C or SIGTERM."""
+"""Exit statuses: an error that a message explains, an invalid command line, and Ctrl-C or SIGTERM."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `fpga-portrait ARGUMENTS`; without arguments, those of the process. Returns the exit status."""
+    """Runs `fpga-portrait ARGUMENTS`, by default with those of the process, and returns the exit status."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(overview())
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM} {__version__}")
         return 0
     if name not in SUBCOMMANDS:
-        print(f"{PROGRAM} has no command {name!r}: choose one of {', '.join(SUBCOMMANDS)}", file=sys.stderr)
+        print(f"{PROGRAM} has no command {name!r}; choose one of {', '.join(SUBCOMMANDS)}", file=sys.stderr)
         return MISUSED
     try:
         return import_module(f".{name}", __name__).main(rest)

@@ -1,4 +1,4 @@
-"""The ComfyUI that a subcommand works with."""
+"""Finds the ComfyUI that a subcommand works with."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from ..fpga_core.errors import MissingPackageError
 
 PACK = Path(__file__).absolute().parent.parent
-"""The pack's folder as it was named, links not followed: a linked pack belongs to the ComfyUI that the link is in."""
+"""The pack's folder without resolving links, because a linked pack belongs to the ComfyUI that contains the link."""
 
 VARIABLE = "COMFYUI_PATH"
 
 
 def comfyui_folder(pack: Path = PACK) -> Path:
-    """The folder that COMFYUI_PATH names, or the ComfyUI whose `custom_nodes` holds the pack.
+    """Returns the folder that COMFYUI_PATH names, or the ComfyUI whose `custom_nodes` contains the pack.
 
     Raises:
         MissingPackageError: there is no ComfyUI in either place.

@@ -43,18 +43,24 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("task", metavar="TASK", choices=(*TASKS, CHECK), help=", ".join((*TASKS, CHECK)))
-    parser.add_argument("--config", type=Path, help="a .json or .toml file with options, named without the dashes")
-    parser.add_argument("--multiple", type=int, default=64, help="check: what the pictures' sides are multiples of")
+    parser.add_argument(
+        "--config", type=Path, help=("a .json or .toml file with options, whose names have no dashes in front")
+    )
+    parser.add_argument(
+        "--multiple", type=int, default=64, help=("for check: the sides of the pictures must be multiples of this")
+    )
     files = parser.add_argument_group("files")
     files.add_argument("--data", type=Path, help="the training set: a folder of samples or of shards")
     files.add_argument("--output", type=Path, help="folder for saved states, logs, curves and the trained files")
     files.add_argument("--cache", type=Path, help="folder that keeps encodings; default: OUTPUT/encodings")
     files.add_argument("--checkpoint", type=Path, help="the base: an SD1.5 checkpoint with CLIP and VAE")
-    files.add_argument("--custom-node", type=Path, help="folder of a node pack that teaches ComfyUI the base first")
+    files.add_argument(
+        "--custom-node", type=Path, help=("folder of a node pack that teaches ComfyUI the architecture of the base")
+    )
     files.add_argument("--vae", type=Path, help="a VAE to use instead of the checkpoint's")
     files.add_argument("--face-analysis", type=Path, help="insightface pack, if the data has no embeddings")
-    files.add_argument("--clip-vision", type=Path, help="what the identity reads beside the embedding")
-    files.add_argument("--start-from", type=Path, help="checkpoint-*.pt of another training to begin with")
+    files.add_argument("--clip-vision", type=Path, help="a CLIP-Vision model, whose features the identity also reads")
+    files.add_argument("--start-from", type=Path, help="checkpoint-*.pt of another training to start from")
     files.add_argument("--repcontrolnet", type=Path, help="the branch to start from")
     dtypes = ("float32", "float16", "bfloat16")
     files.add_argument("--save-dtype", choices=dtypes, default=dtypes[0], help="of the trained files")
@@ -62,13 +68,18 @@ def build_parser() -> argparse.ArgumentParser:
     stages.add_argument("--landmarks", type=int, default=50_000)
     stages.add_argument("--skeleton", type=int, default=100_000)
     stages.add_argument("--both", type=int, default=1_000_000)
-    stages.add_argument("--iterations", type=int, help="end here instead of after the last stage")
-    stages.add_argument("--clone-every", type=int, default=10, help="Clone Face Tuning in the last stage; 0: never")
+    stages.add_argument("--iterations", type=int, help="stop here instead of after the last stage")
+    stages.add_argument(
+        "--clone-every",
+        type=int,
+        default=10,
+        help=("Clone Face Tuning once in this many iterations of the last stage; 0: never"),
+    )
     stages.add_argument(
         "--single-share",
         type=float,
         default=0.0,
-        help="share of the last stage that sees landmarks alone, and as much again skeletons alone",
+        help="share of the last stage that shows landmarks alone, with an equal share for skeletons alone",
     )
     engine = parser.add_argument_group("engine")
     default = TrainingSettings
@@ -81,30 +92,38 @@ def build_parser() -> argparse.ArgumentParser:
         default=default.new_layers_factor,
         help="multiple of the learning rate for layers that start from random weights",
     )
-    engine.add_argument("--warmup", type=int, default=default.warmup, help="the learning rate rises from 0")
-    engine.add_argument("--cooldown", type=int, default=default.cooldown, help="it falls to 0 at the end")
+    engine.add_argument(
+        "--warmup", type=int, default=default.warmup, help=("iterations over which the learning rate rises from 0")
+    )
+    engine.add_argument(
+        "--cooldown", type=int, default=default.cooldown, help=("iterations over which it falls to 0 at the end")
+    )
     engine.add_argument("--ema-decay", type=float, default=default.ema_decay)
     engine.add_argument("--max-grad-norm", type=float, default=default.max_grad_norm)
     engine.add_argument("--seed", type=int, default=default.seed)
     precisions = [precision.value for precision in Precision]
     engine.add_argument("--precision", choices=precisions, default=default.precision.value)
-    engine.add_argument("--gradient-checkpointing", action="store_true", help="slower, in much less memory")
+    engine.add_argument("--gradient-checkpointing", action="store_true", help="slower, but needs much less memory")
     engine.add_argument("--checkpoint-every", type=int, default=default.checkpoint_every)
     engine.add_argument("--num-checkpoints", type=int, default=default.num_checkpoints)
     engine.add_argument("--sample-every", type=int, default=default.sample_every, help="0: no sample pictures")
-    engine.add_argument("--with-identity", action="store_true", help="train identity tokens with the control")
+    engine.add_argument("--with-identity", action="store_true", help="train identity tokens together with the control")
     engine.add_argument("--identity-dim", type=int, help="width between embedding and tokens; default: as published")
-    engine.add_argument("--cpu", action="store_true", help="leave the GPU alone")
-    engine.add_argument("--num-processes", type=int, default=1, help="on this machine, one GPU each")
+    engine.add_argument("--cpu", action="store_true", help="do not use the GPU")
+    engine.add_argument("--num-processes", type=int, default=1, help="processes on this machine, one GPU each")
     return parser
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options of the command line, and those of the config file that it does not set."""
+    """Parses the options of the command line, and those of the config file that it does not set."""
     parser = build_parser()
     config: Path | None = parser.parse_args(arguments).config
     if config is not None:
-        arguments = [arguments[0], *config_options(parser, config), *arguments[1:]]  # the last of two options wins
+        arguments = [
+            arguments[0],
+            *config_options(parser, config),
+            *arguments[1:],
+        ]  # the last of two equal options wins
     given = parser.parse_args(arguments)
     needed = ("data",) if given.task == CHECK else ("data", "output", "checkpoint")
     if missing := [f"--{name}" for name in needed if getattr(given, name) is None]:
@@ -113,12 +132,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def config_options(parser: argparse.ArgumentParser, config: Path) -> list[str]:
-    """The options in a config file, as the command line would have them."""
+    """Returns the options in a config file in the form of a command line."""
     known = {option for action in parser._actions for option in action.option_strings}
     values = {f"--{name.replace('_', '-')}": value for name, value in read_config(config).items()}
     if unknown := sorted(values.keys() - known):
         names = ", ".join(name.removeprefix("--") for name in unknown)
-        parser.error(f"{config} sets {names}, which is not an option; `{parser.prog} --help` lists them")
+        parser.error(f"{config} sets {names}, which is not an option; `{parser.prog} --help` lists the options")
     words: list[str] = []
     for option, value in values.items():
         words += ([option] if value else []) if isinstance(value, bool) else [option, str(value)]
@@ -135,13 +154,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def progress_bar(title: str, *, is_shown: bool) -> Callable[[int, int], None]:
-    """Shows how many of how many are done."""
+    """Shows how many items are done."""
     from tqdm import tqdm
 
     bars: list[tqdm[Any]] = []
 
     def show(done: int, total: int) -> None:
-        if not bars:  # a resumed training begins in the middle
+        if not bars:  # a resumed training starts in the middle
             bars.append(tqdm(desc=title, total=total, initial=done - 1, disable=not is_shown))
         bars[0].update(done - bars[0].n)
 
@@ -149,7 +168,7 @@ def progress_bar(title: str, *, is_shown: bool) -> Callable[[int, int], None]:
 
 
 def check(given: argparse.Namespace) -> int:
-    """Reads the whole set, names every fault, and returns 1 if there is one."""
+    """Reads the whole set, reports every problem, and returns 1 if there is one."""
     from ..fpga_core.training.data.reading import TrainingSet, faults
 
     data = TrainingSet(given.data, multiple_px=given.multiple)
@@ -159,7 +178,7 @@ def check(given: argparse.Namespace) -> int:
 
 
 def launch_processes(given: argparse.Namespace, arguments: list[str]) -> int:
-    """Starts this command again in as many processes, by `accelerate launch`."""
+    """Starts this command again in several processes with `accelerate launch`."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
     command += ["--num_processes", str(given.num_processes), "--mixed_precision", given.precision]
     command += ["--dynamo_backend", "no", "--main_process_port", "0"]
@@ -170,7 +189,7 @@ def launch_processes(given: argparse.Namespace, arguments: list[str]) -> int:
             try:
                 return process.wait()
             except KeyboardInterrupt:
-                continue  # the processes were interrupted too, and save their state
+                continue  # the processes were interrupted too, and are saving their state
 
 
 def run(given: argparse.Namespace) -> int:
@@ -219,14 +238,14 @@ def run(given: argparse.Namespace) -> int:
     )
     accelerator.end_training()
     if is_main and outcome.was_stopped:
-        print(f"stopped after iteration {outcome.iterations}; run it again to go on")
+        print(f"stopped after iteration {outcome.iterations}; run the command again to continue")
     elif is_main:
         print("\n".join(["trained:", *map(str, outcome.files)]))
     return INTERRUPTED if outcome.was_stopped else 0
 
 
 def load_models(given: argparse.Namespace) -> FrozenModels:
-    """The frozen models of the given files."""
+    """Loads the frozen models from the given files."""
     import comfy.clip_vision
     import comfy.sd
     import comfy.utils
@@ -253,7 +272,7 @@ def load_models(given: argparse.Namespace) -> FrozenModels:
 
 
 def main(arguments: list[str]) -> int:
-    """Trains or checks; the exit status is 1 if samples cannot be used, 130 if the training was stopped."""
+    """Trains or checks. The exit status is 1 if samples cannot be used, and 130 if the training was stopped."""
     given = parse(arguments)
     if given.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -25,7 +25,7 @@ def main(name: str | None = None, *arguments: str) -> None:
         print("\n".join(f"{bench:<12} {line}" for bench, line in benches.items()))
         return
     if name not in benches:
-        sys.exit(f"dev.py bench: there is no bench {name!r}: choose one of {', '.join(benches)}")
+        sys.exit(f"dev.py bench: there is no bench {name!r}; choose one of {', '.join(benches)}")
     # Weights that are placed late, a fold's as well as a plain copy's, lie on scattered small pages and cost 5 to 7 %
     # of a step on a CPU. On large pages every alternative is as fast as it can be. torch reads this when imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

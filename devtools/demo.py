@@ -128,10 +128,14 @@ def photographs(base: Path) -> Image.Image:
 
 
 DEMONSTRATIONS = {
-    "world": (world, "People and pictures are the small world's (docs/small-world.md); nobody of them was trained on."),
+    "world": (
+        world,
+        ("People and pictures come from the small world (docs/small-world.md). None of them was used in training."),
+    ),
     "photographs": (
         photographs,
-        "The models are stand-ins with random weights: the path is real, the generated pictures show nothing.",
+        "The models are stand-ins with random weights. This shows that the workflows run; the generated pictures mean "
+        "nothing.",
     ),
 }
 

@@ -151,7 +151,7 @@ ROWS = (
         ),
     ),
     Row(
-        "A full-body picture whose face the autoencoder broke, before and after DIIR",
+        "A full-body picture with a face that the autoencoder broke, before and after DIIR",
         {"anna.png": "photo of Anna"},
         (
             Run(THROUGH_AUTOENCODER, {}, {"Save Image": "broken"}, kept_as="full_body.png"),

@@ -21,7 +21,7 @@ WORKSHOP = ROOT / "devtools"
 CONSTRAINTS = WORKSHOP / "constraints.txt"
 TESTED_PYTHONS = ((3, 11),)  # what constraints.txt was frozen with
 TORCH = "torch==2.13.0"  # on every Python: torchvision and torchaudio must match it
-NETWORK_REMEDY = "check the network and pip's configuration and run again: it resumes with this step"
+NETWORK_REMEDY = "check the network and pip's configuration, and run again to resume with this step"
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,13 @@ class Builder:
             steps = self._steps(progress)
             missing = [step for step in steps if not step.stamp.exists()]
             if missing:
-                print(f"preparing the environment in {self.cache} (once; about 3 GB, minutes)", flush=True)
+                print(f"preparing the environment in {self.cache} (only once; about 3 GB, a few minutes)", flush=True)
             if missing and not self.is_tested:
                 tested = ", ".join(f"{major}.{minor}" for major, minor in TESTED_PYTHONS)
                 running = platform.python_version()
-                print(f"Python {running} is not a tested one ({tested}): taking the newest packages", flush=True)
+                print(
+                    f"Python {running} was not tested ({tested} was), so the newest packages are installed", flush=True
+                )
             for step in missing:
                 progress.step(f"[{steps.index(step) + 1}/{len(steps)}] {step.title}", step.run)
         variables = {**os.environ, "COMFYUI_PATH": str(self.comfyui)}
@@ -113,13 +115,13 @@ class Builder:
             step("ComfyUI", self._get_comfyui, stamp=self.comfyui / "main.py"),
             step("torch", self._install_torch),
             step("packages of ComfyUI, the pack and its tests", self._install_requirements),
-            step("making sure that they load", self._cure),
+            step("checking that they load", self._cure),
         ]
 
     def _create_venv(self, progress: Progress) -> None:
         progress.run(
             [sys.executable, "-m", "venv", "--clear", self.venv],
-            what="making a virtual environment",
+            what="creating a virtual environment",
             remedy="install Python's venv module (Debian: apt-get install python3-venv) and run again",
         )
 
@@ -156,7 +158,7 @@ class Builder:
         progress.run(
             [self.python, "-c", "import torch, torchvision, torchaudio, cv2, insightface"],
             what="importing the installed packages",
-            remedy="see the log's end for what the machine lacks",
+            remedy="see the end of the log for what is missing on this machine",
             environment=with_cpu_torch(os.environ) if self.cpu_torch_stamp.exists() else None,
         )
 

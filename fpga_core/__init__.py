@@ -1,4 +1,4 @@
-"""FPGA's method without sockets, and by name its public parts: tensors in, tensors out, no ComfyUI.
+"""The core of the pack and its public parts by name: tensors in, tensors out, no ComfyUI.
 
 Each part is imported when it is asked for. Importing the package alone needs neither torch nor any other package.
 """

@@ -1,4 +1,4 @@
-"""Where a UNet's transformer blocks are, in ComfyUI's terms, and what each holds."""
+"""The transformer blocks of a UNet: where they are, in ComfyUI's terms, and what each holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class BlockSlot(NamedTuple):
-    """A transformer block of a UNet, and with it its two attention layers; the middle block is ("middle", 0).
+    """A transformer block of a UNet with its two attention layers. The middle block is ("middle", 0).
 
     Attributes:
         block: "input", "middle" or "output".
@@ -22,14 +22,14 @@ class BlockSlot(NamedTuple):
 
     @property
     def module_path(self) -> str:
-        """Path of the transformer block in ComfyUI's UNet; it holds `.attn1` (self) and `.attn2` (cross attention)."""
+        """The path of the transformer block in ComfyUI's UNet, with `.attn1` (self) and `.attn2` (cross attention)."""
         if self.block == "middle":
             return f"middle_block.1.transformer_blocks.{self.index}"
         return f"{self.block}_blocks.{self.number}.1.transformer_blocks.{self.index}"
 
 
 class Attention(Protocol):
-    """An attention layer, as far as the pack needs it: its projections of queries, keys and values."""
+    """The parts of an attention layer that the pack needs: its projections of queries, keys and values."""
 
     to_q: nn.Linear
     to_k: nn.Linear

@@ -29,7 +29,7 @@ SAFETENSORS_ENDINGS = (".safetensors", ".sft")
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is, or is meant to be, in the safetensors format: by its ending, or else by its first bytes."""
+    """Returns whether a file is, or should be, a safetensors file, judged by its ending or its first bytes."""
     path = Path(path)
     if path.suffix.lower() in SAFETENSORS_ENDINGS:
         return True
@@ -65,14 +65,14 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file at once: whoever looks at `path` finds the old file or the whole new one.
+    """Writes a safetensors file atomically: `path` always holds the old file or the complete new one.
 
     Args:
         path: the file; its folder exists.
-        tensors: any device and memory layout; names that share memory are written as separate tensors.
+        tensors: any device and memory layout; tensors that share memory are written separately.
         metadata: text entries of the file's header.
     Raises:
-        CheckpointError: the file cannot be written; one that was there before is unchanged.
+        CheckpointError: the file cannot be written; an existing file is unchanged.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
@@ -81,15 +81,15 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"'{path}' cannot be written: {error}; free some disk space, and check that the folder exists and that no "
-            "other program has the file open"
+            f"'{path}' cannot be written: {error}; free some disk space, check that the folder exists, and close other "
+            "programs that use the file"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _standalone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, no two of them in one storage: safetensors refuses anything else."""
+    """Returns contiguous CPU tensors with separate storage, because safetensors refuses anything else."""
     standalone: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -102,11 +102,11 @@ def _standalone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def hash_state_dict(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors: equal for equal names, dtypes, shapes and bytes, whatever their order or device.
+    """Returns the SHA-256 of named tensors. It depends on names, dtypes, shapes and bytes, not on order or device.
 
     Each tensor, in the order of the names by code point, contributes one line of JSON, `["name","dtype",[sizes]]`
-    without spaces and in ASCII, closed by a line feed, and then its elements' bytes, row-major and little-endian. The
-    dtype is called as torch calls it (`float16`, `bfloat16`, `float8_e4m3fn`).
+    without spaces and in ASCII, ended by a line feed, and then its elements' bytes, row-major and little-endian. The
+    dtype has torch's name (`float16`, `bfloat16`, `float8_e4m3fn`).
 
     Args:
         tensors: name -> tensor of any shape and dtype.
@@ -118,13 +118,13 @@ def hash_state_dict(tensors: Mapping[str, Tensor]) -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         entry = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
         digest.update(json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n")
-        # as_strided, because a contiguous tensor of one element may have any stride, which view() refuses
+        # as_strided, because a contiguous tensor of one element can have any stride, which view() refuses
         digest.update(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def list_names(names: Iterable[str]) -> str:
-    """The first few names, sorted, and how many more there are: for messages."""
+    """Returns the first few names, sorted, and the number of the others, for a message."""
     ordered = sorted(names)
     listed = ", ".join(ordered[:NUM_LISTED])
     return listed if len(ordered) <= NUM_LISTED else f"{listed} and {len(ordered) - NUM_LISTED} more"
@@ -137,7 +137,7 @@ class FileFormat:
     Attributes:
         name: the header's entry `format`.
         version: what is written, and the newest that is read.
-        kind: what messages call such a file.
+        kind: the kind of file in messages.
         entries: what a header holds beside `format` and `version`.
     """
 
@@ -154,34 +154,38 @@ class FileFormat:
         """Raises unless a file's header is of this format, and complete.
 
         Args:
-            file: what messages call the file.
+            file: the file's name in messages.
             header: its text entries.
         Raises:
             UnknownFormatError: another format, a newer version, or entries are missing.
         """
         if header.get("format") != self.name:
             raise UnknownFormatError(
-                f"'{file}' is not {self.kind}: its header says format {header.get('format', 'none')!r}, not "
-                f"'{self.name}'; choose another file, or use the original one if a program that saved it again has "
-                "dropped the header"
+                f"'{file}' is not {self.kind}: the format in its header is {header.get('format', 'none')!r}, not "
+                f"'{self.name}'; choose another file, or use the original if another program saved it without the "
+                "header"
             )
         found = header.get("version", "")
         if not re.fullmatch(r"[1-9][0-9]{0,8}", found):
-            raise UnknownFormatError(f"the header of '{file}' gives {found!r} as its version; the file is damaged")
+            raise UnknownFormatError(
+                f"the version in the header of '{file}' is {found!r}, which is not valid; the file is damaged"
+            )
         if int(found) > self.version:
             raise UnknownFormatError(
-                f"'{file}' is of version {found} of the format '{self.name}', this pack reads up to version "
+                f"'{file}' has version {found} of the format '{self.name}', but this pack reads only up to version "
                 f"{self.version}; update the pack"
             )
         if missing := [entry for entry in self.entries if entry not in header]:
-            raise UnknownFormatError(f"the header of '{file}' lacks {list_names(missing)}; the file is damaged")
+            raise UnknownFormatError(
+                f"the header of '{file}' does not contain {list_names(missing)}; the file is damaged"
+            )
 
 
 def check_hash(file: str, tensors: Mapping[str, Tensor], expected: str, *, part: str = "tensors") -> None:
     """Raises unless tensors of a file are those that it was written with.
 
     Args:
-        file: what messages call the file.
+        file: the file's name in messages.
         tensors: the file's, or a part of them.
         expected: their `hash_state_dict`, from the header.
         part: what messages call these tensors.
@@ -191,18 +195,18 @@ def check_hash(file: str, tensors: Mapping[str, Tensor], expected: str, *, part:
     found = hash_state_dict(tensors)
     if found != expected:
         raise CheckpointReadError(
-            f"'{file}' is damaged, or was changed after it was written: the hash of its {part} is {found[:12]}, the "
-            f"header says {expected[:12]}; get the original file"
+            f"'{file}' is damaged, or was changed after it was written: the hash of its {part} is {found[:12]}, but "
+            f"the header says {expected[:12]}; use the original file"
         )
 
 
 def check_keys(file: str, found: Iterable[str], expected: Iterable[str]) -> None:
-    """Raises unless a file holds exactly the tensors that its place in the model takes.
+    """Raises unless a file holds exactly the tensors that the model needs.
 
     Args:
-        file: what messages call the file.
+        file: the file's name in messages.
         found: names of the file's tensors.
-        expected: names that belong there.
+        expected: names that the model needs.
     Raises:
         CheckpointKeyError: tensors are missing or do not belong; the message names them.
     """
@@ -221,19 +225,19 @@ def check_keys(file: str, found: Iterable[str], expected: Iterable[str]) -> None
 
 
 def check_shapes(file: str, found: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
-    """Raises unless each tensor of a file has the shape of its place in the model.
+    """Raises unless each tensor of a file has the shape that the model needs.
 
     Args:
-        file: what messages call the file.
+        file: the file's name in messages.
         found: the file's tensors; all their names are in `expected`.
         expected: name -> shape.
     Raises:
-        CheckpointShapeError: a tensor has another shape; the message gives the first and how many more.
+        CheckpointShapeError: a tensor has another shape; the message names the first one and the number of the others.
     """
     wrong = [name for name in sorted(found) if found[name].shape != expected[name]]
     if wrong:
-        first, more = wrong[0], f" (and {len(wrong) - 1} more tensors)" if len(wrong) > 1 else ""
+        first, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise CheckpointShapeError(
-            f"'{first}' of '{file}' is {tuple(found[first].shape)}, the model takes {tuple(expected[first])}{more}; "
-            "the file was made for another model"
+            f"'{first}' in '{file}' is {tuple(found[first].shape)}, but the model needs "
+            f"{tuple(expected[first])}{more}; the file was made for another model"
         )

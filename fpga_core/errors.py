@@ -1,7 +1,7 @@
 """Every error that the pack raises on purpose.
 
-Each message says what is wrong, with the figures or names involved, and what to do about it. ComfyUI shows the class
-name and the message on the node, so both are written for the artist who reads them.
+Each message says what is wrong, with the figures or names, and what to do about it. ComfyUI shows the class name and
+the message on the node, so both are written for artists.
 """
 
 
@@ -10,7 +10,7 @@ class FPGAError(Exception):
 
 
 class InvalidInputError(FPGAError):
-    """A value on a socket or widget is outside what the node can work with."""
+    """A value on a socket or widget is not one that the node can use."""
 
 
 class ShapeMismatchError(InvalidInputError):
@@ -26,7 +26,7 @@ class CheckpointReadError(CheckpointError):
 
 
 class UnknownFormatError(CheckpointError):
-    """The file is readable, but its tensors are of no layout that the pack knows."""
+    """The file is readable, but the pack does not know the layout of its tensors."""
 
 
 class CheckpointKeyError(CheckpointError):
@@ -34,15 +34,15 @@ class CheckpointKeyError(CheckpointError):
 
 
 class CheckpointShapeError(CheckpointError):
-    """A tensor of the file has another shape than its place in the model."""
+    """A tensor in the file does not have the shape that the model needs."""
 
 
 class BaseModelError(CheckpointError):
-    """The file was made for another base architecture than the connected model."""
+    """The file was made for a different base architecture than that of the connected model."""
 
 
 class PatchConflictError(FPGAError):
-    """The model already carries a patch that excludes the one asked for."""
+    """The model already carries a patch that excludes the requested one."""
 
 
 class UnsupportedModeError(FPGAError):
@@ -50,19 +50,19 @@ class UnsupportedModeError(FPGAError):
 
 
 class MissingModelError(FPGAError):
-    """A model file or folder that the node needs is not there."""
+    """A model file or folder that the node needs is missing."""
 
 
 class MissingPackageError(FPGAError):
-    """A Python package that the node needs is not installed, or does not work as it is installed."""
+    """A Python package that the node needs is not installed, or its installation does not work."""
 
 
 class DownloadError(FPGAError):
-    """A file that was asked for could not be downloaded, or is not the one that was expected."""
+    """A requested file could not be downloaded, or is not the expected one."""
 
 
 class FaceNotFoundError(FPGAError):
-    """A picture in which a face is needed shows none that is usable."""
+    """A picture that needs a face does not show a usable one."""
 
 
 class TrainingDataError(FPGAError):

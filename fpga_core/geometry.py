@@ -42,7 +42,7 @@ class Box:
         return Box(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1))
 
     def grown(self, fraction: float) -> Box:
-        """The box with `fraction` of its own width and height added on every side."""
+        """Returns the box with `fraction` of its own width and height added on every side."""
         dx, dy = self.width * fraction, self.height * fraction
         return Box(self.x0 - dx, self.y0 - dy, self.x1 + dx, self.y1 + dy)
 
@@ -50,7 +50,7 @@ class Box:
         return self.intersection(Box(0, 0, extent.width, extent.height))
 
     def normalised(self, extent: Extent) -> Box:
-        """Pixels to fractions of a picture of `extent`."""
+        """Converts pixels to fractions of a picture of `extent`."""
         return self.scaled(1 / extent.width, 1 / extent.height)
 
     def scaled(self, sx: float, sy: float) -> Box:

@@ -1,4 +1,4 @@
-"""Packages that only some nodes need. They are imported where they are used, so that the others load without them."""
+"""Packages that only some nodes need. They are imported where they are used, so that other nodes load without them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OPENCV = "opencv-python"
 
 @contextmanager
 def importing(package: str, *, install: str | None = None) -> Generator[None, None, None]:
-    """Within the block, an import that fails says which package is missing and how to install it.
+    """Turns a failed import in the block into an error that names the missing package and says how to install it.
 
     Args:
         package: the package that the block imports, by its name on PyPI.
-        install: what to hand to `pip install`; None: the package's name.
+        install: the argument of `pip install`; None is the package's name.
     Raises:
         MissingPackageError: an import of the block fails.
     """
@@ -31,5 +31,5 @@ def importing(package: str, *, install: str | None = None) -> Generator[None, No
 
 
 def pip_command(arguments: str) -> str:
-    """The command line that installs something into the Python that runs now."""
+    """Returns the command line that installs something into the running Python."""
     return f'"{sys.executable}" -m pip install {arguments}'

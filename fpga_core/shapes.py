@@ -10,10 +10,10 @@ from torch.nn import functional
 from .errors import ShapeMismatchError
 
 PIXELS_PER_LATENT = 8
-"""Pixels of a picture that become one latent pixel, in width and in height."""
+"""The pixels of a picture that become one latent pixel, in width and in height."""
 
 ASPECT_TOLERANCE = 0.02
-"""Aspect ratios that differ by less come from rounding sizes to whole pixels, or to multiples of 8."""
+"""Aspect ratios that differ by less than this do so because sizes were rounded to whole pixels or to multiples of 8."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Extent:
         return self.width * self.height
 
     def downscaled(self, factor: int) -> Extent:
-        """The extent after `factor`-fold downsampling by stride-2 convolutions (odd sizes round up)."""
+        """Returns the extent after `factor`-fold downsampling by stride-2 convolutions (odd sizes round up)."""
         return Extent(-(-self.width // factor), -(-self.height // factor))
 
     def has_aspect_of(self, other: Extent) -> bool:
-        """Whether the aspect ratios agree, within `ASPECT_TOLERANCE`."""
+        """Returns whether the aspect ratios agree, within `ASPECT_TOLERANCE`."""
         return abs(self.width * other.height / (self.height * other.width) - 1) <= ASPECT_TOLERANCE
 
 
 def token_grid(latent: Extent, num_tokens: int) -> Extent:
-    """Grid of an attention layer that sees `num_tokens` tokens of a latent.
+    """Returns the grid of an attention layer that sees `num_tokens` tokens of a latent.
 
     A UNet level halves the latent with stride-2 convolutions, which round odd sizes up, so the grid is derived level by
-    level rather than guessed from a square root.
+    level and not guessed from a square root.
 
     Args:
         latent: size of the latent, in latent pixels.
@@ -58,14 +58,14 @@ def token_grid(latent: Extent, num_tokens: int) -> Extent:
         grid = grid.downscaled(2)
     if grid.num_cells != num_tokens:
         raise ShapeMismatchError(
-            f"an attention layer with {num_tokens} tokens fits no level of a {latent} latent; a patch that merges or "
-            "drops tokens (ToMe, HyperTile) is probably active on this model: bypass it"
+            f"an attention layer has {num_tokens} tokens, which fits no level of a {latent} latent; a patch that "
+            "merges or drops tokens (ToMe, HyperTile) is probably active on this model: bypass it"
         )
     return grid
 
 
 def cell_means(maps: Tensor, grid: Extent) -> Tensor:
-    """Masks or weights brought to a grid: every cell holds the mean of what it covers.
+    """Resamples masks or weights to a grid. Every cell holds the mean of the pixels that it covers.
 
     Args:
         maps: (..., height, width), with one or two dimensions before the last two.
@@ -78,10 +78,10 @@ def cell_means(maps: Tensor, grid: Extent) -> Tensor:
 
 
 def as_masks(masks: Tensor) -> Tensor:
-    """What travels on a MASK socket as a batch.
+    """Returns the value of a MASK socket as a batch.
 
     Args:
-        masks: (num_masks, height, width) in [0, 1]; (height, width) and (num_masks, 1, height, width) occur too.
+        masks: (num_masks, height, width) in [0, 1]; (height, width) and (num_masks, 1, height, width) are accepted too.
     Returns:
         (num_masks, height, width).
     Raises:
@@ -90,6 +90,6 @@ def as_masks(masks: Tensor) -> Tensor:
     batch = masks[None] if masks.ndim == 2 else masks.squeeze(1) if masks.ndim == 4 else masks
     if batch.ndim != 3 or 0 in batch.shape:
         raise ShapeMismatchError(
-            f"the mask has the shape {tuple(masks.shape)}; connect a MASK: (number of masks, height, width)"
+            f"the mask has the shape {tuple(masks.shape)}; connect a MASK of the shape (number of masks, height, width)"
         )
     return batch

@@ -25,13 +25,15 @@ def load_weights(folder: str, name: str) -> Weights:
         weights = comfy.utils.load_torch_file(path, safe_load=True)
     except pickle.UnpicklingError as error:  # whose message advises the user to turn off safe loading
         raise CheckpointReadError(
-            f"'{name}' is not a weights file, or holds more than tensors, which may be harmful; download it again from "
-            "where it was published"
+            f"'{name}' is not a weights file, or holds more than tensors, which can be harmful; download it again from "
+            "its publisher"
         ) from error
     except (RuntimeError, ValueError, EOFError, KeyError, OSError, ArithmeticError) as error:
         raise CheckpointReadError(f"'{name}' cannot be read: {error}; download it again") from error
     if not isinstance(weights, dict):
-        raise CheckpointReadError(f"'{name}' holds no named tensors but a {type(weights).__name__}; download it again")
+        raise CheckpointReadError(
+            f"'{name}' holds a {type(weights).__name__} instead of named tensors; download it again"
+        )
     return weights, {}
 
 

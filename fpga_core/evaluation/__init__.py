@@ -1,1 +1,1 @@
-"""How good a picture is, in figures (paper section 4, metrics)."""
+"""Metrics of pictures (paper section 4)."""

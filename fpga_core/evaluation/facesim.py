@@ -1,4 +1,4 @@
-"""FaceSim: how alike the people of a picture are to those who were meant to be there, in the places meant for them."""
+"""FaceSim: how closely the people in a picture resemble those meant to be there, in the places meant for them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MemberScore:
 
 @dataclass(frozen=True, eq=False)
 class CastScore:
-    """How a cast came out in a batch of pictures.
+    """The scores of a cast in a batch of pictures.
 
     Attributes:
         pictures: the scores of each picture, in the order of the cast.
@@ -59,7 +59,7 @@ class CastScore:
         return _mean([member.likeness or 0.0 for member in free])
 
     def report(self) -> str:
-        """A table, one line per person and picture, under a line with the mean."""
+        """Returns a line with the mean, and below it a table with one line per person and picture."""
         rows = [("picture", "person", "FaceSim", "likeness", "IoU", "face")]
         for number, members in enumerate(self.pictures, 1):
             for index, member in enumerate(members, 1):
@@ -82,7 +82,7 @@ class CastScore:
 def score_cast(
     portraits: Sequence[Portrait], pictures: Sequence[PictureFaces], *, recogniser: str, canvas: Extent
 ) -> CastScore:
-    """FaceSim of each person in each picture.
+    """Computes the FaceSim of each person in each picture.
 
     The faces of a picture are assigned to the people so that the sum of their FaceSims is largest; a face counts for a
     person only if its IoU with the person's face box is greater than 0.5; without a box, anywhere.
@@ -96,19 +96,19 @@ def score_cast(
     Returns:
         The scores of every picture.
     Raises:
-        InvalidInputError: there is nobody or nothing to score, or a face lacks the recogniser's embedding.
+        InvalidInputError: there are no people or no pictures, or a face has no embedding of the recogniser.
         ShapeMismatchError: a picture has another aspect ratio than the canvas, so the face boxes do not fit it.
-    Source: FPGA section 4.1, FaceSim and its IoU rule; how faces are assigned to people is not said there.
+    Source: FPGA section 4.1, FaceSim and its IoU rule. The paper does not say how faces are assigned to people.
     """
     if not portraits or not pictures:
         raise InvalidInputError(
-            f"{len(portraits)} people in {len(pictures)} pictures cannot be scored; give at least one each"
+            f"{len(portraits)} people in {len(pictures)} pictures cannot be scored; at least one of each is needed"
         )
     has_boxes = any(portrait.face_box is not None for portrait in portraits)
     for number, picture in enumerate(pictures, 1):
         if has_boxes and not picture.extent.has_aspect_of(canvas):
             raise ShapeMismatchError(
-                f"picture {number} is {picture.extent} and the cast was made for {canvas}, which is another aspect "
+                f"picture {number} is {picture.extent}, but the cast was made for {canvas}, which has another aspect "
                 "ratio; score an uncropped picture, or make the cast for this size"
             )
     return CastScore(tuple(_score_picture(portraits, picture, recogniser) for picture in pictures))
@@ -117,10 +117,10 @@ def score_cast(
 def draw_scores(
     score: CastScore, portraits: Sequence[Portrait], *, pictures: Sequence[PictureFaces], images: Tensor
 ) -> Tensor:
-    """The pictures with the people's places (dashed) and faces, coloured, numbered, named and scored.
+    """Draws the people's places (dashed) and faces on the pictures, with colours, numbers, names and scores.
 
     Args:
-        score: of `score_cast`.
+        score: the result of `score_cast`.
         portraits: the people that were scored.
         pictures: the faces that were found.
         images: (batch, height, width, channels) float in [0, 1].
@@ -131,7 +131,7 @@ def draw_scores(
     """
     if len(images) != len(score.pictures):
         raise ShapeMismatchError(
-            f"{len(score.pictures)} pictures were scored and {len(images)} are given to draw on; give the same"
+            f"{len(score.pictures)} pictures were scored, but there are {len(images)} to draw on; use the same pictures"
         )
     drawn = zip(score.pictures, pictures, images, strict=True)
     return torch.cat(
@@ -150,7 +150,8 @@ def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogni
     iou = np.array([[_iou(portrait, face, picture) for face in picture.faces] for portrait in portraits])
     is_free = np.array([portrait.face_box is None for portrait in portraits])
     counts = np.array([[is_in_place(float(overlap)) for overlap in row] for row in iou]) | is_free[:, None]
-    # A face in the right place is that person's even if it is nothing like them, so it is worth more than no face.
+    # A face in the right place belongs to that person even if it does not resemble them, so it is worth more than no
+    # face.
     best = best_assignment(np.where(counts, likeness.clip(min=1e-6), 0.0))
     assigned = {i: face for i, face in best.items() if counts[i, face]}
     scores: list[MemberScore] = []
@@ -209,7 +210,7 @@ def _verdict(member: MemberScore) -> str:
         return f"face {member.face + 1}"
     if member.likeness is None:
         return "no face found"
-    return f"no face with IoU > {MIN_IOU} to the face box; shown is the most alike one"
+    return f"no face has an IoU above {MIN_IOU} with the face box; the most similar one is shown"
 
 
 def _figure(value: float | None) -> str:

@@ -1,1 +1,1 @@
-"""Faces and bodies in pictures: what an analyser is, finds and draws. A leaf: any package may import it."""
+"""Faces and bodies in pictures: how they are found, described and drawn. Any other package can import this one."""

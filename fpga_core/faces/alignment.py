@@ -1,4 +1,4 @@
-"""Aligned face crops: eyes, nose and mouth always in the same place, as recognisers and adapters were trained."""
+"""Aligned face crops, with eyes, nose and mouth where recognisers and adapters expect them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ARCFACE_SIZE_PX = 112
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Where ArcFace expects left eye, right eye, nose tip and mouth corners in a picture of 112x112.
+"""The places of left eye, right eye, nose tip and mouth corners that ArcFace expects in a picture of 112x112.
 Source: insightface, utils/face_align.py."""
 
 
@@ -30,14 +30,14 @@ def alignment_points(face: Face) -> np.ndarray:
         points = five_points(face.landmarks)
     if points is None or not np.isfinite(points).all():
         raise InvalidInputError(
-            "a face cannot be aligned, because its detector gave no eyes, nose or mouth corners; use a face analysis "
-            "pack whose detector finds five points, as that of buffalo_l or antelopev2 does"
+            "a face cannot be aligned, because its detector found no eyes, nose or mouth corners; use a face analysis "
+            "pack whose detector finds five points, such as buffalo_l or antelopev2"
         )
     return points
 
 
 def similarity_transform(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, uniform scale and shift that bring points closest to a target, in the least-squares sense.
+    """Returns the rotation, uniform scale and shift that bring points closest to a target by least squares.
 
     Args:
         points: (num_points, 2), not all the same.
@@ -53,19 +53,21 @@ def similarity_transform(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     u, v = (target - target_centre).T
     spread = (x**2 + y**2).sum()
     if not spread > 0:
-        raise InvalidInputError("a face cannot be aligned: its landmarks all lie on one point; use another photo")
+        raise InvalidInputError(
+            "a face cannot be aligned, because all its landmarks are at one point; use another photo"
+        )
     cos, sin = (x * u + y * v).sum() / spread, (x * v - y * u).sum() / spread  # scaled
     turn = np.array([[cos, -sin], [sin, cos]])
     return np.column_stack([turn, target_centre - turn @ centre])
 
 
 def align_face(picture: np.ndarray, face: Face, size_px: int = ARCFACE_SIZE_PX) -> np.ndarray:
-    """Cuts a face out, upright, with its features where ArcFace's template has them.
+    """Crops a face upright, with its features at the places of ArcFace's template.
 
     Args:
         picture: (height, width, channels) uint8.
         face: a face of this picture.
-        size_px: side of the result; the template grows with it.
+        size_px: side of the result; the template scales with it.
     Returns:
         (size_px, size_px, channels) uint8, black outside the picture.
     Raises:

@@ -1,7 +1,7 @@
-"""Anti-aliased shapes: how much of each pixel a shape covers, by the signed distance of its centre to the shape's edge.
+"""Anti-aliased shapes. The coverage of a pixel follows from the signed distance of its centre to the edge of the shape.
 
-The same on every machine and version, exact to a fraction of a pixel, and the same at every scale: what a condition
-image needs. Coordinates are continuous: the first pixel spans 0 to 1 and has its centre at 0.5.
+The result is the same on every machine and with every version, exact to a fraction of a pixel, and the same at every
+scale, as condition images need it. Coordinates are continuous: the first pixel spans 0 to 1 and has its centre at 0.5.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Ellipse:
         return Box(x - dx, y - dy, x + dx, y + dy)
 
     def distance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """To first order: the implicit equation over the length of its gradient, which is exact at the edge."""
+        """Returns the implicit equation over its gradient's length: the distance to first order, exact at the edge."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         a, b = self.half_axes
         u = ((x - self.center[0]) * cos + (y - self.center[1]) * sin) / a
@@ -78,7 +78,7 @@ class Ellipse:
 
 @dataclass(frozen=True, eq=False)
 class ConvexPolygon:
-    """A filled convex polygon; corners (num_corners, 2) in either sense of rotation."""
+    """A filled convex polygon; corners (num_corners, 2) in either orientation."""
 
     corners: np.ndarray
 
@@ -88,7 +88,7 @@ class ConvexPolygon:
         return Box(float(x0), float(y0), float(x1), float(y1))
 
     def distance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The farthest of the edges' half planes: exact along the edges."""
+        """Returns the distance to the farthest of the edges' half planes, which is exact along the edges."""
         corners = np.asarray(self.corners, dtype=np.float64)
         following = np.roll(corners, -1, axis=0)
         area = np.sum(corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1])
@@ -104,13 +104,13 @@ Shape = Disc | Stroke | Ellipse | ConvexPolygon
 
 
 def coverage(shape: Shape, extent: Extent) -> tuple[tuple[slice, slice], np.ndarray]:
-    """How much of each pixel a shape covers, in the part of a picture that it touches.
+    """Returns how much of each pixel a shape covers, in the part of a picture that it touches.
 
     Args:
-        shape: in pixels of the picture; it may lie partly or wholly outside.
+        shape: in pixels of the picture; it can be partly or wholly outside.
         extent: size of the picture.
     Returns:
-        Rows and columns of the part, and its (height, width) coverage in [0, 1].
+        The rows and columns of that part, and its (height, width) coverage in [0, 1].
     """
     bounds = shape.bounds
     bounds = Box(bounds.x0 - 1, bounds.y0 - 1, bounds.x1 + 1, bounds.y1 + 1).clipped(extent)

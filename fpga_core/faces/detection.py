@@ -1,4 +1,4 @@
-"""Faces of a batch of images, from whichever detector is there."""
+"""Finds the faces in a batch of images, from one of several sources."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def detect_faces(
     order: FaceOrder = FaceOrder.LARGEST_FIRST,
     min_size_px: float = 0,
 ) -> tuple[PictureFaces, ...]:
-    """Faces (and bodies, from a pose) of each picture, from exactly one source.
+    """Returns the faces (and bodies, from a pose) of each picture, from exactly one source.
 
     Args:
         pictures: (height, width, 3) uint8 RGB.
-        face_analysis: finds the faces here and now.
+        face_analysis: finds the faces in the pictures.
         face_landmarks: FACE_LANDMARKS of ComfyUI's MediaPipe nodes.
         pose_keypoints: POSE_KEYPOINT of SDPose or an OpenPose preprocessor.
         order: order of the faces of each picture.
-        min_size_px: faces that are smaller on their longer side are left out, as are faces outside the picture.
+        min_size_px: faces whose longer side is shorter are left out, and so are faces outside the picture.
     Returns:
         One entry per picture; no faces if none is seen.
     Raises:
@@ -61,7 +61,7 @@ def _selected(picture: PictureFaces, order: FaceOrder, min_size_px: float) -> Pi
 
 
 def source_problem(connected: Sequence[str]) -> str | None:
-    """What to tell the user unless exactly one of the three sources is connected."""
+    """Returns a message for the user unless exactly one of the three sources is connected."""
     if len(connected) == 1:
         return None
     given = f"{' and '.join(connected)} are connected" if connected else "none is"
@@ -69,7 +69,7 @@ def source_problem(connected: Sequence[str]) -> str | None:
 
 
 def as_pictures(image: torch.Tensor) -> list[np.ndarray]:
-    """A ComfyUI IMAGE as pictures for detectors.
+    """Converts a ComfyUI IMAGE to pictures for detectors.
 
     Args:
         image: (batch, height, width, channels) float in [0, 1]; 1 (grey), 3, or 4 channels (alpha is dropped).

@@ -1,4 +1,4 @@
-"""Condition images: face landmarks and body skeletons drawn the way that the public ControlNets were trained on."""
+"""Condition images: face landmarks and body skeletons, drawn as the public ControlNets were trained."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class FaceStyle(str, Enum):
     """How face landmarks are drawn."""
 
     OPENPOSE = "openpose"
-    """A white dot per point (68, or the five there are): OpenPose ControlNets."""
+    """A white dot per point (68 or five), for OpenPose ControlNets."""
 
     CURVES = "curves"
     """Jaw, brows, nose, eyes and mouth as coloured lines, in the colours of the MediaPipe face ControlNet."""
 
     INSTANTID = "instantid"
-    """Eyes, nose tip and mouth corners as five coloured dots with spokes to the nose: InstantID's ControlNet."""
+    """Eyes, nose tip and mouth corners as five coloured dots with lines to the nose, for InstantID's ControlNet."""
 
 
 class DrawnParts(str, Enum):
@@ -58,8 +58,8 @@ CURVE_COLORS: dict[FacePart, Color] = {
 FIVE_COLORS: tuple[Color, ...] = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
 FIVE_NOSE = 2
 
-# Radii and half widths as the preprocessors draw them, in pixels of a picture whose shorter side is the reference. What
-# they ask cv2 for comes out half a pixel wider in limbs, and a third of a pixel in lines.
+# Radii and half widths as the preprocessors draw them, in pixels of a picture whose shorter side is the reference. cv2
+# draws limbs half a pixel wider than the preprocessors ask for, and lines a third of a pixel wider.
 REFERENCE_SIDE = 512
 KEYPOINT_RADIUS = 4 / REFERENCE_SIDE
 LIMB_HALF_WIDTH = 4.5 / REFERENCE_SIDE
@@ -71,7 +71,7 @@ INSTANTID_DOT_RADIUS = 10 / INSTANTID_REFERENCE_SIDE
 INSTANTID_SPOKE_HALF_WIDTH = 4.5 / INSTANTID_REFERENCE_SIDE
 
 MIN_HALF_WIDTH_PX = 0.5
-"""Thinner lines would fade instead."""
+"""Thinner lines would fade."""
 
 
 def draw_conditions(
@@ -84,17 +84,18 @@ def draw_conditions(
     line_width: float = 1.0,
     min_confidence: float = 0.3,
 ) -> torch.Tensor:
-    """Faces and bodies on black, one condition image per picture.
+    """Draws faces and bodies on black, one condition image per picture.
 
     Args:
         pictures: faces and bodies, in pixels of their own picture.
         parts: what is drawn.
         style: how faces are drawn.
-        width: pixels of the result, to which coordinates are stretched. 0 follows `height` at the picture's aspect
-            ratio; both 0 is the picture's own size.
+        width: width of the result in pixels; coordinates are stretched to it. 0 follows from `height` at the picture's
+            aspect ratio; if both are 0, the result has the picture's own size.
         height: as `width`.
-        line_width: 1 = the widths that the ControlNets were trained on, relative to the shorter side of the result.
-        min_confidence: body keypoints of which the detector was less sure are left out.
+        line_width: factor on the widths that the ControlNets were trained on, which are relative to the shorter side of
+            the result.
+        min_confidence: body keypoints with a lower confidence are left out.
     Returns:
         (batch, height, width, 3) float32 in [0, 1]; black if a picture shows nobody.
     Raises:
@@ -105,11 +106,11 @@ def draw_conditions(
         raise InvalidInputError("there is no picture to draw: the faces come from an empty batch")
     with_faces, with_bodies = parts is not DrawnParts.BODY, parts is not DrawnParts.FACE
     if with_bodies and any(picture.faces for picture in pictures) and not any(picture.bodies for picture in pictures):
-        raise InvalidInputError("faces are known but no body: connect a pose to `skeleton`, or draw the face only")
+        raise InvalidInputError("there are faces but no bodies: connect a pose to `skeleton`, or set `what` to `face`")
     sizes = {_drawn_extent(picture.extent, width, height) for picture in pictures}
     if len(sizes) > 1:
         listed = ", ".join(sorted(map(str, sizes)))
-        raise InvalidInputError(f"the pictures would be drawn at different sizes ({listed}); give width and height")
+        raise InvalidInputError(f"the pictures would be drawn at different sizes ({listed}); set width and height")
     (extent,) = sizes
     images: list[np.ndarray] = []
     for number, picture in enumerate(pictures, start=1):
@@ -126,7 +127,7 @@ def draw_conditions(
 class Canvas:
     """A black picture to draw on.
 
-    Coordinates are pixels of the source picture, lengths are fractions of the shorter side of this one. Nothing is
+    Coordinates are pixels of the source picture. Lengths are fractions of the shorter side of this one. Nothing is
     drawn at a point that was not seen.
     """
 
@@ -149,7 +150,7 @@ class Canvas:
             self._paint(Stroke((x0, y0), (x1, y1), self._length(half_width)), color)
 
     def spindle(self, start: np.ndarray, end: np.ndarray, *, half_width: float, color: Color) -> None:
-        """An ellipse from point to point: OpenPose's limb."""
+        """Draws an ellipse from point to point, as OpenPose's limb."""
         (x0, y0), (x1, y1) = self._place(start), self._place(end)
         if np.isfinite((x0, y0, x1, y1)).all():
             half_axes = max(math.hypot(x1 - x0, y1 - y0) / 2, MIN_HALF_WIDTH_PX), self._length(half_width)
@@ -170,7 +171,7 @@ class Canvas:
 
 
 def draw_face(canvas: Canvas, landmarks: np.ndarray, style: FaceStyle) -> None:
-    """One face in the chosen style; `landmarks` (num_points, 2) of a known layout, in pixels of the source picture."""
+    """Draws one face; `landmarks` (num_points, 2) have a known layout and are in pixels of the source picture."""
     if style is FaceStyle.OPENPOSE:
         for point in landmarks if len(landmarks) == 5 else as_ibug68(landmarks):
             canvas.dot(point, radius=FACE_DOT_RADIUS, color=WHITE)
@@ -201,7 +202,7 @@ def _draw_five(canvas: Canvas, points: np.ndarray) -> None:
 
 
 def draw_bodies(canvas: Canvas, bodies: Sequence[Body], min_confidence: float) -> None:
-    """The limbs of all bodies, then their keypoints on top."""
+    """Draws the limbs of all bodies, and then their keypoints on top."""
     for body in bodies:
         is_seen = body.keypoints[:, 2] >= max(min_confidence, 1e-6)
         for (start, end), color in zip(LIMBS, COLORS, strict=False):  # 17 limbs, 18 keypoints

@@ -1,4 +1,4 @@
-"""What an analyser sees in a picture: faces, their landmarks and embeddings, and bodies."""
+"""What an analyser sees in a picture: faces with their landmarks and embeddings, and bodies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Face:
         landmarks: (num_points, 2) pixels, x then y; 5 points (eyes, nose, mouth corners; left to right as seen), 68
             (iBUG), 106 (insightface) or 468/478 (MediaPipe face mesh); the number of points names the layout. A point
             that was not seen is NaN. None if only a box is known.
-        embeddings: recogniser hash -> (512,) embedding as the recogniser gave it (not normalised).
+        embeddings: recogniser hash -> (512,) embedding as the recogniser returned it, not normalised.
         keypoints: (5, 2) pixels, the detector's own eyes, nose and mouth corners, if it gives them beside a denser
             layout: what recognisers align by.
     """
@@ -36,7 +36,7 @@ class Face:
 
     @property
     def size_px(self) -> float:
-        """The longer side of the box: the figure that size limits are compared with."""
+        """The longer side of the box, which size limits refer to."""
         return max(self.box.width, self.box.height)
 
 
@@ -61,7 +61,7 @@ class PictureFaces:
 
 @runtime_checkable
 class FaceAnalyzer(Protocol):
-    """Finds faces in pictures. Implemented by insightface packs, by tests, by whatever comes next."""
+    """Finds faces in pictures. insightface packs implement this protocol, and so can any other detector."""
 
     @property
     def description(self) -> str:
@@ -70,14 +70,14 @@ class FaceAnalyzer(Protocol):
 
     @property
     def recogniser(self) -> str | None:
-        """Hash that keys this analyser's embeddings; None if it has none.
+        """The hash under which this analyser's embeddings are stored; None if it has no recogniser.
 
         Embeddings of different recognisers are not comparable.
         """
         ...
 
     def find_faces(self, pictures: Sequence[np.ndarray]) -> list[tuple[Face, ...]]:
-        """Faces of each picture, in the detector's order.
+        """Returns the faces of each picture, in the detector's order.
 
         Args:
             pictures: (height, width, 3) uint8, RGB.

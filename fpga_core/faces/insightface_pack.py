@@ -1,4 +1,4 @@
-"""A face analyser from insightface model packs: any folder of ONNX files whose shapes insightface recognises."""
+"""The face analyser that runs insightface model packs: any folder of ONNX files whose shapes insightface recognises."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MIN_SIDE_PX = 16
 MAX_ASPECT = 64
-"""Detectors shrink a picture to 128 pixels on its longer side: beyond these, nothing is left of it to look at."""
+"""Detectors may shrink the longer side to 128 pixels. Of a picture beyond this aspect ratio, nothing is left."""
 
 INSIGHTFACE = '"insightface>=2.0"'
 DENSE_LANDMARKS = ("landmark_3d_68", "landmark_2d_106", "landmark_2d_68")
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class InsightFacePack:
-    """insightface's detector, recogniser and landmarks out of one folder; a `FaceAnalyzer`.
+    """insightface's detector, recogniser and landmarks from one folder, as a `FaceAnalyzer`.
 
     Safe to share between threads: pictures are analysed one at a time.
     """
@@ -51,7 +51,7 @@ class InsightFacePack:
         self._recogniser = recogniser
         self._lock = threading.Lock()
         self.notes = notes
-        """What the user should know: why something slower runs than was asked for, and what mends it."""
+        """Notes for the user, for example why a slower device runs than the chosen one, and how to fix it."""
 
     @property
     def description(self) -> str:
@@ -63,14 +63,14 @@ class InsightFacePack:
 
     @property
     def providers(self) -> Mapping[str, str]:
-        """Task -> the execution provider that its session really runs on."""
+        """The execution provider that the session of each task really runs on."""
         return MappingProxyType(
             {task: model.session.get_providers()[0] for task, model in self._analysis.models.items()}
         )
 
     @property
     def info(self) -> str:
-        """What was loaded, one fact a line, for people to read."""
+        """A description of what was loaded, one fact per line."""
         models = self._analysis.models
         lines = [self.description]
         if self._recogniser is None:
@@ -81,7 +81,7 @@ class InsightFacePack:
         dense = next((task for task in DENSE_LANDMARKS if task in models), None)
         lines.append(f"landmarks: {dense.rpartition('_')[2] if dense else 5}")
         pack = known_pack(self._name)
-        lines.append(f"licence: {pack.licence if pack else 'ask whoever published the pack'}")
+        lines.append(f"licence: {pack.licence if pack else 'ask the publisher of the pack'}")
         return "\n".join([*lines, *self.notes])
 
     def find_faces(self, pictures: Sequence[np.ndarray]) -> list[tuple[Face, ...]]:
@@ -113,11 +113,11 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
 
     Args:
         folder: `.../insightface/models/<pack>`.
-        provider: what to run on.
+        provider: the device to run on.
     Returns:
-        The analyser; its `notes` say what is not as it was asked for.
+        The analyser; its `notes` say what differs from the request.
     Raises:
-        MissingModelError: no detector is there; says what was expected and what was found.
+        MissingModelError: there is no detector; the message says what was expected and what was found.
         CheckpointReadError: a file is damaged.
         MissingPackageError: insightface or onnxruntime is missing or broken.
     """
@@ -129,15 +129,15 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         usable = [name for name in wanted if name in available]
         analysis = face_analysis(name=str(found), providers=usable, allowed_modules=list(TASKS))
         analysis.prepare(ctx_id=0)
-    except (AssertionError, KeyError) as error:  # insightface's ways of saying that none of the files is a detector
+    except (AssertionError, KeyError) as error:  # how insightface reports that none of the files is a detector
         raise MissingModelError(_missing_message(folder, found, "no detector among them")) from error
     except reading_errors() as error:
         raise CheckpointReadError(_damage_message(folder, found, error)) from error
     detector, recogniser = analysis.models["detection"], analysis.models.get("recognition")
     if recogniser is not None and not detector.use_kps:
         raise MissingModelError(
-            f"the detector in '{found}' finds boxes only, and faces cannot be aligned for the recogniser without their "
-            "eyes, nose and mouth; use a detector with five points, as buffalo_l and antelopev2 have"
+            f"the detector in '{found}' finds boxes only, but the recogniser needs eyes, nose and mouth to align a "
+            "face; use a detector with five points, such as that of buffalo_l or antelopev2"
         )
     used = detector.session.get_providers()[0]
     return InsightFacePack(
@@ -149,13 +149,13 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
 
 
 def complete_pack(folder: Path, progress: Progress) -> None:
-    """Downloads what a folder lacks of the known pack of its name; does nothing for a folder of the user's own.
+    """Downloads the missing files of the known pack with the folder's name. Does nothing for any other folder.
 
     Args:
         folder: `.../insightface/models/<pack>`; need not exist.
-        progress: told of each part that arrives.
+        progress: called after each part that arrives.
     Raises:
-        DownloadError: a file cannot be had, or is not the published one.
+        DownloadError: a file cannot be downloaded, or is not the published one.
     """
     pack = known_pack(folder.name)
     if pack is not None:
@@ -164,13 +164,12 @@ def complete_pack(folder: Path, progress: Progress) -> None:
 
 
 def locate_onnx_files(folder: Path) -> Path:
-    """The folder that really holds a pack's ONNX files: the given one, or the only one inside it.
+    """Returns the folder that holds a pack's ONNX files: the given one, or the only one inside it.
 
-    Published archives often hold a folder of their own name, so that `antelopev2/antelopev2/*.onnx` is what unpacking
-    gives.
+    Published archives often contain a folder of the same name, so that unpacking gives `antelopev2/antelopev2/*.onnx`.
 
     Raises:
-        MissingModelError: there are none, or a zip file that nobody has unpacked.
+        MissingModelError: there are none, or only a zip file that is still packed.
     """
     if any(folder.glob("*.onnx")):
         return folder
@@ -180,13 +179,13 @@ def locate_onnx_files(folder: Path) -> Path:
     archives = [*folder.rglob("*.zip"), *folder.parent.glob(f"{folder.name}.zip")]
     if archives and not nested:
         raise MissingModelError(
-            f"'{archives[0]}' is still packed; unpack it, so that its .onnx files lie in '{folder}', and run again"
+            f"'{archives[0]}' is still packed; unpack it so that its .onnx files are in '{folder}', and run again"
         )
     raise MissingModelError(_missing_message(folder, folder, "no ONNX file of a pack"))
 
 
 def _nested_folders(folder: Path) -> list[Path]:
-    """Folders inside one without ONNX files of its own that hold some."""
+    """Returns the folders with ONNX files inside a folder that has none itself."""
     return [] if any(folder.glob("*.onnx")) else sorted({file.parent for file in folder.rglob("*.onnx")})
 
 
@@ -195,9 +194,7 @@ def _missing_message(folder: Path, searched: Path, what: str) -> str:
     expected = ", ".join(str(folder / file.name) for file in pack.files) if pack else f"{folder / '*.onnx'}"
     files = sorted(str(file.relative_to(folder.parent)) for file in searched.rglob("*") if file.is_file())
     found = ", ".join(files[:12]) + (f" and {len(files) - 12} more" if len(files) > 12 else "") or "nothing"
-    advice = (
-        "switch on download_if_missing, or put the files there" if pack else "put a detector and a recogniser there"
-    )
+    advice = "turn on download_if_missing, or put the files there" if pack else "put a detector and a recogniser there"
     downloadable = ", ".join(known.name for known in KNOWN_PACKS)
     return f"{what}; expected: {expected}; found: {found}; {advice} (packs that can be downloaded: {downloadable})"
 
@@ -207,13 +204,13 @@ def _damage_message(folder: Path, found: Path, error: Exception) -> str:
     damaged = damaged_files(pack, found) if pack else ()
     named = f" (not as published: {', '.join(damaged)})" if damaged else ""
     return (
-        f"an ONNX file in '{found}' is damaged{named}: {error}; delete it, and download it again or switch on "
+        f"an ONNX file in '{found}' is damaged{named}: {error}; delete it, and download it again or turn on "
         "download_if_missing"
     )
 
 
 def _import_face_analysis() -> type[FaceAnalysis]:
-    """insightface's FaceAnalysis, imported only when a pack is loaded."""
+    """Returns insightface's FaceAnalysis, which is imported only when a pack is loaded."""
     with importing(OPENCV):  # insightface imports it, and would be called missing in its place
         import cv2  # noqa: F401  # pyright: ignore[reportUnusedImport]
     with importing("insightface", install=INSIGHTFACE):

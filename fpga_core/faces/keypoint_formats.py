@@ -1,11 +1,12 @@
-"""What ComfyUI's own detectors put on FACE_LANDMARKS and POSE_KEYPOINT sockets, read as faces and bodies.
+"""Reads the FACE_LANDMARKS and POSE_KEYPOINT values of ComfyUI's own detectors as faces and bodies.
 
 FACE_LANDMARKS (MediaPipe nodes): `{"frames": [[face, ...], ...], "image_size": (height, width)}`, one frame per
 picture; a face has `landmarks_xy` (478, 2) and `bbox_xyxy` (4,), both in pixels, and `score`.
 
 POSE_KEYPOINT (SDPose, and the OpenPose and DWPose preprocessors): one dictionary per picture in OpenPose's JSON format,
 `{"canvas_width", "canvas_height", "people": [{"pose_keypoints_2d", "face_keypoints_2d", ...}]}`, each list flat x, y,
-confidence. Some writers use pixels of the canvas, others fractions of it; absent lists are None, empty or missing.
+confidence. Some programs write pixels of the canvas, and others fractions of it. Absent lists are None, empty or
+missing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .landmarks import check_landmarks, face_outline
 from .skeleton import FROM_BODY_25, NUM_KEYPOINTS
 
 MIN_CONFIDENCE = 0.3
-"""Points of which the detector is less sure count as not seen: the threshold of DWPose and SDPose."""
+"""Points with a lower confidence count as not seen. This is the threshold of DWPose and SDPose."""
 
 NUM_FACE_POINTS = 68
 
@@ -35,16 +36,16 @@ LARGEST = 1e6
 
 
 def read_face_landmarks(payload: object, pictures: Sequence[Extent]) -> tuple[PictureFaces, ...]:
-    """Faces from a FACE_LANDMARKS socket.
+    """Reads the faces from a FACE_LANDMARKS socket.
 
     Args:
-        payload: what `MediaPipeFaceLandmarker` gives.
-        pictures: sizes of the pictures that the faces are wanted for; coordinates are scaled to them.
+        payload: the output of `MediaPipeFaceLandmarker`.
+        pictures: sizes of the pictures; coordinates are scaled to them.
     Returns:
         One entry per picture. A single frame serves all pictures.
     Raises:
         InvalidInputError: the payload is malformed.
-        ShapeMismatchError: the number of frames or their aspect ratio is not that of the pictures.
+        ShapeMismatchError: the number or aspect ratio of the frames does not match the pictures.
     """
     frames = _field(payload, "frames", "FACE_LANDMARKS")
     height, width = _numbers(_field(payload, "image_size", "FACE_LANDMARKS"), "image_size of FACE_LANDMARKS", (2,))
@@ -57,17 +58,17 @@ def read_face_landmarks(payload: object, pictures: Sequence[Extent]) -> tuple[Pi
 
 
 def read_pose_keypoints(payload: object, pictures: Sequence[Extent]) -> tuple[PictureFaces, ...]:
-    """Faces and bodies from a POSE_KEYPOINT socket.
+    """Reads faces and bodies from a POSE_KEYPOINT socket.
 
     Args:
         payload: one frame in OpenPose's format, or a list of them.
-        pictures: sizes of the pictures that the faces are wanted for; coordinates are scaled to them.
+        pictures: sizes of the pictures; coordinates are scaled to them.
     Returns:
-        One entry per picture: 68-point faces of which at least half was seen (points that were not are NaN), and every
-        body. A single frame serves all pictures.
+        One entry per picture: every body, and the 68-point faces of which at least half the points were seen (the
+        others are NaN). A single frame serves all pictures.
     Raises:
         InvalidInputError: the payload is malformed.
-        ShapeMismatchError: the number of frames or their aspect ratio is not that of the pictures.
+        ShapeMismatchError: the number or aspect ratio of the frames does not match the pictures.
     """
     listed = [cast(object, payload)] if isinstance(payload, Mapping) else payload
     frames = _frames_for(listed, len(pictures), "POSE_KEYPOINT")
@@ -75,7 +76,7 @@ def read_pose_keypoints(payload: object, pictures: Sequence[Extent]) -> tuple[Pi
 
 
 def with_bodies(faces: Sequence[PictureFaces], pose_keypoints: object) -> tuple[PictureFaces, ...]:
-    """The same faces, with the bodies of a POSE_KEYPOINT socket (one frame per picture, or one for all)."""
+    """Returns the same faces with the bodies of a POSE_KEYPOINT socket (one frame per picture, or one for all)."""
     poses = read_pose_keypoints(pose_keypoints, [picture.extent for picture in faces])
     return tuple(replace(picture, bodies=pose.bodies) for picture, pose in zip(faces, poses, strict=True))
 
@@ -98,7 +99,7 @@ def _read_frame(frame: object, picture: Extent) -> PictureFaces:
     body_points = [_triples(person, "pose_keypoints_2d", (18, 25)) for person in people]
     face_points = [_triples(person, "face_keypoints_2d", (68, 70)) for person in people]
     seen = [points[points[:, 2] > 0, :2] for points in (*body_points, *face_points) if points is not None]
-    is_normalised = all(np.abs(points).max(initial=0) <= 2 for points in seen)  # nobody fits into two pixels
+    is_normalised = all(np.abs(points).max(initial=0) <= 2 for points in seen)  # a body does not fit into two pixels
     scale = _scale(canvas, picture, source)
     if is_normalised:
         scale = scale * (canvas.width, canvas.height)
@@ -127,7 +128,7 @@ def _pose_face(points: np.ndarray, scale: np.ndarray) -> Face | None:
 
 
 def _triples(person: object, key: str, counts: tuple[int, int]) -> np.ndarray | None:
-    """(num_points, 3) x, y, confidence in [0, 1], which is 0 for an absent point; None for an absent list."""
+    """Returns (num_points, 3) x, y, confidence in [0, 1], which is 0 for an absent point; None for an absent list."""
     if not isinstance(person, Mapping):
         raise InvalidInputError(f"a person in POSE_KEYPOINT is a {type(person).__name__}, not a dictionary")
     listed = cast(Mapping[object, object], person).get(key)
@@ -146,10 +147,11 @@ def _triples(person: object, key: str, counts: tuple[int, int]) -> np.ndarray | 
 
 
 def _scale(canvas: Extent, picture: Extent, source: str) -> np.ndarray:
-    """(x, y) factors from pixels of the canvas to pixels of the picture.
+    """Returns the (x, y) factors from pixels of the canvas to pixels of the picture.
 
     The preprocessors of controlnet_aux scale the picture to a short side (a multiple of 64) and pad the long one to
-    such a multiple at the right or bottom; some report the padded canvas, and both factors are that of the short side.
+    such a multiple at the right or bottom. Some of them report the padded canvas. In that case, both factors are that
+    of the short side.
     """
     factor = min(canvas.width, canvas.height) / min(picture.width, picture.height)
     padded = Extent(*(64 * math.ceil(round(side * factor) / 64) for side in (picture.width, picture.height)))
@@ -157,7 +159,8 @@ def _scale(canvas: Extent, picture: Extent, source: str) -> np.ndarray:
         return np.array([1 / factor, 1 / factor])
     if not picture.has_aspect_of(canvas):
         raise ShapeMismatchError(
-            f"{source} belongs to a {canvas} picture, the image is {picture}: connect the image it was detected in"
+            f"{source} belongs to a {canvas} picture, but the image is {picture}: connect the image that it was "
+            "detected in"
         )
     return np.array([picture.width / canvas.width, picture.height / canvas.height])
 
@@ -168,8 +171,8 @@ def _frames_for(payload: object, num_pictures: int, socket: str) -> list[object]
         return frames * num_pictures
     if len(frames) != num_pictures:
         raise ShapeMismatchError(
-            f"{socket} holds {len(frames)} frames, the batch has {num_pictures} pictures; detect in the same batch, or "
-            "in one picture, whose frame then serves all"
+            f"{socket} holds {len(frames)} frames, but the batch has {num_pictures} pictures; detect in the same "
+            "batch, or in one picture to use its frame for all"
         )
     return frames
 
@@ -177,7 +180,7 @@ def _frames_for(payload: object, num_pictures: int, socket: str) -> list[object]
 def _canvas(width: float, height: float, source: str) -> Extent:
     if min(width, height) < 1:
         raise InvalidInputError(
-            f"{source} names a picture of {width:g}x{height:g} pixels; each side must be at least 1"
+            f"{source} gives a picture size of {width:g}x{height:g} pixels; each side must be at least 1"
         )
     return Extent(round(width), round(height))
 

@@ -1,4 +1,4 @@
-"""Numbered, coloured people drawn on a picture: what the previews of a cast and of its scores are made of."""
+"""Draws numbered, coloured people on a picture, for the previews of a cast and of its scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..shapes import Extent
 
 Color = tuple[int, int, int]
 
-# The palette of Okabe and Ito (2008), told apart under all common kinds of colour blindness; without black.
+# The palette of Okabe and Ito (2008) without black. It can be told apart with all common kinds of colour blindness.
 PERSON_COLORS: tuple[Color, ...] = (
     (230, 159, 0),
     (86, 180, 233),
@@ -31,11 +31,11 @@ NOBODY_COLOR: Color = (150, 150, 150)
 BACKGROUND: Color = (34, 34, 34)
 
 SHORTEST_PX, LONGEST_PX = 512, 1024
-"""Limits of a preview's longer side: text must be legible on a small canvas, and a large one costs time."""
+"""The limits of a preview's longer side. Text must be legible on a small canvas, and a large canvas costs time."""
 
 
 def person_color(index: int) -> Color:
-    """The colour of the person at `index`; colours repeat after seven people, numbers do not."""
+    """Returns the colour of the person at `index`. Colours repeat after seven people; numbers do not."""
     return PERSON_COLORS[index % len(PERSON_COLORS)]
 
 
@@ -58,12 +58,12 @@ class Sheet:
         self._footer: list[str] = []
 
     def tint(self, weights: Tensor, color: Color, opacity: float = 0.45) -> None:
-        """Colours the picture where `weights`, (height, width) of the sheet's own size, in [0, 1], says so."""
+        """Colours the picture in proportion to `weights`, (height, width) of the sheet's own size, in [0, 1]."""
         mask = Image.fromarray((weights * opacity * 255).round().to(torch.uint8).numpy())
         self._image.paste(color, mask=mask)
 
     def outline(self, box: Box, color: Color, is_dashed: bool = False) -> None:
-        """The border of a box."""
+        """Draws the border of a box."""
         x0, y0, x1, y1 = self._pixels(box)
         stroke = self._stroke
         draw = ImageDraw.Draw(self._image)
@@ -79,7 +79,7 @@ class Sheet:
                 draw.line((x, y, x, min(y + dash, y1)), color, stroke)
 
     def label(self, number: str, text: str, *, x: float, y: float, color: Color) -> None:
-        """`number` and `text` in a filled field whose lower left corner is at (x, y), moved into the picture."""
+        """Writes `number` and `text` in a filled field with its lower left corner at (x, y), moved into the picture."""
         shown = " ".join(part for part in (number, drawable(text, self._font)) if part)
         left, top, right, bottom = self._font.getbbox(shown)
         margin = self._stroke * 2
@@ -93,13 +93,13 @@ class Sheet:
         draw.text((corner_x + margin - left, corner_y + margin - top), shown, fill=ink, font=self._font)
 
     def footer(self, lines: Sequence[str]) -> None:
-        """Text under the picture, wrapped to its width."""
+        """Writes text below the picture, wrapped to its width."""
         for shown in filter(None, (drawable(line, self._font) for line in lines)):
             columns = max(int(0.95 * self.extent.width * len(shown) / self._font.getlength(shown)), 8)
             self._footer += textwrap.wrap(shown, columns, subsequent_indent="  ")
 
     def as_image(self) -> Tensor:
-        """(1, height, width, 3) float32 in [0, 1]; the footer makes it higher than the sheet."""
+        """Returns (1, height, width, 3) float32 in [0, 1]; the footer makes it higher than the sheet."""
         image = self._image
         if self._footer:
             line_height = round(sum(self._font.getmetrics()) * 1.15)
@@ -118,7 +118,7 @@ class Sheet:
         return max(round(max(self.extent.width, self.extent.height) / 340), 1)
 
     def _pixels(self, box: Box) -> tuple[int, int, int, int]:
-        """Corners of the box in pixels, those outside the picture moved onto its border."""
+        """Returns the corners of the box in pixels; those outside the picture are moved onto its border."""
         shown = box.scaled(self.extent.width, self.extent.height)
         x0, x1 = (round(min(max(x, 0), self.extent.width - 1)) for x in (shown.x0, shown.x1))
         y0, y1 = (round(min(max(y, 0), self.extent.height - 1)) for y in (shown.y0, shown.y1))
@@ -144,7 +144,7 @@ def drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 
 def _has(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    """Whether the font draws the character as anything but its sign for characters that it lacks."""
+    """Returns whether the font draws the character as anything other than its sign for missing characters."""
     if character.isspace():
         return True
     glyph, missing = font.getmask(character), font.getmask("\uffff")

@@ -1,4 +1,4 @@
-"""Landmark layouts: what each point is, how the layouts convert, and the curves and the outline that they draw.
+"""Landmark layouts: what each point means, how the layouts convert, and which curves and outline they give.
 
 A layout is named by its number of points: 5 (eyes, nose tip, mouth corners), 68 (iBUG 300-W; also the face of OpenPose
 and COCO-WholeBody), 106 (insightface `2d106det`), 468 and 478 (MediaPipe face mesh, without and with irises). "Left"
@@ -17,7 +17,7 @@ from ..packages import OPENCV, importing
 
 
 class FacePart(Enum):
-    """What a curve outlines."""
+    """The part of the face that a curve outlines."""
 
     JAW = "jaw"
     LEFT_BROW = "left brow"
@@ -60,8 +60,8 @@ IBUG68_CURVES: tuple[CurveIndices, ...] = (
     (FacePart.MOUTH, tuple(range(60, 68)), True),
 )
 
-# The FACEMESH_* connection sets of MediaPipe, each walked from end to end (of the nose, the ridge and the base).
-# MediaPipe names sides as the subject's: its right eye is the viewer's left.
+# The FACEMESH_* connection sets of MediaPipe, each followed from end to end (for the nose, the ridge and the base).
+# MediaPipe names sides from the subject's view: its right eye is the viewer's left.
 # fmt: off
 MESH_CURVES: tuple[CurveIndices, ...] = (
     (FacePart.JAW, (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148,
@@ -79,7 +79,7 @@ MESH_CURVES: tuple[CurveIndices, ...] = (
 )
 IRIS_CURVES: tuple[CurveIndices, ...] = ((FacePart.LEFT_PUPIL, (468,), False), (FacePart.RIGHT_PUPIL, (473,), False))
 
-# For each of the 68 iBUG points, the point of the other layout that lies nearest to it.
+# For each of the 68 iBUG points, the nearest point of the other layout.
 IBUG68_FROM_106 = (
     1, 10, 12, 14, 16, 3, 5, 7, 0, 23, 21, 19, 32, 30, 28, 26, 17,  # jaw
     43, 48, 49, 51, 50, 102, 103, 104, 105, 101,  # brows
@@ -109,13 +109,13 @@ def check_landmarks(landmarks: np.ndarray) -> None:
     """Raises InvalidInputError unless the points are of a known layout."""
     if landmarks.ndim != 2 or landmarks.shape[1] != 2 or landmarks.shape[0] not in LAYOUTS:
         raise InvalidInputError(
-            f"face landmarks of shape {tuple(landmarks.shape)} are of no known layout: expected (num_points, 2) with "
-            f"{', '.join(map(str, LAYOUTS[:-1]))} or {LAYOUTS[-1]} points"
+            f"face landmarks have the shape {tuple(landmarks.shape)}, which is not a known layout: expected "
+            f"(num_points, 2) with {', '.join(map(str, LAYOUTS[:-1]))} or {LAYOUTS[-1]} points"
         )
 
 
 def as_ibug68(landmarks: np.ndarray) -> np.ndarray:
-    """The 68 iBUG points of a denser layout.
+    """Returns the 68 iBUG points of a denser layout.
 
     Args:
         landmarks: (num_points, 2), 68 or more points.
@@ -132,11 +132,13 @@ def as_ibug68(landmarks: np.ndarray) -> np.ndarray:
         return landmarks[list(IBUG68_FROM_106)]
     if len(landmarks) in (468, 478):
         return landmarks[list(IBUG68_FROM_MESH)]
-    raise InvalidInputError("five landmarks do not make 68; use a detector with 68 or more, or the style 'instantid'")
+    raise InvalidInputError(
+        "68 landmarks cannot be made from five; use a detector with 68 or more, or the style 'instantid'"
+    )
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Eye centres, nose tip and mouth corners of any layout: what faces are aligned by.
+    """Returns the eye centres, nose tip and mouth corners of any layout, by which faces are aligned.
 
     Args:
         landmarks: (num_points, 2) of a known layout.
@@ -154,7 +156,7 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def face_curves(landmarks: np.ndarray) -> tuple[Curve, ...]:
-    """Jaw, brows, nose, eyes and mouth as lines, at the full resolution of the layout.
+    """Returns jaw, brows, nose, eyes and mouth as lines, at the full resolution of the layout.
 
     Args:
         landmarks: (num_points, 2) of a known layout; 106 points are drawn as their 68.
@@ -174,7 +176,7 @@ def face_curves(landmarks: np.ndarray) -> tuple[Curve, ...]:
 
 
 def face_outline(landmarks: np.ndarray) -> np.ndarray | None:
-    """Convex outline of a face, forehead included.
+    """Returns the convex outline of a face, including the forehead.
 
     Args:
         landmarks: (num_points, 2) of a known layout.

@@ -1,4 +1,4 @@
-"""How alike faces are, and which face is whose."""
+"""Measures how closely faces resemble each other, and finds which face belongs to whom."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..geometry import Box
 from ..packages import importing
 
 MIN_LIKENESS = 0.2
-"""Faces whose cosine similarity is lower usually show two different people, by ArcFace-like recognisers."""
+"""With ArcFace-like recognisers, faces with a lower cosine similarity usually show two different people."""
 
 MIN_IOU = 0.5
 """A face is in the place meant for it if their intersection over union is greater (FPGA section 4.1)."""
 
 IOU_ROUNDING = 1e-9
-"""Boxes pass through fractions of the picture and back: an IoU of exactly 0.5 must not come out above it."""
+"""Boxes are converted to fractions of the picture and back. An IoU of exactly 0.5 must not come out above 0.5."""
 
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """One person as a recogniser knows them, and where their face is meant to be.
+    """A person as a recogniser knows them, and the place meant for their face.
 
     Attributes:
         name: the person's name.
-        embedding: (dim,), of any length but zero.
+        embedding: (dim,), not zero.
         face_box: fractions of the picture; None if only the person is known.
     """
 
@@ -36,7 +36,7 @@ class Portrait:
 
 
 def cosine_similarities(people: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Cosine similarity of every person with every face.
+    """Returns the cosine similarity of every person with every face.
 
     Args:
         people: (num_people, dim) embeddings of one recogniser, of any length.
@@ -49,12 +49,12 @@ def cosine_similarities(people: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def best_assignment(scores: np.ndarray) -> dict[int, int]:
-    """The pairing of rows with columns, each used at most once, whose scores have the largest sum.
+    """Returns the pairing of rows with columns, each used at most once, whose scores have the largest sum.
 
     Args:
         scores: (num_rows, num_columns), finite.
     Returns:
-        Row -> column, for as many rows as there are partners.
+        Row -> column, for as many rows as have a partner.
     """
     with importing("scipy"):
         from scipy.optimize import linear_sum_assignment
@@ -63,7 +63,7 @@ def best_assignment(scores: np.ndarray) -> dict[int, int]:
 
 
 def is_in_place(iou: float) -> bool:
-    """Whether a face whose box overlaps the place meant for it by `iou` counts as being there."""
+    """Returns whether a face whose box overlaps the place meant for it by `iou` counts as being there."""
     return iou > MIN_IOU + IOU_ROUNDING
 
 

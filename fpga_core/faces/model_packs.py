@@ -1,4 +1,4 @@
-"""Face analysis packs that can be downloaded: their files, where they are, and under which licence."""
+"""Face analysis packs that can be downloaded, with their files, addresses and licences."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 INSIGHTFACE_LICENCE = "insightface's: research only, no commercial use"
 AURAFACE_LICENCE = (
-    "recogniser Apache-2.0, free for commercial use; the detector and the landmarks that come with it are "
-    "insightface's, for which insightface allows research only"
+    "the recogniser is Apache-2.0 and free for commercial use; the detector and the landmarks in the pack are "
+    "insightface's, for research only"
 )
 
 
@@ -26,8 +26,8 @@ class ModelPack:
 
     Attributes:
         name: of the folder that it belongs in.
-        licence: what may be done with it, in a few words.
-        repository, revision, folder: where its files are.
+        licence: what the licence allows, in a few words.
+        repository, revision, folder: the place of its files.
         files: the detector, the recogniser and, if the pack has them, the 68 landmarks.
     """
 
@@ -100,5 +100,5 @@ KNOWN_PACKS = (
 
 
 def known_pack(name: str) -> ModelPack | None:
-    """The pack that belongs into a folder of this name, None for a folder of the user's own."""
+    """Returns the pack with this folder name; None for any other folder."""
     return next((pack for pack in KNOWN_PACKS if pack.name == name.lower()), None)

@@ -1,8 +1,8 @@
-"""Which ONNX runtime is installed, what it can run on, and how to mend it.
+"""Finds which ONNX Runtime is installed, what it can run on, and how to fix it.
 
-`onnxruntime` and `onnxruntime-gpu` write the same folder. Where both are installed the last one wins, pip notices
-nothing, and removing either leaves an empty package. insightface requires the CPU one, so this is what most
-installations with an Nvidia GPU end up with.
+`onnxruntime` and `onnxruntime-gpu` write to the same folder. If both are installed, the last one wins, and pip does not
+notice. If either is removed, an empty package remains. insightface requires the CPU package, so most installations with
+an Nvidia GPU end up with both.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ GPU_PACKAGE = "onnxruntime-gpu"
 GPU_WITH_LIBRARIES = '"onnxruntime-gpu[cuda,cudnn]"'
 CPU_PACKAGE = "onnxruntime"
 SHARED_FOLDER = (CPU_PACKAGE, GPU_PACKAGE, "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
-"""Distributions that all write the folder `onnxruntime`."""
+"""The packages that write to the folder `onnxruntime`."""
 
 MENDING = "--force-reinstall --no-deps"
-"""How pip puts one distribution's files on top of whatever else wrote the folder `onnxruntime`."""
+"""The pip options that put the files of one package on top of all others in the folder `onnxruntime`."""
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Provider(str, Enum):
-    """What a face analysis may be asked to run on."""
+    """The devices that the user can choose."""
 
     AUTO = "auto"
     CUDA = "CUDA"
@@ -44,7 +44,7 @@ class Provider(str, Enum):
 
     @property
     def execution_provider(self) -> str:
-        """ONNX Runtime's name of it; the one of the CPU for auto."""
+        """ONNX Runtime's name of the provider; that of the CPU for auto."""
         return _EXECUTION_PROVIDERS.get(self, CPU)
 
 
@@ -57,11 +57,11 @@ _EXECUTION_PROVIDERS: Mapping[Provider, str] = {
 
 
 def wanted_providers(provider: Provider, available: Sequence[str]) -> list[str]:
-    """The execution providers to ask for, the CPU always last.
+    """Returns the execution providers to ask for, with the CPU always last.
 
     Args:
         provider: the user's choice.
-        available: what ONNX Runtime was built with, which says nothing about what works.
+        available: the providers that ONNX Runtime was built with; they do not necessarily work.
     """
     if provider is Provider.AUTO:
         accelerators = [name for name in _EXECUTION_PROVIDERS.values() if name in available][:1]
@@ -70,7 +70,7 @@ def wanted_providers(provider: Provider, available: Sequence[str]) -> list[str]:
 
 
 def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, str]:
-    """The installed distributions that write the folder `onnxruntime`.
+    """Returns the installed packages that write to the folder `onnxruntime`.
 
     Args:
         search_path: folders to look in; None: those in which Python itself looks.
@@ -86,7 +86,7 @@ def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, st
 
 
 def mending_command(package: str) -> str:
-    """The command that puts one distribution's files on top of whatever else wrote the folder `onnxruntime`."""
+    """Returns the command that puts the files of one package on top of all others in the folder `onnxruntime`."""
     return pip_command(f"{MENDING} {package}")
 
 
@@ -97,8 +97,8 @@ def empty_note(installed: Mapping[str, str]) -> str:
         installed: as `installed_runtimes` returns it.
     """
     return (
-        "onnxruntime is installed, but empty: one of two distributions that write the same folder was removed; run "
-        f"this command, then restart ComfyUI: {mending_command(_preferred(installed))}"
+        "onnxruntime is installed, but empty: one of two packages that write to the same folder was removed; run this "
+        f"command, then restart ComfyUI: {mending_command(_preferred(installed))}"
     )
 
 
@@ -113,7 +113,7 @@ def conflict_note(installed: Mapping[str, str], available: Sequence[str]) -> str
         return None
     names = " and ".join(f"{name} {version}" for name, version in installed.items())
     return (
-        f"{names} are both installed and write the same folder, and the CPU's files are on top; run this "
+        f"{names} are both installed and write to the same folder, and the files of the CPU package won; run this "
         f"command, then restart ComfyUI: {mending_command(GPU_PACKAGE)}"
     )
 
@@ -126,14 +126,14 @@ def _preferred(installed: Mapping[str, str]) -> str:
 def fallback_note(
     wanted: str, used: str, *, installed: Mapping[str, str], available: Sequence[str], has_nvidia_gpu: bool
 ) -> str | None:
-    """Why something slower runs than was asked for, and what mends it.
+    """Returns why a slower device runs than the requested one, and how to fix it.
 
     Args:
-        wanted: the execution provider asked for first.
-        used: the one that the session runs on, by its own account.
+        wanted: the first of the requested execution providers.
+        used: the one that the session reports to run on.
         installed: as `installed_runtimes` returns it.
         available: execution providers that ONNX Runtime was built with.
-        has_nvidia_gpu: whether torch sees one.
+        has_nvidia_gpu: whether torch sees an Nvidia GPU.
     Returns:
         One or two sentences; None if the wanted provider is used.
     """
@@ -145,25 +145,28 @@ def fallback_note(
     if wanted != CUDA:
         return f"{start}: the installed onnxruntime {'cannot start' if wanted in available else 'is built without'} it"
     if not has_nvidia_gpu:
-        return f"{start}: PyTorch sees no Nvidia GPU on this machine either; choose CPU, or mend the GPU's driver first"
+        return (
+            f"{start}: PyTorch does not see an Nvidia GPU on this machine either; choose CPU, or fix the GPU's driver "
+            "first"
+        )
     if CUDA not in available:
         return (
-            f"{start}: the installed onnxruntime is the CPU's; run this command, then restart ComfyUI: "
+            f"{start}: the installed onnxruntime is the CPU version; run this command, then restart ComfyUI: "
             f"{mending_command(GPU_PACKAGE)}"
         )
     return (
-        f"{start}: its CUDA and cuDNN libraries were not found, or are of another version than this {GPU_PACKAGE} "
+        f"{start}: its CUDA and cuDNN libraries were not found, or are not of the version that this {GPU_PACKAGE} "
         f"needs; run this command, then restart ComfyUI: {pip_command(GPU_WITH_LIBRARIES)}"
     )
 
 
 def provider_notes(provider: Provider, *, wanted: str, used: str, available: Sequence[str]) -> tuple[str, ...]:
-    """What the user should know of what a session runs on, on this machine; also logged as a warning.
+    """Returns notes for the user about the device that a session runs on, and logs them as warnings.
 
     Args:
         provider: the user's choice.
-        wanted: the execution provider asked for first.
-        used: the one that the session runs on, by its own account.
+        wanted: the first of the requested execution providers.
+        used: the one that the session reports to run on.
         available: execution providers that ONNX Runtime was built with.
     Returns:
         One note, or none. `auto` accepts the CPU if there is no Nvidia GPU.
@@ -185,10 +188,10 @@ def provider_notes(provider: Provider, *, wanted: str, used: str, available: Seq
 
 
 def import_onnxruntime() -> ModuleType:
-    """The package, imported only when a model is loaded.
+    """Returns the package, which is imported only when a model is loaded.
 
     Raises:
-        MissingPackageError: it is not installed, or empty; says the command that mends it.
+        MissingPackageError: it is not installed, or is empty; the message gives the command that fixes it.
     """
     with importing(CPU_PACKAGE, install=f"{MENDING} {CPU_PACKAGE}"):
         import onnxruntime
@@ -198,7 +201,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def reading_errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime and onnx raise for a file that they cannot read."""
+    """Returns the errors that onnxruntime and onnx raise for a file that they cannot read."""
     from google.protobuf.message import DecodeError
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -1,4 +1,4 @@
-"""Which faces of a picture count, and in which order they are numbered."""
+"""Selects the faces of a picture, and orders them for numbering."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class FaceOrder(str, Enum):
 
 
 def select_faces(faces: Sequence[Face], order: FaceOrder, min_size_px: float = 0) -> tuple[Face, ...]:
-    """The faces of one picture that are at least `min_size_px` on their longer side, in the chosen order.
+    """Returns the faces of one picture with a longer side of at least `min_size_px`, in the chosen order.
 
     Args:
-        faces: faces of one picture, in the detector's order; ties keep it.
-        order: largest box area first, by the box's centre from left to right, or as the detector gave them.
+        faces: faces of one picture, in the detector's order, which ties keep.
+        order: largest box area first, from left to right by the box's centre, or as the detector returned them.
         min_size_px: pixels of the picture; 0 keeps every face.
     Returns:
         The faces that remain.

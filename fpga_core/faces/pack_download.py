@@ -1,4 +1,4 @@
-"""Downloading the files of a face analysis pack: on request only, resumable, and verified."""
+"""Downloads the files of a face analysis pack: only on request, resumable, and verified."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
-"""Told of the bytes that are there and the bytes in all; may raise to stop, and the next download goes on."""
+"""Called with the number of bytes so far and in total. It can raise to stop; the next download resumes."""
 
 
 def missing_files(pack: ModelPack, folder: Path) -> list[PackFile]:
-    """The pack's files that a folder lacks."""
+    """Returns the pack's files that are missing from a folder."""
     return [file for file in pack.files if not (folder / file.name).is_file()]
 
 
@@ -32,9 +32,9 @@ def download_pack(pack: ModelPack, folder: Path, progress: Progress) -> None:
     Args:
         pack: what to download.
         folder: gets the files; created if it does not exist.
-        progress: told of each part that arrives.
+        progress: called after each part that arrives.
     Raises:
-        DownloadError: a file cannot be had, cannot be written, or is not the one that was published.
+        DownloadError: a file cannot be downloaded or written, or is not the published one.
     """
     missing = missing_files(pack, folder)
     total = sum(file.num_bytes for file in missing)
@@ -45,7 +45,7 @@ def download_pack(pack: ModelPack, folder: Path, progress: Progress) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 lower-case hexadecimal digits."""
+    """Returns the SHA-256 of a file as 64 lower-case hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
@@ -54,13 +54,13 @@ def file_sha256(path: Path) -> str:
 
 
 def damaged_files(pack: ModelPack, folder: Path) -> Sequence[str]:
-    """Names of the pack's files that are there, but are not the published ones."""
+    """Returns the names of the pack's files that exist but are not the published ones."""
     present = [file for file in pack.files if (folder / file.name).is_file()]
     return [file.name for file in present if file_sha256(folder / file.name) != file.sha256]
 
 
 class _ReportingFile(io.BufferedWriter):
-    """A file to be continued, which tells how far it is."""
+    """A file that is written further, and reports its progress."""
 
     def __init__(self, path: Path, report: Callable[[int], None]) -> None:
         super().__init__(io.FileIO(path, "ab"))
@@ -73,8 +73,8 @@ class _ReportingFile(io.BufferedWriter):
 
 
 def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callable[[int], None]) -> None:
-    # hf_hub_download deletes what it has when it is interrupted, so the file is fetched by the client's lower level,
-    # which goes on from where a file ends.
+    # hf_hub_download deletes the partial file when it is interrupted. The client's lower level resumes at the end of a
+    # file.
     from huggingface_hub import errors, hf_hub_url
     from huggingface_hub.file_download import http_get  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportUnknownVariableType]
@@ -94,13 +94,12 @@ def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callab
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DownloadError(
             f"'{file.name}' of {pack.name} cannot be downloaded from {pack.repository}: {reason}; check the connection "
-            "and the disk and run again (what has arrived is kept), or put the file into "
-            f"'{folder}' yourself"
+            f"and the disk, and run again to resume, or put the file into '{folder}' yourself"
         ) from error
     if (found := file_sha256(partial)) != file.sha256:
         partial.unlink()
         raise DownloadError(
             f"'{file.name}' of {pack.name} arrived damaged, or is not the published file (its SHA-256 begins with "
-            f"{found[:12]}, not {file.sha256[:12]}); it was deleted: run again"
+            f"{found[:12]}, not {file.sha256[:12]}); it was deleted, so run again"
         )
     os.replace(partial, target)

@@ -1,4 +1,4 @@
-"""Which pixels of a crop are face: BiSeNet face parsing (Yu et al. 2018), from an ONNX file."""
+"""Finds the face pixels of a crop with BiSeNet face parsing (Yu et al. 2018), from an ONNX file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT_SIDE_PX = 512
 
 
 class FaceParsingNetwork:
-    """A BiSeNet for the 19 classes of CelebAMask-HQ; called with crops it gives the mask of the face in each."""
+    """A BiSeNet for the 19 classes of CelebAMask-HQ. Calling it with crops returns a mask of the face in each."""
 
     def __init__(self, name: str, session: InferenceSession, notes: tuple[str, ...]) -> None:
         self.name = name
@@ -41,7 +41,7 @@ class FaceParsingNetwork:
 
     @property
     def info(self) -> str:
-        """What was loaded, one fact a line, for people to read."""
+        """A description of what was loaded, one fact per line."""
         return "\n".join((self.description, *self.notes))
 
     def __call__(self, crops: Tensor) -> Tensor:
@@ -50,13 +50,14 @@ class FaceParsingNetwork:
         Args:
             crops: (num_faces, height, width, 3) RGB in [0, 1].
         Returns:
-            (num_faces, height, width) float32, 1 where the face is, otherwise 0.
+            (num_faces, height, width) float32, 1 on the face and 0 elsewhere.
         """
         height, width = (side if isinstance(side, int) else DEFAULT_SIDE_PX for side in self._input.shape[2:])
         resized = F.interpolate(crops.movedim(-1, 1).float(), (height, width), mode="bilinear", antialias=True)
         mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
         inputs = ((resized - mean) / deviation).numpy().astype(np.float32)
-        # One at a time: most files have a fixed batch of one. Further outputs are auxiliary heads of the training.
+        # One at a time, because most files have a fixed batch of one. The other outputs are auxiliary heads from
+        # training.
         logits = [self._session.run(None, {self._input.name: picture[None]})[0] for picture in inputs]
         classes = torch.as_tensor(np.concatenate(logits).argmax(axis=1))  # pyright: ignore[reportArgumentType, reportCallIssue]
         face = torch.isin(classes, torch.tensor(FACE_CLASSES)).float()
@@ -68,13 +69,13 @@ def load_face_parser(path: Path, provider: Provider = Provider.AUTO) -> FacePars
 
     Args:
         path: an ONNX file that maps (1, 3, height, width) to (1, 19, height, width).
-        provider: what to run on.
+        provider: the device to run on.
     Returns:
-        The network; its `notes` say what is not as it was asked for.
+        The network; its `notes` say what differs from the request.
     Raises:
         MissingPackageError: onnxruntime is missing or broken.
         CheckpointReadError: the file is damaged.
-        UnknownFormatError: it is another network.
+        UnknownFormatError: it is a different network.
     """
     onnxruntime = import_onnxruntime()
     available = onnxruntime.get_available_providers()
@@ -104,4 +105,4 @@ def _check_is_parser(name: str, session: InferenceSession) -> None:
             f"(1, {NUM_CLASSES}, height, width), such as BiSeNet trained on CelebAMask-HQ: choose another file"
         )
     if takes[0].type != "tensor(float)":
-        raise InvalidInputError(f"'{name}' takes {takes[0].type}; export it with float32 inputs")
+        raise InvalidInputError(f"'{name}' takes {takes[0].type} inputs; export it with float32 inputs")

@@ -1,4 +1,4 @@
-"""What DetectFaces shows and hands on: numbered boxes on the picture, masks, and ComfyUI's bounding boxes."""
+"""The outputs of Detect Faces: numbered boxes on the picture, masks, and ComfyUI's bounding boxes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOX_COLOR = (255, 200, 0)
 
 
 def draw_numbers(pictures: Sequence[np.ndarray], found: Sequence[PictureFaces]) -> torch.Tensor:
-    """The pictures with a box around each face and its number, counted from 1 in each picture.
+    """Returns the pictures with a box around each face and its number, which starts at 1 in each picture.
 
     Args:
         pictures: (height, width, 3) uint8 RGB, all of one size.
@@ -36,7 +36,7 @@ def draw_numbers(pictures: Sequence[np.ndarray], found: Sequence[PictureFaces]) 
 
 
 def face_masks(found: Sequence[PictureFaces]) -> torch.Tensor:
-    """One mask per face of the whole batch, picture after picture.
+    """Returns one mask per face in the whole batch, picture by picture.
 
     A mask fills the outline of the landmarks, forehead included. If only a box or five points are known, it fills
     the ellipse inside the box.
@@ -51,7 +51,7 @@ def face_masks(found: Sequence[PictureFaces]) -> torch.Tensor:
 
 
 def bounding_boxes(found: Sequence[PictureFaces]) -> list[list[dict[str, Any]]]:
-    """What BOUNDING_BOX sockets carry: one list per picture, of boxes in whole pixels, cut at the picture's edges."""
+    """Returns what a BOUNDING_BOX socket carries: a list of boxes per picture, in whole pixels, clipped to it."""
     return [[_bounding_box(face, picture) for face in picture.faces] for picture in found]
 
 

@@ -1,4 +1,4 @@
-"""The body skeleton that pose ControlNets were trained on: OpenPose's 18 keypoints, their limbs and colours."""
+"""The body skeleton that pose ControlNets were trained on: OpenPose's 18 keypoints, limbs and colours."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ COLORS: tuple[tuple[int, int, int], ...] = (
 
 LIMB_BRIGHTNESS = 0.6
 
-# Places of the 18 among the 25 keypoints of OpenPose's BODY_25, which has a mid-hip and feet besides.
+# The positions of the 18 among the 25 keypoints of OpenPose's BODY_25, which also has a mid-hip and feet.
 FROM_BODY_25 = (*range(8), *range(9, 19))

@@ -1,8 +1,8 @@
 """Identity adapter files, recognised by their tensors, never by their names.
 
-A public file holds two groups of tensors, `image_proj` (the network that makes the tokens) and `ip_adapter` (what
-belongs to the model's attention layers), nested as dictionaries (`.bin`) or as prefixes (`.safetensors`).
-docs/formats.md has the table; the pack's own files are read by `export`.
+A public file holds two groups of tensors: `image_proj` (the network that makes the tokens) and `ip_adapter` (the parts
+of the model's attention layers). They are nested dictionaries (`.bin`) or prefixes (`.safetensors`). docs/formats.md
+has the table. `export` reads the pack's own files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Variant(str, Enum):
     """Which of two adapters a file is, if both have the same tensors."""
 
     AUTO = "auto"
-    """FaceID-PlusV2 rather than V1; InstantID rather than FaceID-Portrait for unnormalised embeddings."""
+    """FaceID-PlusV2 and not V1; InstantID and not FaceID-Portrait for unnormalised embeddings."""
     PLUS_V1 = "plus_v1"
     PLUS_V2 = "plus_v2"
     INSTANTID = "instantid"
@@ -51,7 +51,7 @@ VARIANT_KINDS: Mapping[Variant, AdapterKind] = MappingProxyType(
         Variant.PORTRAIT_UNNORM: AdapterKind.FACEID_PORTRAIT_UNNORM,
     }
 )
-"""What the choice of a variant makes of a file."""
+"""The adapter kind that the choice of a variant gives."""
 
 
 def read_identity_adapter(
@@ -69,17 +69,17 @@ def read_identity_adapter(
     Args:
         state: what the file holds, nested or flat.
         metadata: text entries of the file's header; None or empty if the file type has none.
-        name: how messages call the file.
+        name: the file's name in messages.
         variant: which adapter it is, if the tensors leave two.
-        use_lora: whether the LoRA inside a FaceID file is kept.
+        use_lora: whether to keep the LoRA inside a FaceID file.
         structure_strength: weight of the CLIP features in FaceID-PlusV2, `s`.
-        layouts: architectures that a public adapter may be for.
+        layouts: architectures that a public adapter can be for.
     Returns:
         The adapter; its tensors are those of `state`.
     Raises:
-        UnknownFormatError: the tensors are of no layout that the pack knows.
+        UnknownFormatError: the pack does not know the layout of the tensors.
         CheckpointKeyError, CheckpointShapeError: tensors are missing, do not belong, or have a wrong shape.
-        CheckpointReadError: the tensors are not those that the file was written with.
+        CheckpointReadError: the tensors have changed since the file was written.
         BaseModelError: the adapter is for another architecture.
         InvalidInputError: the file cannot be that variant.
     """
@@ -116,7 +116,7 @@ def read_identity_adapter(
 
 
 def _split_groups(state: Mapping[str, Any], name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of the groups `image_proj` and `ip_adapter`, without the groups' names."""
+    """Returns the tensors of the groups `image_proj` and `ip_adapter`, without the names of the groups."""
     flat: dict[str, Any] = {}
     for key, value in state.items():
         group = cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else None
@@ -127,8 +127,8 @@ def _split_groups(state: Mapping[str, Any], name: str) -> tuple[dict[str, Tensor
     )
     if not network and not layers and any("lora" in str(key) for key in flat):
         raise UnknownFormatError(
-            f"'{name}' is a LoRA, not an identity adapter; the LoRA of a FaceID adapter is also inside the adapter's "
-            "own file: load that one, the separate LoRA is not needed"
+            f"'{name}' is a LoRA, not an identity adapter; load the file of the FaceID adapter, which contains the "
+            "same LoRA"
         )
     for group, tensors in ((NETWORK, network), (LAYERS, layers)):
         if not tensors:
@@ -145,7 +145,7 @@ def _split_groups(state: Mapping[str, Any], name: str) -> tuple[dict[str, Tensor
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise UnknownFormatError(
-                f"'{key}' of '{name}' is {kind}, not a floating-point tensor; the file is damaged: download it again"
+                f"'{key}' in '{name}' is {kind}, not a floating-point tensor; the file is damaged: download it again"
             )
     return network, layers
 
@@ -153,7 +153,7 @@ def _split_groups(state: Mapping[str, Any], name: str) -> tuple[dict[str, Tensor
 def _recognise_network(
     network: Mapping[str, Tensor], has_lora: bool, name: str
 ) -> tuple[Resampler, tuple[AdapterKind, ...]]:
-    """The resampler, and what the file can be, the likelier first."""
+    """Returns the resampler and the kinds that the file can be, the likelier first."""
     for marker, what in (
         ("proj.weight", "a plain IP-Adapter, which follows the style of a picture rather than a face"),
         ("proj.3.weight", "an IP-Adapter full-face"),
@@ -173,8 +173,8 @@ def _recognise_network(
         is_faceid = has_lora or resampler.num_tokens == FACEID_TOKENS
         return resampler, (AdapterKind.FACEID if is_faceid else AdapterKind.FACEID_PORTRAIT,)
     raise UnknownFormatError(
-        f"the '{NETWORK}' tensors of '{name}' are of no layout that the pack knows ({list_names(network)}); choose "
-        f"{KNOWN_FILES}"
+        f"the '{NETWORK}' tensors of '{name}' have a layout that the pack does not know ({list_names(network)}); "
+        f"choose {KNOWN_FILES}"
     )
 
 
@@ -193,17 +193,17 @@ def _choose_kind(kinds: tuple[AdapterKind, ...], variant: Variant, name: str) ->
 def _choose_layout(
     token_dim: int, layers: Mapping[str, Tensor], *, layouts: Sequence[AttentionLayout], name: str
 ) -> AttentionLayout:
-    """The architecture whose context is `token_dim` wide, and of several the one with as many blocks as the file.
+    """Returns the architecture with a `token_dim` wide context; of several, the one with as many blocks as the file.
 
-    A file made for a narrower model of that architecture is read at the width of most of its layers; whether it fits
-    the connected model is asked when it is applied.
+    A file for a narrower model of that architecture is read at the width of most of its layers. Whether it fits the
+    connected model is checked when it is applied.
     """
     fitting = [layout for layout in layouts if layout.token_dim == token_dim]
     if not fitting:
         known = ", ".join(f"{layout.base} ({layout.token_dim})" for layout in layouts)
         raise BaseModelError(
-            f"the tokens of '{name}' are {token_dim} wide, which fits none of the architectures that the pack has a "
-            f"table of: {known}; choose an adapter for one of these"
+            f"the tokens of '{name}' are {token_dim} wide, which fits no architecture that the pack supports: {known}; "
+            "choose an adapter for one of these"
         )
     num_blocks = sum(key.endswith(".to_k_ip.weight") for key in layers)
     layout = next((layout for layout in fitting if len(layout.widths) == num_blocks), fitting[0])
@@ -225,7 +225,7 @@ def _check_layers(
     """Raises unless `layers` are the projections and the LoRA of every attention layer, in the right shapes.
 
     The attention layers are numbered in the order of diffusers' `attn_processors`, two per transformer block: even
-    numbers are self attention, odd ones cross attention.
+    numbers are self attention, and odd ones are cross attention.
     """
     expected: dict[str, torch.Size] = {}
     for number, width in enumerate(layout.widths.values()):
@@ -241,7 +241,7 @@ def _check_layers(
 
 
 def _lora_layers(layout: AttentionLayout) -> dict[str, tuple[str, tuple[int, int]]]:
-    """`<number>.to_q_lora` and so on -> (path of the layer in ComfyUI's UNet, (rows, columns) of its weight)."""
+    """Maps `<number>.to_q_lora` and so on to (path of the layer in ComfyUI's UNet, (rows, columns) of its weight)."""
     layers: dict[str, tuple[str, tuple[int, int]]] = {}
     for number, (slot, width) in enumerate(layout.widths.items()):
         for key, attention, context_dim in (

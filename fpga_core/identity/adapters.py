@@ -1,4 +1,4 @@
-"""Identity adapters: from a person to the tokens that a model's cross attention reads."""
+"""Identity adapters, which turn a person into tokens that a model's cross attention reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class KeyValue(NamedTuple):
-    """A pair of one cross-attention layer: its key and value projections, or the keys and values that they make."""
+    """A pair for one cross-attention layer: its key and value projections, or the keys and values that they give."""
 
     key: Tensor
     value: Tensor
@@ -38,7 +38,7 @@ class LowRank(NamedTuple):
 
 
 class Negative(str, Enum):
-    """What an adapter's negative carries."""
+    """The tokens that an adapter puts into the negative."""
 
     ZERO_INPUTS = "zero_inputs"
     """The tokens of a zero embedding and of an image that is zero after pixel normalisation (the public adapters)."""
@@ -51,16 +51,17 @@ class IdentityAdapter:
     """An adapter, as loaded from its file.
 
     Attributes:
-        name: how messages call it, usually the file's name.
-        kind: which published (or the pack's own) recipe makes the tokens.
-        base: architecture that it was trained for: "sd15", "sdxl", or another name.
+        name: its name in messages, usually that of the file.
+        kind: the recipe that makes the tokens: a published one, or the pack's own.
+        base: the architecture that it was trained for: "sd15", "sdxl", or another name.
         resampler: the network that makes the tokens, in the file's dtype; it runs in float32 on the CPU.
-        projections: own key/value projections per cross-attention layer; None: the layer's own, shared with the text.
-        lora: `<path of a linear layer in ComfyUI's UNet>` -> low-rank change that belongs to the adapter; None: has
-            none, or it is switched off.
+        projections: its own key/value projections per cross-attention layer; None uses the layer's projections, shared
+            with the text.
+        lora: `<path of a linear layer in ComfyUI's UNet>` -> low-rank change that belongs to the adapter; None if it
+            has none, or if it is turned off.
         branch_hash: hash of the RepControlNet branch that it was trained with, or None.
-        recogniser: hash of the recogniser whose embeddings it reads; None: it reads none.
-        clip_model: key of the CLIP-Vision model that it reads; None: any of its width, or none.
+        recogniser: hash of the recogniser whose embeddings it reads; None if it reads none.
+        clip_model: key of the CLIP-Vision model that it reads; None if it reads any of its width, or none.
         negative: what the negative carries.
         null: trained tokens of the negative, (1, num_tokens, token_dim); only with `Negative.TRAINED_NULL`.
         structure_strength: weight of the CLIP features in FaceID-PlusV2, `s`.
@@ -81,22 +82,22 @@ class IdentityAdapter:
 
     @property
     def recipe(self) -> AdapterRecipe:
-        """How adapters of this kind make their tokens."""
+        """The recipe of this kind of adapter."""
         return RECIPES[self.kind]
 
     @property
     def num_tokens(self) -> int:
-        """Tokens per identity; FaceID-Portrait makes as many for each photo (`stack_tokens` evens them out)."""
+        """The tokens per identity; FaceID-Portrait makes as many for each photo (`stack_tokens` evens them out)."""
         return self.resampler.num_tokens
 
     @property
     def token_dim(self) -> int:
-        """Width of a token: the model's context width."""
+        """The width of a token, which is the model's context width."""
         return self.resampler.token_dim
 
     @property
     def clip_dim(self) -> int | None:
-        """Width of the CLIP hidden states that it reads; None if it reads none."""
+        """The width of the CLIP hidden states that it reads; None if it reads none."""
         resampler = self.resampler
         if isinstance(resampler, FacePlusProjection):
             return resampler.feature_dim
@@ -106,7 +107,7 @@ class IdentityAdapter:
 
     @property
     def description(self) -> str:
-        """What it is and what it needs, for people to read."""
+        """A description of the adapter and of what it needs."""
         needs = [recogniser_name(self.recogniser)] if self.recogniser else []
         if self.clip_dim:
             needs.append(self.clip_model or f"CLIP-Vision {self.clip_dim} wide")
@@ -120,8 +121,9 @@ class IdentityAdapter:
         Returns:
             (1, num_tokens, token_dim) float32 on the CPU; FaceID-Portrait: (1, num_photos * num_tokens, token_dim).
         Raises:
-            InvalidInputError: the identity lacks what the adapter reads, or has another recogniser's embeddings.
-        Source: the published pipelines (docs/formats.md lists them); several photos are combined as the identity says.
+            InvalidInputError: the identity does not hold what the adapter reads, or has embeddings of another
+                recogniser.
+        Source: the published pipelines (docs/formats.md lists them). Several photos are combined as the identity says.
         """
         embedding = self._embedding(identity) if self.recogniser else None
         clip_dim = self.clip_dim
@@ -131,7 +133,7 @@ class IdentityAdapter:
         return self._resample(embedding, features)
 
     def null_tokens(self, identity: Identity) -> Tensor:
-        """Makes the tokens that stand for no one, which the negative carries.
+        """Makes the tokens of nobody, which the negative carries.
 
         Args:
             identity: the person whose tokens the positive carries.
@@ -139,8 +141,8 @@ class IdentityAdapter:
             The shape of `tokens`.
         Raises:
             InvalidInputError: as `tokens`.
-        Source: the published pipelines feed zero *inputs* through the resampler (a zero embedding; the hidden states
-            of an image of zeros after pixel normalisation), never zero tokens.
+        Source: the published pipelines send zero *inputs* through the resampler (a zero embedding, and the hidden
+            states of an image of zeros after pixel normalisation). They never use zero tokens.
         """
         if self.negative is Negative.SAME_TOKENS:
             return self.tokens(identity)
@@ -165,7 +167,7 @@ class IdentityAdapter:
         return tokens.flatten(0, 1)[None]  # photos side by side: (photos, tokens, dim) -> (1, photos * tokens, dim)
 
     def _embedding(self, identity: Identity) -> Tensor:
-        """What the resampler reads of the face embeddings: (1, 512), or one row for each photo."""
+        """Returns the face embeddings as the resampler reads them: (1, 512), or one row for each photo."""
         recognisers, needed_by = self._recognisers(identity), f"the identity adapter '{self.name}'"
         if self.recipe.num_photos is None:
             embedding = identity.embedding(recognisers, needed_by)[None].float()
@@ -174,7 +176,7 @@ class IdentityAdapter:
         return functional.normalize(embedding, dim=-1) if self.recipe.normalises_embedding else embedding
 
     def _recognisers(self, identity: Identity) -> tuple[str, ...]:
-        """Recognisers whose embeddings may be used, the right one first; `_doubts` names an unknown one."""
+        """Returns the recognisers whose embeddings can be used, the right one first; `_doubts` names an unknown one."""
         if self.recogniser is None:
             return ()
         if not self.recipe.takes_unknown_recognisers:
@@ -182,18 +184,18 @@ class IdentityAdapter:
         return (self.recogniser, *(key for key in identity.embeddings if key not in KNOWN_RECOGNISERS))
 
     def _doubts(self, identity: Identity) -> list[str]:
-        """What may be wrong with an identity that the adapter does read."""
+        """Returns warnings about an identity that the adapter can read."""
         doubts: list[str] = []
         if self.recogniser and self.recogniser not in identity.embeddings:
             used = next(key for key in self._recognisers(identity) if key in identity.embeddings)
             doubts.append(
-                f"'{self.name}' needs embeddings of {recogniser_name(self.recogniser)}; those of '{identity.name}' are "
-                f"of an unknown recogniser ({used[:12]}), and are used as they are"
+                f"'{self.name}' needs embeddings from {recogniser_name(self.recogniser)}, but those of "
+                f"'{identity.name}' come from an unknown recogniser ({used[:12]}); they are used as they are"
             )
         num_photos = self.recipe.num_photos
         if num_photos is not None and identity.num_photos > num_photos:
             doubts.append(
-                f"'{self.name}' reads {num_photos} photos; '{identity.name}' has {identity.num_photos}, and the last "
+                f"'{self.name}' reads {num_photos} photos, but '{identity.name}' has {identity.num_photos}; the last "
                 "ones are not used"
             )
         return doubts
@@ -204,7 +206,7 @@ class IdentityAdapter:
         if self.clip_model not in identity.clip_hidden:
             found = ", ".join(identity.clip_hidden) or "none"
             raise InvalidInputError(
-                f"the identity adapter '{self.name}' was trained with the CLIP-Vision model {self.clip_model}; the "
+                f"the identity adapter '{self.name}' was trained with the CLIP-Vision model {self.clip_model}, but the "
                 f"identity '{identity.name}' holds hidden states of: {found}; encode the photos with that model"
             )
         return self.clip_model
@@ -213,8 +215,8 @@ class IdentityAdapter:
 def stack_tokens(tokens: Sequence[Tensor]) -> Tensor:
     """Stacks the tokens of several identities, repeating whole sets if their numbers differ.
 
-    Softmax attention over a set of keys and values is unchanged by repeating the whole set, so identities that were
-    encoded from different numbers of photos can share one batch without a mask, exactly.
+    Softmax attention over a set of keys and values does not change if the whole set is repeated. Identities that were
+    encoded from different numbers of photos can therefore share one batch exactly, without a mask.
 
     Args:
         tokens: per identity (1, num_tokens_i, token_dim).

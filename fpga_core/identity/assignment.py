@@ -19,13 +19,13 @@ class Assignment(str, Enum):
     """The rule by which people get their places."""
 
     ORDER = "order"
-    """Place 1 to identity 1, and so on; a place that cannot be used leaves its identity out."""
+    """Place 1 goes to identity 1, and so on. If a place cannot be used, its identity is left out."""
 
     LEFT_TO_RIGHT = "left_to_right"
-    """The leftmost usable place to identity 1, and so on."""
+    """The leftmost usable place goes to identity 1, and so on."""
 
     LIKENESS = "likeness"
-    """The pairing of identities and faces whose cosine similarities have the largest sum."""
+    """Identities and faces are paired so that their cosine similarities have the largest sum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def assign_places(identities: Sequence[Identity], places: Sequence[Place], assig
 
 
 def _likeness(identities: Sequence[Identity], places: Sequence[Place]) -> np.ndarray:
-    """Cosine similarities, (num_identities, num_places).
+    """Returns the cosine similarities, (num_identities, num_places).
 
     Raises:
         InvalidInputError: no recogniser saw all of them.
@@ -73,8 +73,8 @@ def _likeness(identities: Sequence[Identity], places: Sequence[Place]) -> np.nda
     for place in places:
         if not place.embeddings:
             raise InvalidInputError(
-                f"{place.label} does not show who it is, so assign = likeness cannot be used; connect faces that were "
-                "found by a face analysis with a recogniser, or assign by order or left_to_right"
+                f"{place.label} does not show who it is, so assign = likeness cannot be used; connect faces from a "
+                "face analysis with a recogniser, or assign by order or left_to_right"
             )
     seen_by = [set(seen.embeddings) for seen in (*identities, *places)]
     common = sorted(set[str].intersection(*seen_by))

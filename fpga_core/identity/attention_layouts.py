@@ -27,7 +27,7 @@ class AttentionLayout:
     widths: Mapping[BlockSlot, int]
 
     def scaled(self, ratio: Fraction) -> AttentionLayout:
-        """The same blocks in a model that is narrower or wider by `ratio`."""
+        """Returns the same blocks in a model that is narrower or wider by `ratio`."""
         return replace(self, widths=MappingProxyType({slot: int(width * ratio) for slot, width in self.widths.items()}))
 
 
@@ -36,8 +36,8 @@ def attention_layout(base: str, unet_config: Mapping[str, Any]) -> AttentionLayo
 
     Args:
         base: name of the architecture.
-        unet_config: ComfyUI's description of it: `model_channels`, `channel_mult`, `num_res_blocks`, `context_dim`,
-            `transformer_depth`, `transformer_depth_middle`, `transformer_depth_output`.
+        unet_config: ComfyUI's description of the UNet: `model_channels`, `channel_mult`, `num_res_blocks`,
+            `context_dim`, `transformer_depth`, `transformer_depth_middle`, `transformer_depth_output`.
     Returns:
         The layout.
     Source: the constructors of ComfyUI's `UNetModel` (which takes the output depths from the list's end) and diffusers'

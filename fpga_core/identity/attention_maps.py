@@ -1,4 +1,4 @@
-"""Pictures of which identity was active where."""
+"""Draws which identity was active where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..shapes import Extent
 
 @dataclass(frozen=True, eq=False)
 class AttentionMap:
-    """What one person did in one attention layer.
+    """The activity of one person in one attention layer.
 
     Attributes:
         picture: index of the picture in its batch.
@@ -30,7 +30,7 @@ class AttentionMap:
 
 
 def draw_attention(maps: Sequence[AttentionMap], extent: Extent) -> Tensor:
-    """One picture per map, in the person's colour; all on one scale, which the footer names.
+    """Draws one picture per map, in the person's colour. All share one scale, which the footer names.
 
     Args:
         maps: of any number of pictures and people.

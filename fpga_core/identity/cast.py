@@ -21,9 +21,9 @@ class CastMember:
 
     Attributes:
         identity: who it is.
-        region: where the identity acts; None = the whole picture.
+        region: where the identity acts; None is the whole picture.
         face_box: where the face is meant to be, not grown, fractions of the picture; None if only a region is known.
-        strength: how strongly the identity acts, 1 = as trained, 0 = not at all.
+        strength: how strongly the identity acts; 1 is as trained, and 0 not at all.
     """
 
     identity: Identity
@@ -56,14 +56,15 @@ class Cast:
         return torch.stack([whole if region is None else region.rasterise(extent) for region in regions])
 
     def portraits(self, recogniser: str | None) -> tuple[Portrait, ...]:
-        """How a recogniser knows each member, for finding them again in a picture.
+        """Returns each member as a recogniser knows them, to find them again in a picture.
 
         Raises:
             InvalidInputError: there is no recogniser, or a member was not encoded with it.
         """
         if recogniser is None:
             raise InvalidInputError(
-                "the face analysis has no recogniser, so it cannot tell people apart; load a pack with one (buffalo_l)"
+                "the face analysis has no recogniser, so it cannot tell people apart; load a pack that has one, such "
+                "as buffalo_l"
             )
         return tuple(
             Portrait(

@@ -1,4 +1,4 @@
-"""A picture of a cast: who is where, who is nowhere, and why."""
+"""Draws a cast: who is where, who has no place, and why."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .casting import Casting
 
 
 def draw_casting(casting: Casting, picture: Tensor | None = None) -> Tensor:
-    """The regions of a cast, coloured, numbered and named, with the notes underneath.
+    """Draws the regions of a cast with colours, numbers and names, and the notes below.
 
     Args:
-        casting: the cast and how it came about.
-        picture: (height, width, channels) float in [0, 1] to draw on; None = a plain background.
+        casting: the cast and how its people were placed.
+        picture: (height, width, channels) float in [0, 1] to draw on; None is a plain background.
     Returns:
         (1, height, width, 3) float32 in [0, 1]; 512 to 1024 pixels on the canvas's longer side, plus the notes.
     """

@@ -19,7 +19,7 @@ from .places import FoundPlaces, Place
 from .strengths import check_strengths
 
 OVERLAP_GRID = 128
-"""Cells on the longer side of the grid on which overlaps are measured."""
+"""The cells on the longer side of the grid on which overlaps are measured."""
 
 MIN_SHARED = 0.005
 """Regions that share a smaller part of the smaller one only touch."""
@@ -27,13 +27,13 @@ MIN_SHARED = 0.005
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Casting:
-    """A cast, and how it came about.
+    """A cast, and how its people were placed.
 
     Attributes:
         cast: who is in the picture.
         summaries: one line per member: who was placed where.
         unused: usable places that nobody was assigned to.
-        notes: what the user should know: who was left out, what could not be used, who overlaps.
+        notes: notes for the user: who was left out, what could not be used, and who overlaps.
     """
 
     cast: Cast
@@ -56,16 +56,16 @@ def make_cast(
 ) -> Casting:
     """Gives each identity a place.
 
-    Every identity gets at most one place and every place at most one identity. Identities without a place are left out
-    of the cast, places without an identity stay unused, and both are named in the notes. Without any places everyone
-    acts in the whole picture.
+    Every identity gets at most one place, and every place at most one identity. Identities without a place are left out
+    of the cast, and places without an identity stay unused. The notes name both. Without any places, everyone acts in
+    the whole picture.
 
     Args:
         identities: the people, in the order that the assignment and the strengths refer to.
         canvas: size of the picture in pixels.
         found: what `find_places` read; None = nobody has a place of their own.
         assign: who gets which place.
-        strengths: one per identity, 0-5; empty = all 1.
+        strengths: one per identity, 0-5; if empty, all are 1.
     Returns:
         The cast, with its members in the order of the identities.
     Raises:
@@ -87,8 +87,8 @@ def make_cast(
     }
     if not placements:
         raise InvalidInputError(
-            f"the places of all {len(identities)} identities are unusable, only later ones are not; with assign = "
-            "order, place 1 belongs to identity 1: reorder them, or choose another assign"
+            f"the places of all {len(identities)} identities are unusable, and only later places can be used; with "
+            "assign = order, place 1 belongs to identity 1: reorder the places, or choose another assign"
         )
     members = tuple(
         replace(everyone[i], region=placement.place.region, face_box=placement.place.face_box)
@@ -125,7 +125,7 @@ def check_places(places: Sequence[Place]) -> None:
     if not any(place.region for place in places):
         problems = "; ".join(f"{place.label}: {place.problem}" for place in places)
         raise InvalidInputError(
-            f"no place can be used ({problems}); mend at least one, or disconnect them to let everyone act in the "
+            f"no place can be used ({problems}); correct at least one, or disconnect them to let everyone act in the "
             "whole picture"
         )
 
@@ -159,8 +159,8 @@ def _left_out_notes(identities: Sequence[Identity], placements: Mapping[int, Pla
 
 def _unlike_notes(identities: Sequence[Identity], placements: Mapping[int, Placement]) -> list[str]:
     return [
-        f"#{number} {identities[i].name} and {placement.place.label} are hardly alike ({placement.likeness:.2f}): "
-        "probably two different people"
+        f"#{number} {identities[i].name} and {placement.place.label} hardly resemble each other "
+        f"({placement.likeness:.2f}): probably two different people"
         for number, (i, placement) in enumerate(placements.items(), 1)
         if placement.likeness is not None and placement.likeness < MIN_LIKENESS
     ]

@@ -1,4 +1,4 @@
-"""From the photos of one person to an identity."""
+"""Encodes the photos of one person as an identity."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from .identity import Combine, Identity
 
 CROP_PX = 224
 MIN_FACE_PX = 32
-"""Below this the recogniser's 112x112 input is mostly interpolation."""
+"""Below this size, the recogniser's 112x112 input is mostly interpolation."""
 
 OUTLIER_RATIO = 0.6
 """A photo is an outlier if its likeness to the others is below this fraction of the median likeness."""
 
 
 class FaceChoice(str, Enum):
-    """Which face of a photo is the person's."""
+    """Which face of a photo belongs to the person."""
 
     LARGEST = "largest"
     INDEX = "index"
 
 
 class ImageEncoder(Protocol):
-    """A CLIP-Vision model. `patching.clip_vision` wraps ComfyUI's."""
+    """A CLIP-Vision model. `patching.clip_vision` wraps that of ComfyUI."""
 
     @property
     def key(self) -> str:
-        """Names the model, whatever its file is called."""
+        """A name of the model that does not depend on its file name."""
         ...
 
     def hidden_states(self, image: Tensor) -> Tensor:
-        """Penultimate hidden states, (1, tokens, width), of an image (1, height, width, 3) in [0, 1]."""
+        """Returns the penultimate hidden states, (1, tokens, width), of an image (1, height, width, 3) in [0, 1]."""
         ...
 
     def null_hidden_states(self) -> Tensor:
@@ -53,15 +53,15 @@ class ImageEncoder(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encoding:
-    """An identity, and what became of each photo.
+    """An identity, and what happened to each photo.
 
     Attributes:
         identity: the person.
-        crops: (photos, 224, 224, 3) float32 in [0, 1], what was encoded of each photo, dropped ones included.
+        crops: (photos, 224, 224, 3) float32 in [0, 1], the encoded part of each photo, including dropped ones.
         likeness: per photo the cosine with the mean of the others; empty if there is only one photo, or no face
             analysis.
         outliers: numbers, from 1, of the photos that look like someone else.
-        dropped: numbers of those that are not part of the identity.
+        dropped: numbers of the photos that are not part of the identity.
     """
 
     identity: Identity
@@ -71,7 +71,7 @@ class Encoding:
     dropped: tuple[int, ...]
 
     def report(self) -> str:
-        """One line per fact, for people to read."""
+        """Returns a report with one line per fact."""
         lines = [self.identity.description]
         for number, likeness in enumerate(self.likeness, start=1):
             note = ""
@@ -82,7 +82,7 @@ class Encoding:
 
 
 def split_photos(images: Sequence[Tensor]) -> list[Tensor]:
-    """Every photo of several batches on its own.
+    """Splits batches into single photos.
 
     Args:
         images: batches, (photos, height, width, channels) float in [0, 1], 1, 3 or 4 channels (alpha is dropped), each
@@ -90,7 +90,7 @@ def split_photos(images: Sequence[Tensor]) -> list[Tensor]:
     Returns:
         (1, height, width, 3) each, in order.
     Raises:
-        InvalidInputError: there is none, or one has another layout, too few pixels, or values that are not finite.
+        InvalidInputError: there are none, or a photo has another layout, too few pixels, or values that are not finite.
     """
     photos = [photo[None] for batch in images for photo in batch]
     if not photos:
@@ -107,8 +107,8 @@ def split_photos(images: Sequence[Tensor]) -> list[Tensor]:
             )
         if not torch.isfinite(photo).all():
             raise InvalidInputError(
-                f"photo {number} holds values that are not numbers (NaN or infinity); the node that made it went "
-                "wrong: check it, or load the photo from its file"
+                f"photo {number} holds values that are not numbers (NaN or infinity); check the node that made it, or "
+                "load the photo from its file"
             )
     return [photo[..., :3].float().expand(-1, -1, -1, 3).clamp(0, 1) for photo in photos]
 
@@ -116,7 +116,7 @@ def split_photos(images: Sequence[Tensor]) -> list[Tensor]:
 def choose_faces(
     found: Sequence[Sequence[Face]], choice: FaceChoice, *, number: int = 1, min_size_px: float = MIN_FACE_PX
 ) -> list[Face]:
-    """The person's face in each photo.
+    """Returns the person's face in each photo.
 
     Args:
         found: the faces of each photo.
@@ -126,7 +126,8 @@ def choose_faces(
     Returns:
         One face per photo.
     Raises:
-        FaceNotFoundError: a photo has no face, not that many, or only a too small one; names every such photo.
+        FaceNotFoundError: a photo has no face, too few faces, or only one that is too small; the message names every
+            such photo.
     """
     wanted = number if choice is FaceChoice.INDEX else 1
     chosen: list[Face] = []
@@ -136,7 +137,7 @@ def choose_faces(
         if not ordered:
             faults.append(f"photo {photo} shows no face")
         elif len(ordered) < wanted:
-            faults.append(f"photo {photo} shows {len(ordered)} face(s), number {wanted} is asked for")
+            faults.append(f"photo {photo} shows {len(ordered)} face(s), but index is {wanted}")
         elif ordered[wanted - 1].size_px < min_size_px:
             size = ordered[wanted - 1].size_px
             faults.append(f"the face in photo {photo} is {size:.0f} px, too small (at least {min_size_px:.0f} px)")
@@ -148,16 +149,16 @@ def choose_faces(
 
 
 def photo_likeness(embeddings: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """How alike each photo is to the others, and which photos are outliers.
+    """Measures how closely each photo resembles the others, and finds outliers.
 
-    Each photo is compared with the mean of the others, which it has no part in: compared with a mean of all, a wrong
-    photo among three would vouch for itself.
+    Each photo is compared with the mean of the others, which it is not part of. If it were compared with the mean of
+    all photos, a wrong photo among three would support itself.
 
     Args:
-        embeddings: (photos, dim), of one recogniser, of any length but zero.
+        embeddings: (photos, dim), of one recogniser, not zero.
     Returns:
-        The cosine of each photo with the others, empty for one photo; and the positions, from 0, of the outliers. Two
-        photos have none, as neither is more right than the other.
+        The cosine of each photo with the others, empty for one photo; and the positions, from 0, of the outliers. Of
+        two photos, neither is an outlier, because neither is more likely to be right.
     """
     if len(embeddings) < 2:
         return (), ()
@@ -192,21 +193,23 @@ def encode_photos(
 ) -> Encoding:
     """Encodes the photos of one person.
 
-    With a face analysis, CLIP-Vision sees each face aligned at 224x224; without one, the photo itself, which then
+    With a face analysis, CLIP-Vision sees each face aligned at 224x224. Without one, it sees the photo itself, which
     should be a crop of the face.
 
     Args:
         images: batches of photos, as `split_photos` takes them.
-        face_analysis: finds and recognises the face; None: the photos are face crops, for adapters that need CLIP only.
-        clip_vision: None: no CLIP features, for adapters that need the face embedding only.
-        choice: which face of each photo.
+        face_analysis: finds and recognises the face; None if the photos are face crops, for adapters that need CLIP
+            only.
+        clip_vision: None for no CLIP features, for adapters that need the face embedding only.
+        choice: which face of each photo to use.
         number: which face, for `FaceChoice.INDEX`.
-        combine: how the photos become one.
-        drop_outliers: whether photos that look like someone else are left out.
+        combine: how the photos are combined.
+        drop_outliers: whether to leave out photos that look like someone else.
         name: the person's name.
-        extend: the same photos as other encoders saw them; the new identity holds both, under this one's name and rule.
+        extend: an identity that other encoders made from the same photos; the result holds both, with this call's name
+            and combine rule.
     Returns:
-        The identity and what became of each photo.
+        The identity, and what happened to each photo.
     Raises:
         InvalidInputError: no encoder is given, a photo is unusable, or `extend` comes from other photos.
         FaceNotFoundError: a photo has no usable face.
@@ -221,7 +224,7 @@ def encode_photos(
     if face_analysis is not None and clip_vision is None and not embeddings:
         raise InvalidInputError(
             f"the face analysis '{face_analysis.description}' finds faces, but recognises nobody; use a pack with a "
-            "recogniser, as buffalo_l, or connect a CLIP-Vision model"
+            "recogniser, such as buffalo_l, or connect a CLIP-Vision model"
         )
     likeness, outliers = photo_likeness(next(iter(embeddings.values()))) if embeddings else ((), ())
     dropped = outliers if drop_outliers else ()
@@ -250,7 +253,7 @@ def encode_photos(
 def _recognise(
     photos: Sequence[Tensor], face_analysis: FaceAnalyzer, *, choice: FaceChoice, number: int
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Each photo's aligned face, and recogniser -> embeddings (photos, 512)."""
+    """Returns each photo's aligned face, and recogniser -> embeddings (photos, 512)."""
     pictures = [as_pictures(photo)[0] for photo in photos]
     faces = choose_faces(face_analysis.find_faces(pictures), choice, number=number)
     views = [_view(picture, face) for picture, face in zip(pictures, faces, strict=True)]
@@ -261,12 +264,12 @@ def _recognise(
 
 
 def _view(picture: np.ndarray, face: Face) -> Tensor:
-    """The aligned face as an image, (1, 224, 224, 3)."""
+    """Returns the aligned face as an image, (1, 224, 224, 3)."""
     return torch.as_tensor(align_face(picture, face, CROP_PX)).float()[None] / 255
 
 
 def _square(image: Tensor) -> Tensor:
-    """The middle square of an image at 224x224: what CLIP-Vision sees of it."""
+    """Returns the middle square of an image at 224x224, which is what CLIP-Vision sees of it."""
     if image.shape[1:3] == (CROP_PX, CROP_PX):
         return image
     height, width = image.shape[1:3]

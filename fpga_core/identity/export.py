@@ -1,6 +1,6 @@
-"""The pack's own identity adapter file, "FPGA identity adapter" in docs/formats.md: written and read here.
+"""Reads and writes the pack's own identity adapter file, the "FPGA identity adapter" of docs/formats.md.
 
-It holds a resampler. Its tokens share the key/value projections of the text, unless it brings its own.
+The file holds a resampler. Its tokens share the key/value projections of the text, unless the file has its own.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ def write_fpga_adapter(adapter: IdentityAdapter, path: str | os.PathLike[str]) -
     """Writes an adapter of kind FPGA as one safetensors file.
 
     Args:
-        adapter: to be written; reading the file gives the same tensors and header.
+        adapter: the adapter; reading the file gives the same tensors and header.
         path: the file; its folder exists.
     Raises:
-        InvalidInputError: the adapter is not one that the format can hold.
+        InvalidInputError: the format cannot hold this adapter.
         CheckpointError: the file cannot be written.
     """
     write_safetensors(path, *fpga_adapter_contents(adapter))
 
 
 def fpga_adapter_contents(adapter: IdentityAdapter) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of the file that `read_fpga_adapter` reads as this adapter.
+    """Returns the tensors and the header of the file that `read_fpga_adapter` reads as this adapter.
 
     Raises:
-        InvalidInputError: the adapter is not one that the format can hold.
+        InvalidInputError: the format cannot hold this adapter.
     """
     check_fpga_adapter(adapter)
     tensors = {NETWORK + key: tensor for key, tensor in adapter.resampler.state_dict().items()}
@@ -73,38 +73,38 @@ def fpga_adapter_contents(adapter: IdentityAdapter) -> tuple[dict[str, Tensor], 
 
 
 def check_fpga_adapter(adapter: IdentityAdapter) -> None:
-    """Raises unless an adapter is one that the FPGA format can hold.
+    """Raises unless the FPGA format can hold an adapter.
 
     Raises:
-        InvalidInputError: it is of another kind, or its parts do not fit together.
+        InvalidInputError: it is of a different kind, or its parts do not fit together.
     """
     reads_clip = isinstance(adapter.resampler, FacePlusProjection)
     null_shape = None if adapter.null is None else tuple(adapter.null.shape)
     faults = {
         f"it is {adapter.kind.value}, not FPGA": adapter.kind is not AdapterKind.FPGA,
         "its resampler is not a face projection": not isinstance(adapter.resampler, FaceProjection),
-        "it has a LoRA of its own": adapter.lora is not None,
-        "it has projections of its own, and none of them is there": adapter.projections == {},
-        f"its tokens are {adapter.token_dim} wide, which is not {adapter.base}": not _fits_base(
+        "it has its own LoRA": adapter.lora is not None,
+        "it has its own projections, but they are all missing": adapter.projections == {},
+        f"its tokens are {adapter.token_dim} wide, which does not fit {adapter.base}": not _fits_base(
             adapter.base, adapter.token_dim
         ),
         f"its negative is '{adapter.negative.value}'": adapter.negative not in NEGATIVES,
         f"its null tokens are {null_shape}": null_shape
         != ((1, adapter.num_tokens, adapter.token_dim) if adapter.negative is Negative.TRAINED_NULL else None),
         "it does not name its recogniser": not adapter.recogniser,
-        "it names a CLIP-Vision model, and its resampler reads none, or the other way round": reads_clip
+        "it names a CLIP-Vision model but its resampler reads none, or the other way round": reads_clip
         != bool(adapter.clip_model),
-        "the strength of its structure is not 1": adapter.structure_strength != 1,
+        "its structure strength is not 1": adapter.structure_strength != 1,
     }
     if found := [fault for fault, is_so in faults.items() if is_so]:
         raise InvalidInputError(
-            f"the adapter '{adapter.name}' cannot be an FPGA identity adapter: {'; '.join(found)}; docs/formats.md "
-            "says what one holds"
+            f"the adapter '{adapter.name}' cannot be saved as an FPGA identity adapter: {'; '.join(found)}; see "
+            "docs/formats.md for what the file must hold"
         )
 
 
 def is_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str]) -> bool:
-    """Whether a file is, or was meant to be, an FPGA identity adapter."""
+    """Returns whether a file is, or should be, an FPGA identity adapter."""
     return metadata.get("format") == FORMAT.name or any(str(key).startswith(NETWORK) for key in state)
 
 
@@ -114,19 +114,19 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
     Args:
         state: the file's tensors.
         metadata: text entries of its header.
-        name: how messages call the file.
+        name: the file's name in messages.
     Returns:
         The adapter; its tensors are those of `state`.
     Raises:
         UnknownFormatError: the header is missing, damaged, or of a newer version.
         CheckpointKeyError, CheckpointShapeError: tensors are missing, do not belong, or have a wrong shape.
-        CheckpointReadError: the tensors are not those that the file was written with.
-        BaseModelError: the header names another base than the tensors show.
+        CheckpointReadError: the tensors have changed since the file was written.
+        BaseModelError: the header names a different base from the one that the tensors show.
     """
     negative = _check_header(metadata, name)
     for key, tensor in state.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise UnknownFormatError(f"'{key}' of '{name}' is not a floating-point tensor; the file is damaged")
+            raise UnknownFormatError(f"'{key}' in '{name}' is not a floating-point tensor; the file is damaged")
     network = {key.removeprefix(NETWORK): tensor for key, tensor in state.items() if key.startswith(NETWORK)}
     own = {key: tensor for key, tensor in state.items() if key.startswith(PROJECTIONS)}
     others = [NULL] if negative is Negative.TRAINED_NULL else []
@@ -141,7 +141,7 @@ def read_fpga_adapter(state: Mapping[str, Any], metadata: Mapping[str, str], nam
     null = state.get(NULL)
     if null is not None and null.shape != (1, resampler.num_tokens, resampler.token_dim):
         raise CheckpointShapeError(
-            f"'{NULL}' of '{name}' is {tuple(null.shape)}, its resampler makes (1, {resampler.num_tokens}, "
+            f"'{NULL}' in '{name}' is {tuple(null.shape)}, but its resampler makes (1, {resampler.num_tokens}, "
             f"{resampler.token_dim}); the file is damaged"
         )
     if isinstance(resampler, FacePlusProjection) != bool(metadata["clip_model"]):
@@ -170,8 +170,9 @@ def _check_header(metadata: Mapping[str, str], name: str) -> Negative:
         raise UnknownFormatError(f"the header of '{name}' does not name a recogniser; the file is damaged")
     if metadata["negative"] not in [negative.value for negative in NEGATIVES]:
         raise UnknownFormatError(
-            f"the header of '{name}' says that the negative carries {metadata['negative']!r}, which is none of "
-            f"{', '.join(negative.value for negative in NEGATIVES)}; the file is damaged or newer than this pack"
+            f"the header of '{name}' says that the negative carries {metadata['negative']!r}, but only "
+            f"{', '.join(negative.value for negative in NEGATIVES)} are known; the file is damaged or newer than "
+            "this pack"
         )
     return Negative(metadata["negative"])
 

@@ -1,4 +1,4 @@
-"""Where the face is on a body skeleton."""
+"""Finds the face on a body skeleton."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ NOSE, NECK = 0, 1
 EYES, EARS = (14, 15), (16, 17)
 
 # Keypoint distances in units of the distance between the eyes as seen from the front (adult means). Each is the longest
-# that turning the head to the side can make it, so the largest of several estimates is the least foreshortened one.
+# distance over all turns of the head to the side, so the largest of several estimates is the least foreshortened one.
 EYE_TO_EYE = 1.0
 EAR_TO_EAR = 2.2
 EYE_TO_EAR = 1.5
 NOSE_TO_EAR = 2.0
-NOSE_TO_NECK = 3.0  # the neck keypoint lies between the shoulders
+NOSE_TO_NECK = 3.0  # the neck keypoint is between the shoulders
 
 # A detector's face box in the same units, measured with a public detector (MTCNN) on frontal faces: 2.0-2.2 by 2.5-2.8.
 FACE_WIDTH, FACE_HEIGHT = 2.1, 2.7
 
 
 def head_box(keypoints: np.ndarray) -> Box | None:
-    """The box that a face detector would draw, from a body's nose, eyes, ears and neck.
+    """Returns the box that a face detector would draw, from a body's nose, eyes, ears and neck.
 
     The size follows from the least foreshortened distance between two keypoints of the head, and from nose to neck
     if there is none. The centre is the mean of eyes, nose and ears, which lies between eye line and nose tip on a

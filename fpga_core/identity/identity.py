@@ -1,7 +1,7 @@
 """An identity: what the encoders saw in the photos of one person.
 
-An identity is not an adapter's tokens. It keeps every photo's embedding and hidden states as the encoders gave them, so
-that one identity serves every adapter; the tokens are made when a cast is applied.
+An identity does not hold the tokens of an adapter. It keeps every photo's embedding and hidden states as the encoders
+returned them, so that one identity works with every adapter. The tokens are made when a cast is applied.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ EMBEDDING_DIM = 512
 
 
 class Combine(str, Enum):
-    """How several photos of one person become one."""
+    """How several photos of one person are combined."""
 
     MEAN = "mean"
     MEDIAN = "median"
-    """Element by element: one bad photo among many does not shift it."""
+    """The median of each element, which one bad photo among many does not shift."""
 
     def __call__(self, photos: Tensor) -> Tensor:
         """Reduces the first axis of `photos`, (num_photos, ...)."""
@@ -47,13 +47,13 @@ class Identity:
     """One person, as the encoders saw them in `num_photos` photos.
 
     Attributes:
-        name: the person's name, for labels and messages.
-        embeddings: recogniser hash -> (num_photos, 512), as the recogniser gave it (not normalised).
+        name: the person's name, shown in labels and messages.
+        embeddings: recogniser hash -> (num_photos, 512), as the recogniser returned it, not normalised.
         clip_hidden: CLIP-Vision model key -> (num_photos, tokens, width), penultimate hidden states of the aligned
             faces.
-        clip_null: same keys -> (1, tokens, width), hidden states of an image that is zero after pixel normalisation:
-            what the public adapters carry in the negative.
-        combine: "mean" or "median": how the photos become one.
+        clip_null: same keys -> (1, tokens, width), hidden states of an image that is zero after pixel normalisation,
+            which the public adapters use in the negative.
+        combine: "mean" or "median": how the photos are combined.
     """
 
     name: str
@@ -71,39 +71,39 @@ class Identity:
 
     @property
     def description(self) -> str:
-        """Who it is, and which encoders have seen the photos: one fact a line, for people to read."""
+        """A description of the person and of the encoders that saw the photos, one fact per line."""
         photos = f"{self.num_photos} photos, combined by {self.combine}" if self.num_photos > 1 else "1 photo"
         embeddings = [f"embeddings: {recogniser_name(recogniser)}" for recogniser in self.embeddings]
         return "\n".join([f"{self.name}: {photos}", *embeddings, *(f"CLIP-Vision: {key}" for key in self.clip_hidden)])
 
     def photo_embeddings(self, recognisers: Collection[str], needed_by: str) -> Tensor:
-        """Every photo's embedding, of the one of `recognisers` that this identity was encoded with.
+        """Returns every photo's embedding of the one of `recognisers` that this identity was encoded with.
 
         Args:
             recognisers: hashes of the recognisers that the adapter was trained with, the preferred one first.
-            needed_by: what needs it, for the message.
+            needed_by: what needs the embeddings, for the message.
         Returns:
-            (num_photos, 512), as the recogniser gave it.
+            (num_photos, 512), as the recogniser returned it.
         Raises:
-            InvalidInputError: the identity has embeddings of other recognisers only, or none.
+            InvalidInputError: the identity has only embeddings of other recognisers, or none.
         """
         for recogniser in recognisers:
             if recogniser in self.embeddings:
                 return self.embeddings[recogniser]
         raise InvalidInputError(
             f"{needed_by} needs face embeddings of {recogniser_names(recognisers)}, but the identity '{self.name}' has "
-            f"those of {recogniser_names(self.embeddings)}; embeddings of different recognisers cannot stand in for "
-            "each other: encode the photos again with the face analysis pack that holds the one needed"
+            f"those of {recogniser_names(self.embeddings)}; embeddings of different recognisers are not "
+            "interchangeable: encode the photos again with the face analysis pack that has the right one"
         )
 
     def embedding(self, recognisers: Collection[str], needed_by: str) -> Tensor:
-        """The photos' embeddings combined into one, at the length that the recogniser gives.
+        """Combines the photos' embeddings into one, with the length that the recogniser gives.
 
-        The direction combines the normalised embeddings, so that no photo counts for more because its embedding is
-        longer; the length is the mean length. A single photo comes back as it is.
+        The direction combines the normalised embeddings, so that no photo counts more because its embedding is longer.
+        The length is the mean length. A single photo is returned as it is.
 
         Returns:
-            (512,), not normalised: `torch.nn.functional.normalize` makes what adapters of normalised embeddings need.
+            (512,), not normalised. Adapters that read normalised embeddings use `torch.nn.functional.normalize`.
         Raises:
             InvalidInputError: as `photo_embeddings`.
         """
@@ -122,7 +122,7 @@ class Identity:
         return self.embedding([recogniser], needed_by).detach().cpu().float().numpy()
 
     def clip_model(self, width: int, needed_by: str) -> str:
-        """The key of the one CLIP-Vision model with hidden states of `width` that this identity was encoded with.
+        """Returns the key of the CLIP-Vision model with hidden states of `width` that this identity was encoded with.
 
         Raises:
             InvalidInputError: there is none, or there are several.
@@ -132,21 +132,21 @@ class Identity:
             return keys[0]
         found = ", ".join(f"{key} ({hidden.shape[-1]} wide)" for key, hidden in self.clip_hidden.items()) or "none"
         raise InvalidInputError(
-            f"{needed_by} needs the hidden states of exactly one CLIP-Vision model that is {width} wide (1280 is "
-            f"ViT-H, 1664 ViT-bigG, 1024 ViT-L), but the identity '{self.name}' holds {len(keys)} such (all it holds: "
-            f"{found}); encode the photos with the CLIP-Vision model that the adapter was trained with"
+            f"{needed_by} needs the hidden states of exactly one CLIP-Vision model that is {width} wide (ViT-H is "
+            f"1280, ViT-bigG 1664, ViT-L 1024), but the identity '{self.name}' holds {len(keys)} of them (it holds in "
+            f"all: {found}); encode the photos with the CLIP-Vision model that the adapter was trained with"
         )
 
     def hidden_states(self, clip_model: str) -> Tensor:
-        """The photos' CLIP hidden states combined into one, (tokens, width)."""
+        """Combines the photos' CLIP hidden states into one, (tokens, width)."""
         return Combine(self.combine)(self.clip_hidden[clip_model].float())
 
     def extended_by(self, other: Identity) -> Identity:
-        """This identity with what other encoders saw in the same photos, under this one's name and combine rule.
+        """Returns this identity with what other encoders saw in the same photos, with this one's name and combine rule.
 
         Raises:
             ShapeMismatchError: the two were encoded from different numbers of photos.
-            InvalidInputError: both hold the same encoder's view, and it differs.
+            InvalidInputError: both hold what the same encoder saw, and it differs.
         """
         if self.num_photos != other.num_photos:
             raise ShapeMismatchError(
@@ -158,8 +158,8 @@ class Identity:
             for key in mine.keys() & theirs.keys():
                 if not torch.equal(mine[key], theirs[key]):
                     raise InvalidInputError(
-                        f"'{self.name}' and '{other.name}' both hold what {key[:16]} saw, and it differs: they come "
-                        "from different photos; encode both from the same photos"
+                        f"'{self.name}' and '{other.name}' differ in what {key[:16]} saw, so they come from different "
+                        "photos; encode both from the same photos"
                     )
         return replace(
             self,
@@ -175,7 +175,7 @@ def check_identity(identity: Identity) -> None:
     Raises:
         InvalidInputError: nothing was encoded, a value is not finite, an embedding is zero, or the combine rule is
             unknown.
-        ShapeMismatchError: a tensor has the wrong shape, or the parts disagree about the number of photos.
+        ShapeMismatchError: a tensor has the wrong shape, or the parts come from different numbers of photos.
     """
     name = identity.name
     if not identity.embeddings and not identity.clip_hidden:
@@ -186,7 +186,7 @@ def check_identity(identity: Identity) -> None:
     rules = [rule.value for rule in Combine]
     if identity.combine not in rules:
         raise InvalidInputError(
-            f"the identity '{name}' asks for combine '{identity.combine}'; choose one of {', '.join(rules)}"
+            f"the identity '{name}' sets combine to '{identity.combine}'; choose one of {', '.join(rules)}"
         )
     for recogniser, photos in identity.embeddings.items():
         if photos.ndim != 2 or photos.shape[1] != EMBEDDING_DIM or photos.shape[0] < 1:
@@ -201,14 +201,14 @@ def check_identity(identity: Identity) -> None:
             )
     if identity.clip_hidden.keys() != identity.clip_null.keys():
         raise InvalidInputError(
-            f"the identity '{name}' has CLIP hidden states of {sorted(identity.clip_hidden)}, but the negative's of "
-            f"{sorted(identity.clip_null)}; the two must match: encode the photos again"
+            f"the identity '{name}' has CLIP hidden states of {sorted(identity.clip_hidden)}, but for the negative "
+            f"those of {sorted(identity.clip_null)}; both must match: encode the photos again"
         )
     for key, hidden in identity.clip_hidden.items():
         null = identity.clip_null[key]
         if hidden.ndim != 3 or hidden.shape[0] < 1 or null.shape != (1, *hidden.shape[1:]):
             raise ShapeMismatchError(
-                f"the CLIP hidden states of '{name}' by {key} are {tuple(hidden.shape)} and the negative's "
+                f"the CLIP hidden states of '{name}' by {key} are {tuple(hidden.shape)}, and those of the negative "
                 f"{tuple(null.shape)}; they must be (photos, tokens, width) and (1, tokens, width): encode the photos "
                 "again"
             )

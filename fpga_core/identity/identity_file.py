@@ -1,4 +1,4 @@
-"""The file that keeps an identity (docs/formats.md)."""
+"""Reads and writes identity files (docs/formats.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .identity import Identity
 
 FORMAT = FileFormat(name="fpga-identity", version=1, kind="an identity", entries=("name", "combine", "tensors_hash"))
 PARTS = {"embedding": "embeddings", "clip_hidden": "clip_hidden", "clip_null": "clip_null"}
-"""Beginning of a tensor's name -> attribute of `Identity`; the encoder's key follows after a dot."""
+"""Prefix of a tensor's name -> attribute of `Identity`. The encoder's key follows after a dot."""
 
 
 def save_identity(path: str | os.PathLike[str], identity: Identity) -> None:
@@ -38,7 +38,7 @@ def save_identity(path: str | os.PathLike[str], identity: Identity) -> None:
 
 
 def identity_tensors(identity: Identity) -> dict[str, Tensor]:
-    """Everything that the encoders saw, under the names that the file gives it."""
+    """Returns everything that the encoders saw, under the names of the file."""
     return {
         f"{part}.{key}": tensor
         for part, attribute in PARTS.items()
@@ -56,14 +56,17 @@ def load_identity(path: str | os.PathLike[str]) -> Identity:
     Raises:
         CheckpointReadError: the file cannot be read, or its tensors are not those that were saved.
         UnknownFormatError: the file is not an identity, or of a newer version.
-        CheckpointKeyError: it holds tensors that do not belong, or lacks some.
+        CheckpointKeyError: tensors are missing or do not belong.
         CheckpointShapeError: its tensors do not fit together.
     """
     file = Path(path).name
     tensors, header = read_safetensors(path)
     FORMAT.check_header(file, header)
     if stray := [name for name in tensors if name.partition(".")[0] not in PARTS]:
-        raise CheckpointKeyError(f"'{file}' holds tensors that are no part of an identity: {list_names(stray)}")
+        raise CheckpointKeyError(
+            f"'{file}' holds tensors that are not part of an identity: {list_names(stray)}; choose a file that Save "
+            "Identity has written"
+        )
     check_hash(file, tensors, header["tensors_hash"])
     parts: dict[str, Mapping[str, Tensor]] = {
         attribute: {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}

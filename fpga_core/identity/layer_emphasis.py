@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import Enum
 
 WEAKEST = 0.05
-"""Scale of the layer that an emphasis turns down furthest: no layer is switched off."""
+"""The scale of the layer with the least emphasis. No layer is turned off."""
 
 
 class LayerEmphasis(str, Enum):
-    """How an identity's strength varies over the layers, in the order in which they run; the strongest keeps 1."""
+    """How an identity's strength varies over the layers, in running order. The strongest layer keeps 1."""
 
     UNIFORM = "uniform"
     EARLY = "early"
@@ -18,7 +18,7 @@ class LayerEmphasis(str, Enum):
     ENDS = "ends"
 
     def scale(self, layer: int, num_layers: int) -> float:
-        """Factor on the strength in layer number `layer` (from 0) of `num_layers`, in [WEAKEST, 1]."""
+        """Returns the factor on the strength in layer `layer` (from 0) of `num_layers`, in [WEAKEST, 1]."""
         position = layer / (num_layers - 1) if num_layers > 1 else 0.5
         from_middle = abs(2 * position - 1)
         emphasis = {

@@ -1,4 +1,4 @@
-"""Mask Guided Multi-ID Cross Attention: each identity acts inside its own region, all of them in one product."""
+"""Mask Guided Multi-ID Cross Attention: each identity acts inside its own region, and all share one product."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GATHER_BELOW = 0.5
 """Queries are picked out if fewer than this fraction of them lies in a region: picking them costs time too."""
 
 MAX_SCORES = 2**26
-"""Attention scores held at once; longer lists of queries are worked off in parts, so that memory stays bounded."""
+"""The number of attention scores in memory at once. Longer lists of queries are processed in parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class ActingQueries:
 
     @classmethod
     def on_grid(cls, weights: Tensor, grid: Extent) -> ActingQueries:
-        """Weights on the latent brought to a layer's grid, every cell the mean of what it covers.
+        """Resamples weights on the latent to a layer's grid. Every cell holds the mean of what it covers.
 
         Args:
             weights: (batch, identities, height, width) on the latent; on the CPU no device has to wait for the indices.
@@ -59,7 +59,7 @@ class JoinText(Protocol):
 
 
 def identity_attention(q: Tensor, *, keys: Tensor, values: Tensor, weights: Tensor, num_heads: int) -> Tensor:
-    """The identities' part of Eq. 1, `sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`, each identity in its own softmax.
+    """Computes the identities' part of Eq. 1, `sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`.
 
     The weights multiply the attention probabilities, so that the sum over the identities happens inside the product
     with the values: the whole cast takes two matrix products, and identity i adds exactly 0 where w_i is 0.
@@ -69,7 +69,7 @@ def identity_attention(q: Tensor, *, keys: Tensor, values: Tensor, weights: Tens
         keys: (batch, identities, num_tokens, inner_dim).
         values: (batch, identities, num_tokens, inner_dim).
         weights: strength times region, (batch, identities, num_queries).
-        num_heads: attention heads that inner_dim is divided into.
+        num_heads: the number of attention heads in inner_dim.
     Returns:
         (batch, num_queries, inner_dim), dtype and device of q.
     Raises:
@@ -104,7 +104,7 @@ def add_identities(
         q, keys, values, num_heads: as in `identity_attention`.
         acting: this layer's queries, with strength times region of each identity.
     Returns:
-        (batch, num_queries, inner_dim), a new tensor; exactly `text_output` where no identity acts.
+        (batch, num_queries, inner_dim), a new tensor; exactly `text_output` wherever no identity acts.
     Raises:
         ShapeMismatchError: as in `identity_attention`.
     Source: FPGA Eq. 1.
@@ -122,17 +122,17 @@ def add_identities(
 def replace_by_identities(
     text_output: Tensor, q: Tensor, *, keys: Tensor, values: Tensor, acting: ActingQueries, num_heads: int
 ) -> Tensor:
-    """Identities in the text's place, not beside it: `(1 - sum_i w_i) o + sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`.
+    """Computes identities in place of the text: `(1 - sum_i w_i) o + sum_i w_i softmax(q k_i^T / sqrt(d)) v_i`.
 
     Args:
         text_output, q, keys, values, num_heads: as in `add_identities`.
         acting: this layer's queries, with the region of each identity; the regions sum to at most 1.
     Returns:
-        (batch, num_queries, inner_dim), a new tensor; exactly `text_output` where no identity acts, and nothing of it
-        where the weights sum to 1.
+        (batch, num_queries, inner_dim), a new tensor; exactly `text_output` wherever no identity acts, and none of it
+        wherever the weights sum to 1.
     Raises:
         ShapeMismatchError: as in `identity_attention`.
-    Source: InstantID, whose ControlNet reads the face's tokens in the text's place; regions are the pack's.
+    Source: InstantID, whose ControlNet reads the face's tokens in place of the text. The regions are the pack's.
     """
     indices, weights = _query_indices(acting, q), acting.weights
     rest = 1 - weights.sum(dim=1)[..., None]
@@ -144,7 +144,7 @@ def replace_by_identities(
 def identity_activity(
     text_output: Tensor, q: Tensor, *, keys: Tensor, values: Tensor, acting: ActingQueries, num_heads: int
 ) -> Tensor:
-    """How much each identity adds to each query, as a fraction of what the text adds: `|w_i softmax(..) v_i| / |o|`.
+    """Measures how much each identity adds to each query, relative to the text: `|w_i softmax(..) v_i| / |o|`.
 
     Args:
         text_output, q, keys, values, acting, num_heads: as in `add_identities`.
@@ -177,8 +177,9 @@ def _check_shapes(q: Tensor, *, keys: Tensor, values: Tensor, weights: Tensor, n
     batch, num_queries, inner_dim = q.shape
     if keys.shape != values.shape or (keys.shape[0], keys.shape[-1]) != (batch, inner_dim) or inner_dim % num_heads:
         raise ShapeMismatchError(
-            f"identity keys are {tuple(keys.shape)} and values {tuple(values.shape)}; queries {tuple(q.shape)} with "
-            f"{num_heads} heads need ({batch}, identities, tokens, {inner_dim}): the adapter is for another model"
+            f"identity keys are {tuple(keys.shape)} and values {tuple(values.shape)}, but queries {tuple(q.shape)} "
+            f"with {num_heads} heads need ({batch}, identities, tokens, {inner_dim}); the adapter was made for another "
+            "model"
         )
     if weights.shape != (batch, keys.shape[1], num_queries):
         raise ShapeMismatchError(

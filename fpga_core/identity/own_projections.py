@@ -20,7 +20,7 @@ NAME = re.compile(
 
 
 def projection_tensors(projections: Mapping[BlockSlot, KeyValue]) -> dict[str, Tensor]:
-    """Projections by their tensors' names in the file."""
+    """Returns the projections by their tensor names in the file."""
     return {
         f"{PROJECTIONS}{slot.module_path}.attn2.to_{letter}.weight": weight
         for slot, key_value in projections.items()
@@ -34,12 +34,12 @@ def read_projections(tensors: Mapping[str, Tensor], token_dim: int, name: str) -
     Args:
         tensors: the file's tensors whose names begin with `PROJECTIONS`.
         token_dim: width of the tokens.
-        name: how messages call the file.
+        name: the file's name in messages.
     Returns:
         The projections of each layer; None if there are none: the model's own are shared.
     Raises:
-        CheckpointKeyError: a name is of no layer, or a layer has one of its two projections.
-        CheckpointShapeError: a projection does not read the tokens, or not as wide as its twin.
+        CheckpointKeyError: a name does not belong to a layer, or a layer has only one of its two projections.
+        CheckpointShapeError: a projection does not read the tokens, or is not as wide as the other one.
     """
     slots = {key: _slot(key, name) for key in tensors}
     expected = {
@@ -52,8 +52,8 @@ def read_projections(tensors: Mapping[str, Tensor], token_dim: int, name: str) -
         key, value = (tensors[f"{path}to_{letter}.weight"] for letter in "kv")
         if key.ndim != 2 or key.shape != value.shape or key.shape[1] != token_dim:
             raise CheckpointShapeError(
-                f"'{path}to_k.weight' of '{name}' is {tuple(key.shape)} and to_v {tuple(value.shape)}; its tokens need "
-                f"(width, {token_dim}) for both; the file is damaged"
+                f"'{path}to_k.weight' in '{name}' is {tuple(key.shape)} and to_v is {tuple(value.shape)}, but its "
+                f"tokens need (width, {token_dim}) for both; the file is damaged"
             )
         projections[slot] = KeyValue(key, value)
     return projections or None
@@ -62,5 +62,5 @@ def read_projections(tensors: Mapping[str, Tensor], token_dim: int, name: str) -
 def _slot(key: str, name: str) -> BlockSlot:
     match = NAME.fullmatch(key)
     if match is None:
-        raise CheckpointKeyError(f"'{key}' of '{name}' is of no layer of a UNet; the file is damaged")
+        raise CheckpointKeyError(f"'{key}' in '{name}' does not belong to any layer of a UNet; the file is damaged")
     return BlockSlot(match[1] or match[3], int(match[2] or 0), int(match[4]))

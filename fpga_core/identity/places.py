@@ -1,4 +1,4 @@
-"""Places for people: regions read off boxes, masks, found faces or skeletons, before anyone is assigned to them."""
+"""Places for people: regions from boxes, masks, faces or skeletons, before anyone is assigned to them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Place:
     """A place in the picture that someone can be assigned to.
 
     Attributes:
-        label: what it was read off, e.g. `box 2`.
+        label: its source, e.g. `box 2`.
         region: None if the place cannot be used.
         face_box: where the face is meant to be, not grown, fractions of the picture; None if only a region is known.
         embeddings: recogniser hash -> (512,) of the face that is there, if one was found.
@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class FoundPlaces:
-    """What was read off one source, in its own order, and what to tell the user about the reading."""
+    """The places from one source, in its own order, and notes for the user."""
 
     places: tuple[Place, ...]
     notes: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class _Mark:
 
 @dataclass(frozen=True)
 class Edges:
-    """How regions are made from what marks them: `grow` and `feather` of `Region`."""
+    """How regions are made from their marks: `grow` and `feather` of `Region`."""
 
     grow: float = 0.0
     feather: float = 0.0
@@ -110,7 +110,7 @@ def find_places(
 
 
 def places_from_boxes(boxes: object, canvas: Extent, edges: Edges) -> FoundPlaces:
-    """Places from what travels on a BOUNDING_BOX socket.
+    """Reads places from the value of a BOUNDING_BOX socket.
 
     Args:
         boxes: one `{"x", "y", "width", "height"}` in pixels of the canvas, a list of them, or one list per picture.
@@ -131,7 +131,7 @@ def places_from_boxes(boxes: object, canvas: Extent, edges: Edges) -> FoundPlace
 
 
 def places_from_masks(masks: Tensor, canvas: Extent, edges: Edges) -> FoundPlaces:
-    """One place per mask; no face boxes, because a mask may show a whole person.
+    """Returns one place per mask, without face boxes, because a mask can show a whole person.
 
     Args:
         masks: (num_places, height, width), of any size: masks cover the whole canvas.
@@ -148,13 +148,13 @@ def places_from_masks(masks: Tensor, canvas: Extent, edges: Edges) -> FoundPlace
 
 
 def places_from_faces(pictures: Sequence[PictureFaces], canvas: Extent, edges: Edges) -> FoundPlaces:
-    """One place per face of the first picture, in the order given, with the faces' embeddings.
+    """Returns one place per face of the first picture, in the given order, with the faces' embeddings.
 
     Raises:
         InvalidInputError: there is no picture.
     """
     if not pictures:
-        raise InvalidInputError("faces hold no picture; connect the output of a node that saw at least one")
+        raise InvalidInputError("faces hold no picture; connect the output of a node that received at least one")
     picture = pictures[0]
     marks = [_Mark(f"face {number}", face.box, face.embeddings) for number, face in enumerate(picture.faces, 1)]
     notes = (*_first_picture_note("faces", len(pictures)), *_stretch_note("faces", picture.extent, canvas))
@@ -162,13 +162,13 @@ def places_from_faces(pictures: Sequence[PictureFaces], canvas: Extent, edges: E
 
 
 def places_from_skeleton(skeleton: object, canvas: Extent, edges: Edges) -> FoundPlaces:
-    """One place per body of the first picture: its head, estimated from nose, eyes, ears and neck.
+    """Returns one place per body of the first picture: its head, estimated from nose, eyes, ears and neck.
 
     Args:
-        skeleton: what travels on a POSE_KEYPOINT socket.
+        skeleton: the value of a POSE_KEYPOINT socket.
     Raises:
         InvalidInputError: it is malformed.
-        ShapeMismatchError: its aspect ratio is not the canvas's.
+        ShapeMismatchError: its aspect ratio is not that of the canvas.
     """
     frames = cast("list[object]", skeleton) if isinstance(skeleton, list) else None
     (picture,) = read_pose_keypoints(frames[:1] if frames is not None else cast(object, skeleton), [canvas])
@@ -179,7 +179,7 @@ def places_from_skeleton(skeleton: object, canvas: Extent, edges: Edges) -> Foun
 
 
 def _places_from_marks(marks: Iterable[_Mark], extent: Extent, edges: Edges) -> tuple[Place, ...]:
-    """Places from boxes in pixels of a picture of `extent`."""
+    """Returns places from boxes in pixels of a picture of `extent`."""
     places: list[Place] = []
     for mark in marks:
         if mark.box is None:
@@ -194,7 +194,7 @@ def _places_from_marks(marks: Iterable[_Mark], extent: Extent, edges: Edges) -> 
 
 def _box_problem(box: Box, extent: Extent) -> str:
     size = f"{box.width:.0f}x{box.height:.0f} at ({box.x0:.0f}, {box.y0:.0f})"
-    return f"it is empty ({size})" if box.area <= 0 else f"{size} lies outside the {extent} picture"
+    return f"it is empty ({size})" if box.area <= 0 else f"{size} is outside the {extent} picture"
 
 
 def _read_box(box: object, number: int) -> Box:
@@ -211,11 +211,16 @@ def _read_box(box: object, number: int) -> Box:
 def _first_picture_note(source: str, num_pictures: int) -> tuple[str, ...]:
     if num_pictures < 2:
         return ()
-    return (f"{source} come from {num_pictures} pictures: a cast has one set of places, those of the first are used",)
+    return (
+        (
+            f"{source} come from {num_pictures} pictures, but a cast has one set of places: those of the first "
+            "picture are used"
+        ),
+    )
 
 
 def _stretch_note(source: str, extent: Extent, canvas: Extent) -> tuple[str, ...]:
-    """Sources of the canvas's aspect ratio fit at any size; others are stretched, which the user should know."""
+    """Returns a note if a source is stretched, because its aspect ratio is not that of the canvas."""
     if extent.has_aspect_of(canvas):
         return ()
-    return (f"{source} come from a {extent} picture and are stretched to the canvas, which is {canvas}",)
+    return (f"{source} come from a {extent} picture and are stretched to the {canvas} canvas",)

@@ -1,4 +1,4 @@
-"""The kinds of identity adapters, and one table of what tells them apart."""
+"""The kinds of identity adapters, and a table of their differences."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ class AdapterRecipe:
     """How one kind of adapter makes its tokens, and how a network reads them.
 
     Attributes:
-        recogniser: hash of the recogniser that every adapter of this kind was trained with; None: it reads no
-            embedding, or each file names its own.
-        takes_unknown_recognisers: whether embeddings of a recogniser that the pack does not know are read too: it may
-            be the right one in another file (converted, quantised). One that is known to be another never is.
-        num_photos: most photos that make tokens of their own; None: the photos' embeddings are combined into one.
-        normalises_embedding: whether the embedding is brought to unit length.
-        reads_clip_only: whether its resampler reads CLIP features alone, and no embedding.
-        has_shortcut: whether the embedding's tokens are added to the structure that they gather from CLIP features.
-        replaces_text: whether its tokens stand in the text's place inside a ControlNet, read by the ControlNet's own
-            projections; else they are read beside the text.
+        recogniser: hash of the recogniser that every adapter of this kind was trained with; None if it reads no
+            embedding, or if each file names its own recogniser.
+        takes_unknown_recognisers: whether it also reads embeddings of a recogniser that the pack does not know, which
+            may be the right one in another file (converted, quantised). A recogniser that is known to be a different
+            one is never accepted.
+        num_photos: the largest number of photos that get their own tokens; None if the photos' embeddings are combined.
+        normalises_embedding: whether the embedding is scaled to unit length.
+        reads_clip_only: whether its resampler reads only CLIP features, and no embedding.
+        has_shortcut: whether the embedding's tokens are added to the structure from CLIP features.
+        replaces_text: whether its tokens take the place of the text inside a ControlNet, where the ControlNet's own
+            projections read them. Otherwise they are read in addition to the text.
     """
 
     recogniser: str | None
@@ -65,4 +66,4 @@ RECIPES: Mapping[AdapterKind, AdapterRecipe] = MappingProxyType(
         AdapterKind.FPGA: AdapterRecipe(recogniser=None, takes_unknown_recognisers=False),
     }
 )
-"""What each published pipeline does (docs/formats.md lists them), and the pack's own."""
+"""The recipes of the published pipelines (docs/formats.md lists them), and the pack's own."""

@@ -1,4 +1,4 @@
-"""Where an identity acts: boxes and masks, kept as fractions of the picture until a grid's size is known."""
+"""The regions of identities: boxes and masks, kept as fractions of the picture until the size of a grid is known."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WHOLE_PICTURE = Box(0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A part of a picture, weighted 0-1, of no particular resolution. Made by `from_box` and `from_mask`.
+    """A part of a picture, weighted 0-1, without a resolution. `from_box` and `from_mask` create it.
 
     Attributes:
-        box: the region is 0 outside of it; fractions of the picture, within 0-1.
+        box: fractions of the picture, within 0-1; the region is 0 outside it.
         feather: width of the soft edge inside a solid box, horizontally and vertically, as fractions of the picture.
-        mask: (height, width) float32 weights, spread evenly over `box`; None = a solid box.
+        mask: (height, width) float32 weights, spread evenly over `box`; None is a solid box.
     """
 
     box: Box
@@ -34,11 +34,11 @@ class Region:
 
     @classmethod
     def from_box(cls, box: Box, *, grow: float = 0.0, feather: float = 0.0) -> Region | None:
-        """A solid box with a soft edge.
+        """Makes a region from a solid box with a soft edge.
 
         Args:
-            box: fractions of the picture; what lies outside the picture is cut off.
-            grow: what is added on every side, as a fraction of the box's own width and height.
+            box: fractions of the picture; it is clipped to the picture.
+            grow: extension on every side, as a fraction of the box's own width and height.
             feather: width of the soft edge, inside the grown box, as a fraction 0-0.5 of its width and height.
         Returns:
             The region; None if nothing of it is inside the picture.
@@ -54,10 +54,10 @@ class Region:
 
     @classmethod
     def from_mask(cls, mask: Tensor, *, grow: float = 0.0, feather: float = 0.0) -> Region | None:
-        """A mask over the whole picture.
+        """Makes a region from a mask over the whole picture.
 
-        Without grow and feather the mask's own greys are the weights. With either, its outline (half of its largest
-        value) is moved outwards by `grow` and softened inwards over `feather`.
+        Without grow and feather, the grey values of the mask are the weights. With either, its outline (at half of its
+        largest value) is moved outwards by `grow` and softened inwards over `feather`.
 
         Args:
             mask: (height, width), values 0-1, of any size.
@@ -71,7 +71,7 @@ class Region:
         _check_edges(grow, feather)
         if mask.ndim != 2 or mask.numel() == 0:
             raise InvalidInputError(
-                f"a region's mask must be (height, width), it is {tuple(mask.shape)}; give one mask per person"
+                f"a region's mask must be (height, width), but it is {tuple(mask.shape)}; give one mask per person"
             )
         weights = mask.detach().to("cpu", torch.float32).nan_to_num().clamp(0, 1)
         if not weights.any():
@@ -85,10 +85,10 @@ class Region:
         return cls(box, mask=weights[top:bottom, left:right].clone())
 
     def rasterise(self, extent: Extent) -> Tensor:
-        """The region on a grid: every cell holds the region's mean over that cell.
+        """Returns the region on a grid. Every cell holds the region's mean over that cell.
 
         Args:
-            extent: size of the grid, be it a picture, a latent or the tokens of an attention layer.
+            extent: size of the grid: a picture, a latent, or the tokens of an attention layer.
         Returns:
             (height, width) float32 in [0, 1]; exactly 0 in cells outside, exactly 1 in cells deep inside.
         """
@@ -100,12 +100,12 @@ class Region:
         else:
             across = _row_means(self.mask.double(), box.x0, box.x1, num_cells=extent.width)
             means = _row_means(across.T, box.y0, box.y1, num_cells=extent.height).T.contiguous()
-        # An edge that rounding puts one ulp beyond a cell's edge must not touch the next cell.
+        # An edge that rounding moves one ulp beyond the edge of a cell must not touch the next cell.
         return means.round(decimals=9).clamp(0, 1).float()
 
 
 def share_overlap(regions: Tensor) -> Tensor:
-    """Weights that sum to at most 1 in every cell: where regions overlap, they share it in proportion.
+    """Limits the sum of weights in every cell to 1. Regions that overlap share the cell in proportion.
 
     Args:
         regions: (num_regions, height, width) in [0, 1].
@@ -124,9 +124,9 @@ def _check_edges(grow: float, feather: float) -> None:
 
 
 def _edge_profile(start: float, end: float, *, feather: float, num_cells: int) -> np.ndarray:
-    """Means over the cells of a bar from `start` to `end` (fractions), rising and falling over `feather`; (num_cells,).
+    """Returns the cell means, (num_cells,), of a bar from `start` to `end` (fractions) with edges `feather` wide.
 
-    Sides on the picture's border are not softened: a box that fills the picture is 1 everywhere.
+    Sides at the picture's border are not softened, so a box that fills the picture is 1 everywhere.
     """
     rise = feather if start > 0 else 0.0
     fall = feather if end < 1 else 0.0
@@ -147,7 +147,7 @@ def _edge_profile(start: float, end: float, *, feather: float, num_cells: int) -
 
 
 def _row_means(mask: Tensor, start: float, end: float, *, num_cells: int) -> Tensor:
-    """Means over each cell of the rows' values, (rows, columns) spread evenly from `start` to `end`; (rows, num_cells).
+    """Returns the cell means of rows of values, (rows, columns) spread evenly from `start` to `end`; (rows, num_cells).
 
     The running integral is linear within a column of the mask, so its differences between cell edges are exact.
     """
@@ -162,7 +162,7 @@ def _row_means(mask: Tensor, start: float, end: float, *, num_cells: int) -> Ten
 
 
 def _reshaped_edge(weights: Tensor, grow: float, feather: float) -> Tensor:
-    """The mask redrawn from the distance to its outline; (height, width)."""
+    """Redraws the mask from the distance to its outline; (height, width)."""
     level = weights.max()
     inside: np.ndarray = (weights >= level / 2).numpy().astype(np.uint8)
     columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
@@ -181,5 +181,5 @@ def _signed_distance(inside: np.ndarray) -> np.ndarray:
         import cv2
     to_outside = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     to_inside = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    distance = np.where(inside, to_outside - 0.5, 0.5 - to_inside)  # the outline runs between two pixels' centres
+    distance = np.where(inside, to_outside - 0.5, 0.5 - to_inside)  # the outline is between the centres of two pixels
     return distance.astype(np.float64)

@@ -1,6 +1,6 @@
-"""The networks that turn what the encoders saw of a face into identity tokens.
+"""The networks that turn the encoders' output for a face into identity tokens.
 
-Their parameter names are those of the published files (and of the pack's own), so that a state dict loads as it is.
+Their parameters have the names of the published files and of the pack's own, so that a state dict loads as it is.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.nn import functional
 HEAD_DIM = 64
 FEED_FORWARD_RATIO = 4
 PROJECTION_DIM = 1024
-"""Inner width of the published face projections, twice that of an embedding."""
+"""The inner width of the published face projections, twice that of an embedding."""
 
 
 class FaceProjection(nn.Module):
-    """Face embedding to tokens: a two-layer perceptron, and a norm over each token.
+    """Maps a face embedding to tokens with a two-layer perceptron and a norm over each token.
 
     Source: `MLPProjModel` of IP-Adapter FaceID, `norm(W2 gelu(W1 e + b1) + b2)`.
     """
@@ -39,7 +39,7 @@ class FaceProjection(nn.Module):
 
 
 class PerceiverAttention(nn.Module):
-    """Latents that attend to features and to themselves.
+    """Attention of latents to features and to themselves.
 
     Source: `PerceiverAttention` of IP-Adapter: keys and values of `cat(norm1(features), norm2(latents))`, queries of
     `norm2(latents)`; the rows of `to_kv` are the keys', then the values'.
@@ -74,7 +74,7 @@ def feed_forward(dim: int) -> nn.Sequential:
 
 
 class Perceiver(nn.Module):
-    """Resamples any number of features to as many tokens as it is given latents.
+    """Resamples any number of features to as many tokens as there are latents.
 
     Source: `FacePerceiverResampler` of IP-Adapter: `proj_in`, blocks of attention and feed-forward layers with
     residuals, `proj_out`, `norm_out`.
@@ -100,7 +100,7 @@ class Perceiver(nn.Module):
 
 
 class FeatureResampler(Perceiver):
-    """A perceiver with its own, learned latents: plus-face (CLIP features) and InstantID (one embedding as feature).
+    """A perceiver with its own learned latents, for plus-face (CLIP features) and InstantID (one embedding as feature).
 
     Source: `Resampler` of IP-Adapter Plus.
     """
@@ -120,7 +120,7 @@ class FeatureResampler(Perceiver):
 
 
 class FacePlusProjection(FaceProjection):
-    """Face embedding to tokens, which then gather structure from CLIP features.
+    """Maps a face embedding to tokens, which then gather structure from CLIP features.
 
     Source: `ProjPlusModel` of IP-Adapter FaceID-Plus: `x = norm(proj(e))`, `r = perceiver(x, features)`; version 1
     returns `r`, version 2 returns `x + s r`.
@@ -152,7 +152,7 @@ class FacePlusProjection(FaceProjection):
             embedding: (batch, embedding_dim).
             features: CLIP hidden states, (batch, num_features, feature_dim).
             shortcut: whether the tokens of the embedding are added (version 2).
-            scale: weight of the structure beside the shortcut, `s`; version 1 has none.
+            scale: weight `s` of the structure relative to the shortcut; version 1 has none.
         Returns:
             (batch, num_tokens, token_dim).
         """
@@ -162,4 +162,4 @@ class FacePlusProjection(FaceProjection):
 
 
 Resampler = FaceProjection | FeatureResampler
-"""Either kind of network; FacePlusProjection is a FaceProjection."""
+"""Either kind of network. FacePlusProjection is a FaceProjection."""

@@ -1,4 +1,4 @@
-"""Resamplers made of the tensors of a file: their sizes are told by the tensors, and every tensor is checked."""
+"""Builds resamplers from the tensors of a file. The tensors determine the sizes, and every tensor is checked."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ AnyResampler = TypeVar("AnyResampler", bound=Resampler)
 
 
 def load_face_projection(weights: Mapping[str, Tensor], name: str, prefix: str) -> FaceProjection:
-    """The resampler of a FaceID file, or with a `perceiver_resampler` that of a FaceID-Plus file.
+    """Returns the resampler of a FaceID file, or that of a FaceID-Plus file if there is a `perceiver_resampler`.
 
     Args:
         weights: parameter name -> tensor.
-        name: how messages call the file.
-        prefix: what stands before the parameter names in the file.
+        name: the file's name in messages.
+        prefix: prefix of the parameter names in the file.
     Returns:
         The network, which holds the tensors of `weights` as they are.
     Raises:
@@ -34,7 +34,7 @@ def load_face_projection(weights: Mapping[str, Tensor], name: str, prefix: str) 
     num_tokens = file_shape(weights, "proj.2.weight", num_axes=2, name=name)[0] // token_dim
     if num_tokens == 0:
         raise CheckpointShapeError(
-            f"'{prefix}proj.2.weight' of '{name}' has fewer rows than one token has numbers ({token_dim}); the file is "
+            f"'{prefix}proj.2.weight' in '{name}' has too few rows for one token of {token_dim} numbers; the file is "
             "damaged: download it again"
         )
     inner_dim = file_shape(weights, "proj.0.weight", num_axes=2, name=name)[0]
@@ -57,7 +57,7 @@ def load_face_projection(weights: Mapping[str, Tensor], name: str, prefix: str) 
 
 
 def load_feature_resampler(weights: Mapping[str, Tensor], name: str, prefix: str) -> FeatureResampler:
-    """The resampler of a plus-face or InstantID file; arguments, result and errors as `load_face_projection`."""
+    """Returns the resampler of a plus-face or InstantID file; all else is as in `load_face_projection`."""
     _, num_tokens, dim = file_shape(weights, "latents", num_axes=3, name=name)
     feature_dim = file_shape(weights, "proj_in.weight", num_axes=2, name=name)[1]
     token_dim = file_shape(weights, "proj_out.weight", num_axes=2, name=name)[0]
@@ -70,12 +70,12 @@ def load_feature_resampler(weights: Mapping[str, Tensor], name: str, prefix: str
 
 
 def has_perceiver(weights: Mapping[str, Tensor]) -> bool:
-    """Whether a face projection also gathers structure from CLIP features."""
+    """Returns whether a face projection also gathers structure from CLIP features."""
     return any(key.startswith(PERCEIVER) for key in weights)
 
 
 def file_shape(weights: Mapping[str, Tensor], key: str, *, num_axes: int, name: str) -> torch.Size:
-    """The shape of a tensor from which a network's sizes are told.
+    """Returns the shape of a tensor that determines the sizes of a network.
 
     Raises:
         CheckpointKeyError: the tensor is missing.
@@ -96,13 +96,14 @@ def _num_heads(weights: Mapping[str, Tensor], key: str, name: str) -> int:
     num_rows = file_shape(weights, key, num_axes=2, name=name)[0]
     if num_rows % HEAD_DIM:
         raise CheckpointShapeError(
-            f"'{key}' of '{name}' has {num_rows} rows, which are not heads of {HEAD_DIM}; download the file again"
+            f"'{key}' in '{name}' has {num_rows} rows, which is not a multiple of the head size {HEAD_DIM}; the file "
+            "is damaged: download it again"
         )
     return num_rows // HEAD_DIM
 
 
 def _loaded(resampler: AnyResampler, weights: Mapping[str, Tensor], *, name: str, prefix: str) -> AnyResampler:
-    """Gives a network on the meta device the tensors of a file."""
+    """Puts the tensors of a file into a network on the meta device."""
     expected = {prefix + key: tensor.shape for key, tensor in resampler.state_dict().items()}
     found = {prefix + key: tensor for key, tensor in weights.items()}
     check_keys(name, found, expected)

@@ -11,7 +11,7 @@ MAX_STRENGTH = 5.0
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:
-    """Strengths from comma-separated numbers; empty text gives none.
+    """Reads strengths from comma-separated numbers; empty text gives none.
 
     Raises:
         InvalidInputError: a part is not a number.
@@ -30,13 +30,14 @@ def check_strengths(strengths: Sequence[float], num_identities: int) -> tuple[fl
     """The strengths, one per identity; all 1 if none are given.
 
     Raises:
-        InvalidInputError: their number or a value does not fit.
+        InvalidInputError: their number or one of the values does not fit.
     """
     if not strengths:
         return (1.0,) * num_identities
     if len(strengths) != num_identities:
         raise InvalidInputError(
-            f"{len(strengths)} strengths are given for {num_identities} identities; give one each, or none for all 1"
+            f"{len(strengths)} strengths are given for {num_identities} identities; give one for each, or none to set "
+            "all to 1"
         )
     for number, strength in enumerate(strengths, 1):
         if not (math.isfinite(strength) and 0 <= strength <= MAX_STRENGTH):

@@ -1,4 +1,4 @@
-"""Which architecture a UNet's weights are of, told by their shapes."""
+"""Recognises the architecture of a UNet by the shapes of its weights."""
 
 from __future__ import annotations
 

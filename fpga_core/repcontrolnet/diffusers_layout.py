@@ -1,8 +1,8 @@
-"""The third-party layout: diffusers' module names, each copied layer beside its original with `_rep` in its name.
+"""The third-party layout: diffusers' module names, with `_rep` in the names of the copied layers.
 
 `down_blocks.0.resnets.0.conv1_rep.weight` is the copy of `down_blocks.0.resnets.0.conv1.weight`; the hint encoder is
-diffusers' `controlnet_cond_embedding`. ComfyUI builds the same UNet under the names of the original implementation:
-this module translates.
+diffusers' `controlnet_cond_embedding`. ComfyUI builds the same UNet under the names of the original implementation.
+This module translates the names.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ATTENTION_LAYER = re.compile(
 
 
 def has_twins(names: Iterable[str]) -> bool:
-    """Whether tensor names are of this layout."""
+    """Returns whether tensor names have this layout."""
     return any(_original(name) != name for name in names)
 
 
@@ -60,9 +60,9 @@ def convert_diffusers(state_dict: Mapping[str, Tensor], file: str) -> tuple[dict
     """Translates a file of the third-party layout.
 
     Args:
-        state_dict: tensors with `_rep` and `controlnet_cond_embedding.` in their names; the originals may stand beside
-            the copies, and are left out.
-        file: what messages call the file.
+        state_dict: tensors with `_rep` and `controlnet_cond_embedding.` in their names; the originals are optional, and
+            are left out.
+        file: the file's name in messages.
     Returns:
         The copies by ComfyUI's parameter names, and the hint encoder's state dict.
     Raises:
@@ -86,21 +86,22 @@ def convert_diffusers(state_dict: Mapping[str, Tensor], file: str) -> tuple[dict
     if strangers:
         raise CheckpointKeyError(
             f"'{file}' has the names of a diffusers RepControlNet, but {len(strangers)} of its tensors have no place "
-            f"of their own in a UNet ({list_names(strangers)}); the file is damaged or of a newer layout"
+            f"in a UNet ({list_names(strangers)}); the file is damaged or has a newer layout"
         )
     return weights, hint_encoder
 
 
 def block_names(names: Iterable[str]) -> dict[str, str]:
-    """ComfyUI's names for the blocks of one diffusers UNet, whose depth is read off its names.
+    """Returns ComfyUI's names for the blocks of a diffusers UNet, whose depth follows from its names.
 
-    ComfyUI numbers the blocks through all levels, the downsampling convolutions among them; diffusers numbers levels,
+    ComfyUI numbers the blocks through all levels, including the downsampling convolutions. diffusers numbers levels,
     and the layers within a level.
 
     Args:
-        names: parameter names of the UNet in diffusers' layout, of every resnet and attention at least one.
+        names: parameter names of the UNet in diffusers' layout, with at least one for every resnet and attention.
     Returns:
-        Path of a resnet, attention, downsampler or upsampler -> ComfyUI's path; also of some that the UNet lacks.
+        Path of a resnet, attention, downsampler or upsampler -> ComfyUI's path, including some that the UNet does not
+        have.
     """
     names = list(names)
     num_resnets: dict[tuple[str, int], int] = {}

@@ -1,4 +1,4 @@
-"""Writing RepControlNet files in the pack's own layout, which docs/formats.md specifies."""
+"""Writes RepControlNet files in the pack's own layout, which docs/formats.md specifies."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .layouts import BRANCH_PREFIX, CONTENTS_BRANCH, CONTENTS_HINT_ENCODER, FORM
 
 
 def as_file_contents(branch: RepControlNet) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of the file that `layouts.read_repcontrolnet` reads as this branch.
+    """Returns the tensors and the header of the file that `layouts.read_repcontrolnet` reads as this branch.
 
     Args:
         branch: with an empty `weights`, only the hint encoder is written.
     Returns:
-        Tensors by the file's names, and the text entries of its header.
+        The tensors by the file's names, and the text entries of its header.
     Raises:
-        InvalidInputError: the branch's header does not belong to its weights.
+        InvalidInputError: the branch's header does not match its weights.
         CheckpointKeyError, CheckpointShapeError: the hint encoder's tensors are not those of one.
     """
     header = branch.header
@@ -34,8 +34,8 @@ def as_file_contents(branch: RepControlNet) -> tuple[dict[str, Tensor], dict[str
         base = recognise_base({name: weight.shape for name, weight in branch.weights.items()})
         if (base, hash_state_dict(branch.weights)) != (header.base, header.branch_hash):
             raise InvalidInputError(
-                f"the header of '{branch.name}' ({header.base}, {header.branch_hash[:12]}) does not belong to its "
-                f"weights ({base}); make a changed branch with RepControlNet.from_weights"
+                f"the header of '{branch.name}' ({header.base}, {header.branch_hash[:12]}) does not match its weights "
+                f"({base}); create a changed branch with RepControlNet.from_weights"
             )
     tensors = _prefixed(BRANCH_PREFIX, branch.weights) | _prefixed(HINT_ENCODER_PREFIX, branch.hint_encoder)
     return tensors, FORMAT.header(
@@ -52,7 +52,7 @@ def write_repcontrolnet(branch: RepControlNet, path: str | os.PathLike[str]) -> 
     """Writes a branch, its hint encoder and its header as one safetensors file.
 
     Args:
-        branch: to be written; reading the file gives the same tensors and header.
+        branch: the branch; reading the file gives the same tensors and header.
         path: the file; its folder exists.
     Raises:
         InvalidInputError, CheckpointKeyError, CheckpointShapeError: as in `as_file_contents`.

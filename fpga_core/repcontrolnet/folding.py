@@ -16,11 +16,11 @@ from ..errors import ShapeMismatchError
 
 
 def foldable_parameters(unet: nn.Module) -> dict[str, torch.Size]:
-    """Names the parameters that a RepControlNet copies: weight and bias of every convolution and linear layer.
+    """Returns the parameters that a RepControlNet copies: weight and bias of every convolution and linear layer.
 
     Args:
-        unet: the diffusion model. Its layers may be of any class, quantized ones included: what has a weight of two or
-            more dimensions convolves or multiplies, norms have vectors, and embedding tables are left out.
+        unet: the diffusion model. Its layers can be of any class, including quantized ones. Layers whose weight has two
+            or more dimensions count; norms have vectors, and embedding tables are left out.
     Returns:
         `<module path>.weight` and `.bias` -> shape, in the order of the modules.
     Source: FPGA section 3.3; time embedding and resampling convolutions are included, norms are not.
@@ -38,7 +38,7 @@ def foldable_parameters(unet: nn.Module) -> dict[str, torch.Size]:
 
 
 def fold_weight(base: Tensor, branch: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
-    """Folds one parameter of a branch into the base's.
+    """Folds one parameter of a branch into that of the base.
 
     Args:
         base: weight or bias of the base layer, any float dtype.
@@ -52,7 +52,10 @@ def fold_weight(base: Tensor, branch: Tensor, *, alpha: float = 1.0, beta: float
     Source: FPGA Eq. 6.
     """
     if base.shape != branch.shape:
-        raise ShapeMismatchError(f"the base parameter is {tuple(base.shape)}, its copy is {tuple(branch.shape)}")
+        raise ShapeMismatchError(
+            f"the base parameter is {tuple(base.shape)}, but its copy is {tuple(branch.shape)}; the branch belongs to "
+            "another model"
+        )
     weighted_base = _times(alpha, base.float())
     return (weighted_base + _times(beta, branch.to(base.device, torch.float32))).to(base.dtype)
 

@@ -13,7 +13,7 @@ from ..errors import CheckpointShapeError
 
 SD15_WIDTHS = (3, 16, 16, 32, 32, 96, 96, 256, 320)
 STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
-"""One for each 3x3 convolution: from pixels to latent pixels, 8 times smaller."""
+"""The strides of the 3x3 convolutions, from pixels to latent pixels, 8 times smaller."""
 
 
 class Operations(Protocol):
@@ -26,13 +26,13 @@ class Operations(Protocol):
 class HintEncoder(nn.Sequential):
     """Encodes a condition image, (batch, 3, height, width) in [0, 1], as a feature map 8 times smaller.
 
-    Eight 3x3 convolutions with SiLU between them; the last is linear. They are the sequence's entries 0, 2, ..., 14, so
-    that the state dict is named as ControlNet's `input_hint_block` is.
+    It has eight 3x3 convolutions with SiLU between them; the last is linear. They are entries 0, 2, ..., 14 of the
+    sequence, so that the state dict has the names of ControlNet's `input_hint_block`.
 
     Args:
         widths: channels of the image, after each convolution, and of the UNet's first convolution: 9 numbers.
         operations: where `Conv2d` is taken from.
-        dtype, device: of the parameters.
+        dtype, device: dtype and device of the parameters.
     Source: ControlNet's hint encoder; 1,086,480 parameters at SD1.5's widths.
     """
 
@@ -52,16 +52,16 @@ class HintEncoder(nn.Sequential):
 
 
 def hint_encoder_widths(state_dict: Mapping[str, Tensor], file: str = "hint encoder") -> tuple[int, ...]:
-    """Channels of a hint encoder, read off its state dict.
+    """Reads the channels of a hint encoder from its state dict.
 
     Args:
         state_dict: keys `0.weight`, `0.bias`, `2.weight`, ... `14.bias`.
-        file: what messages call the file it comes from.
+        file: the file's name in messages.
     Returns:
         9 numbers, as `HintEncoder` takes them.
     Raises:
-        CheckpointKeyError: a layer is missing, or there is one that does not belong.
-        CheckpointShapeError: a tensor is not of a 3x3 convolution, or does not fit the one before it.
+        CheckpointKeyError: a layer is missing or does not belong.
+        CheckpointShapeError: a tensor does not belong to a 3x3 convolution, or does not fit the one before it.
     """
     layers = range(0, 2 * len(STRIDES), 2)
     expected = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
@@ -71,8 +71,8 @@ def hint_encoder_widths(state_dict: Mapping[str, Tensor], file: str = "hint enco
         weight, bias = state_dict[f"{layer}.weight"].shape, state_dict[f"{layer}.bias"].shape
         if len(weight) != 4 or weight[1:] != (widths[-1], 3, 3) or bias != weight[:1] or weight[0] == 0:
             raise CheckpointShapeError(
-                f"adapter.{layer} of '{file}' has a weight of {tuple(weight)} and a bias of {tuple(bias)}; expected "
-                f"(channels, {widths[-1]}, 3, 3) and (channels,), the hint encoder of a ControlNet; the file is damaged"
+                f"adapter.{layer} in '{file}' has a weight of {tuple(weight)} and a bias of {tuple(bias)}, but the "
+                f"hint encoder of a ControlNet has (channels, {widths[-1]}, 3, 3) and (channels,); the file is damaged"
             )
         widths.append(weight[0])
     return tuple(widths)
@@ -91,9 +91,9 @@ def build_hint_encoder(
         state_dict: of a hint encoder.
         operations: where `Conv2d` is taken from.
         dtype: of the parameters; None: as in the state dict.
-        device: of the parameters.
+        device: device of the parameters.
     Raises:
-        CheckpointKeyError, CheckpointShapeError: the state dict is not of a hint encoder.
+        CheckpointKeyError, CheckpointShapeError: the state dict is not that of a hint encoder.
     """
     dtype = dtype or state_dict["0.weight"].dtype
     encoder = HintEncoder(hint_encoder_widths(state_dict), operations=operations, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""Reading RepControlNet files: the pack's own layout and the third-party one, told apart by their tensors.
+"""Reads RepControlNet files in the pack's own layout and in the third-party one, which it tells apart by their tensors.
 
 docs/formats.md specifies both.
 """
@@ -45,20 +45,20 @@ OTHER_FILES = {
 
 
 def read_repcontrolnet(contents: Mapping[Any, object], metadata: Mapping[str, str] | None, name: str) -> RepControlNet:
-    """Makes a RepControlNet of the contents of a file, in any of the layouts that docs/formats.md lists.
+    """Makes a RepControlNet from the contents of a file, in any of the layouts that docs/formats.md lists.
 
     Args:
         contents: the file's tensors; a pickle may hold anything.
         metadata: text entries of the file's header; None or empty if the file type has none.
-        name: what messages call the file.
+        name: the file's name in messages.
     Returns:
         The branch, its weights under ComfyUI's parameter names.
     Raises:
         UnknownFormatError: the file is not a RepControlNet, is of a newer version, or has no sound header.
         CheckpointKeyError: tensors are missing or do not belong.
         CheckpointShapeError: the hint encoder's tensors do not fit each other.
-        BaseModelError: the header names another base than the tensors show.
-        CheckpointReadError: the tensors are not those that the file was written with.
+        BaseModelError: the header names a different base from the one that the tensors show.
+        CheckpointReadError: the tensors have changed since the file was written.
     """
     metadata = metadata or {}
     keys = [str(key) for key in contents]
@@ -77,7 +77,8 @@ def _as_state_dict(contents: Mapping[Any, object], name: str) -> dict[str, Tenso
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise UnknownFormatError(
-                f"'{key}' of '{name}' is {kind}, not a floating-point tensor; the file is damaged or holds no weights"
+                f"'{key}' in '{name}' is {kind}, not a floating-point tensor; the file is damaged or does not hold "
+                "weights"
             )
         state_dict[str(key)] = tensor
     return state_dict
@@ -102,7 +103,7 @@ def _read_own_layout(state_dict: Mapping[str, Tensor], metadata: Mapping[str, st
     contents = metadata["contents"]
     if bool(weights) != (contents == CONTENTS_BRANCH):
         raise CheckpointKeyError(
-            f"the header of '{name}' announces the contents '{contents}', but the file holds {len(weights)} "
+            f"the contents in the header of '{name}' are '{contents}', but the file holds {len(weights)} "
             f"'{BRANCH_PREFIX}' tensors; the file is damaged"
         )
     hint_encoder_widths(hint_encoder, name)
@@ -126,7 +127,9 @@ def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
     FORMAT.check_header(name, metadata)
     contents = metadata["contents"]
     if contents not in (CONTENTS_BRANCH, CONTENTS_HINT_ENCODER):
-        raise UnknownFormatError(f"the header of '{name}' gives {contents!r} as its contents; the file is damaged")
+        raise UnknownFormatError(
+            f"the contents in the header of '{name}' are {contents!r}, which is not valid; the file is damaged"
+        )
     conditions = _read_conditions(metadata["conditions"], name)
     return BranchHeader(
         base=metadata["base"],

@@ -1,4 +1,4 @@
-"""Whether a branch fits a model, asked before anything is patched."""
+"""Checks whether a branch fits a model, before anything is patched."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def check_branch_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -
     Raises:
         BaseModelError: the branch is for another architecture.
         CheckpointKeyError: copies are missing, do not belong, or the file holds the hint encoder only.
-        CheckpointShapeError: a copy has another shape than its layer.
+        CheckpointShapeError: a copy does not have the shape of its layer.
     """
     check_hint_encoder_fits(branch, layers)
     if branch.is_hint_encoder_only:
         raise CheckpointKeyError(
-            f"'{branch.name}' holds the hint encoder only, its layers are already folded into a saved model; "
+            f"'{branch.name}' holds only the hint encoder, because its layers are already folded into a saved model; "
             "use it with that model and mode 'adapter_only'"
         )
     check_keys(branch.name, branch.weights, layers)
@@ -62,24 +62,24 @@ def check_branch_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -
 
 
 def check_hint_encoder_fits(branch: RepControlNet, layers: Mapping[str, torch.Size]) -> None:
-    """Raises unless the branch's hint encoder can feed the model: all that a model which carries the fold still needs.
+    """Raises unless the branch's hint encoder fits the model, which is all that a model with the fold still needs.
 
     Args:
         branch: as read from a file.
         layers: the model's parameters, as `folding.foldable_parameters` gives them.
     Raises:
         BaseModelError: the branch is for another architecture.
-        CheckpointShapeError: the encoder's width is not that of the model's first convolution.
+        CheckpointShapeError: the encoder's width does not match the model's first convolution.
     """
     model_base, branch_base = recognise_base(layers), branch.header.base
     if branch_base != model_base or FIRST_CONVOLUTION not in layers:
         raise BaseModelError(
-            f"'{branch.name}' is a RepControlNet for {branch_base}, but the connected model is {model_base}; "
-            f"connect a model of {branch_base}, or choose a RepControlNet for {model_base}"
+            f"'{branch.name}' is a RepControlNet for {branch_base}, but the connected model is {model_base}; connect a "
+            f"{branch_base} model, or choose a RepControlNet for {model_base}"
         )
     width, expected = hint_encoder_widths(branch.hint_encoder, branch.name)[-1], layers[FIRST_CONVOLUTION][0]
     if width != expected:
         raise CheckpointShapeError(
-            f"the hint encoder of '{branch.name}' gives {width} channels, the model's first convolution {expected}; "
-            "the file was made for another model"
+            f"the hint encoder of '{branch.name}' gives {width} channels, but the model's first convolution gives "
+            f"{expected}; the file was made for another model"
         )

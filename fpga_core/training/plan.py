@@ -1,4 +1,4 @@
-"""What is trained, and how: all that a node or a command line decides."""
+"""The plan of a training: what is trained, and how, as a node or a command line decides it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Task(str, Enum):
     """Copies of all of a UNet's layers and the hint encoder, to be folded in."""
 
     IDENTITY = "identity"
-    """Identity tokens, and the copies of the projections that they are read through."""
+    """Identity tokens, and copies of the projections that read them."""
 
     CONTROLNET = "controlnet"
     """A ControlNet with the identity in its cross attention."""
@@ -34,12 +34,12 @@ class TrainingPlan:
 
     Attributes:
         task: what is trained.
-        settings: of the engine.
+        settings: settings of the engine.
         curriculum: the stages of training and their losses.
-        has_identity: whether identity tokens are trained too; in an identity training they always are.
-        identity_dim: width of the layer between a face's embedding and its tokens; a small model needs a small one.
-        is_checkpointed: whether each block is computed a second time for the gradient, which needs much less memory.
-        save_dtype: of the exported tensors.
+        has_identity: whether identity tokens are trained too; an identity training always trains them.
+        identity_dim: width of the layer between a face's embedding and its tokens; a small model needs a small width.
+        is_checkpointed: whether each block is computed again for the gradient, which needs much less memory.
+        save_dtype: dtype of the exported tensors.
     """
 
     task: Task
@@ -55,11 +55,11 @@ class TrainingPlan:
         return self.has_identity or self.task is Task.IDENTITY
 
     def decisive(self, base_hash: str, branch: RepControlNet | None) -> Mapping[str, Any]:
-        """What the loss curve depends on beside the engine's settings, by name: a training resumes only with the same.
+        """Returns what the loss curve depends on besides the engine's settings. A training resumes only with the same.
 
         Args:
-            base_hash: of the frozen model's weights.
-            branch: what the training starts from; None: a new one.
+            base_hash: hash of the frozen model's weights.
+            branch: the branch to start from; None starts a new one.
         """
         fusion, clone_face = self.curriculum.fusion, self.curriculum.clone_face
         return {

@@ -109,7 +109,7 @@ def test_an_unknown_command_is_named():
     command = [sys.executable, str(ROOT / "dev.py"), "tset"]
     reply = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert reply.returncode == 1
-    assert reply.stderr.startswith("dev.py has no command 'tset': choose one of test, ")
+    assert reply.stderr.startswith("dev.py has no command 'tset'; choose one of test, ")
 
 
 def test_a_tethered_process_ends_with_its_starter(tmp_path):

@@ -193,7 +193,9 @@ def test_missing_and_extra_tensors_are_listed_five_at_most():
 
 def test_the_wrong_shape_is_given():
     expected = {"a": torch.Size([2, 3]), "b": torch.Size([4])}
-    with pytest.raises(CheckpointShapeError, match=r"'a' of 'pose' is \(3, 2\), the model takes \(2, 3\) \(and 1 more"):
+    with pytest.raises(
+        CheckpointShapeError, match=r"'a' in 'pose' is \(3, 2\), but the model needs \(2, 3\) \(and 1 more"
+    ):
         check_shapes("pose", {"a": torch.zeros(3, 2), "b": torch.zeros(5)}, expected)
     check_shapes("pose", {"a": torch.zeros(2, 3)}, expected)
 

@@ -73,7 +73,7 @@ def test_what_is_missing_is_told_before_anything_runs(client):
 
 
 def test_the_photo_without_the_face_is_named_on_the_node(client):
-    with pytest.raises(PromptError, match=r"FPGA_EncodeIdentity: .*photo 1 shows 1 face\(s\), number 2 is asked for"):
+    with pytest.raises(PromptError, match=r"FPGA_EncodeIdentity: .*photo 1 shows 1 face\(s\), but index is 2"):
         client.run(graph(face="index", index=2))
 
 

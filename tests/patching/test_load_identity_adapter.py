@@ -54,7 +54,7 @@ class Harmful:
     [
         (b"", "cannot be read"),
         (b"<html>404: not found</html>" * 20, "not a weights file"),
-        (pickle.dumps(Harmful()), "may be harmful"),
+        (pickle.dumps(Harmful()), "can be harmful"),
         (pickle.dumps([1, 2]), "not a weights file"),
     ],
     ids=["empty", "a web page", "harmful", "a list"],

@@ -173,14 +173,14 @@ def test_gradient_checkpointing_and_half_precision_train_too(models, folders):
 
 def test_other_settings_under_the_same_name_are_refused(models, folders):
     execute(TrainRepControlNet, models)
-    with pytest.raises(ResumeMismatchError, match=r"learning_rate was 0\.001, is 0\.002"):
+    with pytest.raises(ResumeMismatchError, match=r"learning_rate was 0\.001 and is now 0\.002"):
         execute(TrainRepControlNet, models, learning_rate=0.002)
 
 
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"data": "nowhere"}, TrainingDataError, "is not there"),
+        ({"data": "nowhere"}, TrainingDataError, "does not exist"),
         ({"data": "../output"}, InvalidInputError, "is not below ComfyUI's input folder"),
         ({"output_name": "../mine"}, InvalidInputError, "cannot be a file's name"),
         ({"landmarks_steps": 0, "skeleton_steps": 0, "both_steps": 0}, InvalidInputError, "stages of training"),
@@ -193,5 +193,5 @@ def test_bad_input_is_named(models, folders, changed, error, message):
 
 def test_pictures_that_do_not_fit_the_unet_are_named(models, folders):
     write_samples(folders / "input" / "odd", 1, width=72)
-    with pytest.raises(TrainingDataError, match="is 72x64, not a multiple of 32"):
+    with pytest.raises(TrainingDataError, match="is 72x64, but the model needs multiples of 32"):
         execute(TrainRepControlNet, models, data="odd")

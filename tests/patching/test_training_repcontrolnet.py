@@ -222,11 +222,11 @@ def test_what_cannot_be_trained_is_refused():
         RepControlNetTraining.of(tiny_sdxl(), BOTH)
     with pytest.raises(UnsupportedModeError, match="9 channels"):
         RepControlNetTraining.of(tiny_model(in_channels=9), BOTH)
-    with pytest.raises(InvalidInputError, match="nothing would be trained"):
+    with pytest.raises(InvalidInputError, match="there is nothing to train"):
         RepControlNetTraining.of(tiny_model(), BOTH, part=TrainedPart.NONE)
     with pytest.raises(InvalidInputError, match="ratio"):
         RepControlNetTraining.of(tiny_model(), BOTH, ratio=-0.1)
-    with pytest.raises(ShapeMismatchError, match="text 32 wide, the model reads 4 and 64"):
+    with pytest.raises(ShapeMismatchError, match="text 32 wide, but the model reads 4 and 64"):
         RepControlNetTraining.of(tiny_model(), BOTH)(tiny_batch(context_dim=32), 0, seeded())
     training = RepControlNetTraining.of(tiny_model(), BOTH, replace(RECIPE, clip_model="clip", clip_dim=32))
     with pytest.raises(InvalidInputError, match="CLIP-Vision features 32 wide"):

@@ -127,7 +127,7 @@ def test_info_says_what_runs_and_under_which_licence(pack):
         "small_pack on CPUExecutionProvider",
         f"recogniser: rec_thumbnail.onnx, SHA-256 {pack.recogniser[:12]}...",
         "landmarks: 5",
-        "licence: ask whoever published the pack",
+        "licence: ask the publisher of the pack",
     ]
 
 
@@ -194,7 +194,7 @@ def test_a_folder_without_a_detector_is_no_bare_assertion(tmp_path):
 def test_a_detector_that_finds_boxes_only_is_refused(tmp_path):
     build_detector(tmp_path / "det.onnx", has_points=False)
     build_recogniser(tmp_path / "rec.onnx")
-    with pytest.raises(MissingModelError, match="cannot be aligned"):
+    with pytest.raises(MissingModelError, match="to align a face"):
         load_insightface_pack(tmp_path, Provider.CPU)
 
 

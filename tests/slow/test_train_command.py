@@ -54,7 +54,7 @@ def test_a_training_is_stopped_gone_on_with_and_gives_its_files(tmp_path):
         process.send_signal(signal.SIGTERM)
         printed, errors = process.communicate(timeout=250)
     assert process.returncode == 130, errors
-    assert "run it again to go on" in printed
+    assert "run the command again to continue" in printed
     done = subprocess.run(words, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     losses = read_losses(log)

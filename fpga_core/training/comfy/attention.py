@@ -30,8 +30,8 @@ def attention_options(
 
     Args:
         layers: every cross attention of the network.
-        identity: what cross attention reads beside the text; None: nothing.
-        record: gets the features of the first, highest layer.
+        identity: the identity that cross attention reads in addition to the text; None for none.
+        record: receives the features of the first layer, which has the highest resolution.
     """
     first = next(iter(layers))
     cross = {
@@ -45,7 +45,7 @@ def attention_options(
 
 
 def _self_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: Mapping[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
-    """Plain attention in a slot, (batch, queries, inner_dim) on (batch, tokens, inner_dim)."""
+    """Computes plain attention in a slot, (batch, queries, inner_dim) on (batch, tokens, inner_dim)."""
     heads = extra_options["n_heads"]
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -53,16 +53,16 @@ def _self_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: Mapping[str,
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CrossAttention:
-    """Attention to the text, and to the identity inside its region; called as ComfyUI calls what stands in a slot.
+    """Attention to the text, and to the identity inside its region, with the signature of ComfyUI's attention slots.
 
-    Every query is computed, where inference picks those inside the regions: parameters that a batch without faces left
-    out would stall training on several devices.
+    Every query is computed, while inference selects those inside the regions. Otherwise a batch without faces would
+    leave out parameters, which stalls training on several devices.
 
     Attributes:
         slot: the layer.
-        attention: its cross attention, whose projections may be the identity's too.
-        identity: what is read beside the text.
-        record: gets the output.
+        attention: its cross attention; the identity may share its projections.
+        identity: the identity that is read in addition to the text.
+        record: receives the output.
     Source: FPGA Eq. 1.
     """
 

@@ -34,9 +34,9 @@ class ControlNetTraining(DenoisingModel):
     Args:
         unet: the frozen model.
         curriculum: the stages of training and their losses.
-        control_net: all of its parameters are trained, float32.
+        control_net: all of its float32 parameters are trained.
         identity: the identity part, or None.
-        save_dtype: of the tensors in the exported files.
+        save_dtype: dtype of the tensors in the exported files.
     Source: FPGA section 3.1, the paper's first form.
     """
 
@@ -67,16 +67,16 @@ class ControlNetTraining(DenoisingModel):
         is_checkpointed: bool = False,
         seed: int = 0,
     ) -> ControlNetTraining:
-        """A ControlNet that starts as a ComfyUI model's UNet.
+        """Creates a ControlNet that starts as a copy of a ComfyUI model's UNet.
 
         Args:
             model, dtype, is_checkpointed: as in `FrozenUNet.of`; dtype is the frozen UNet's.
             curriculum: the stages of training and their losses.
-            identity: what the identity adapter reads; None: no identity is trained.
-            save_dtype: of the tensors in the exported files.
-            seed: of the first weights of hint encoder and resampler.
+            identity: what the identity adapter reads; None if no identity is trained.
+            save_dtype: dtype of the tensors in the exported files.
+            seed: seed of the initial weights of hint encoder and resampler.
         Raises:
-            UnsupportedModeError: the model is of another family.
+            UnsupportedModeError: the model belongs to another family.
         """
         with torch.inference_mode(False), torch.enable_grad():
             unet = FrozenUNet.of(model, dtype=dtype, is_checkpointed=is_checkpointed)
@@ -97,7 +97,7 @@ class ControlNetTraining(DenoisingModel):
         identity: ReadIdentity | None,
         record: RecordedFeature | None = None,
     ) -> Tensor:
-        """See `DenoisingModel`; the identity acts in the ControlNet only."""
+        """See `DenoisingModel`. The identity acts only in the ControlNet."""
         options = attention_options(cross_attention_layers(self.control_net), identity=identity, record=record)
         times = timesteps.to(x.device).float()
         added = forward_with_options(self.control_net, options, x=x, hint=hint, timesteps=times, context=text)
@@ -113,7 +113,7 @@ class ControlNetTraining(DenoisingModel):
 
 
 def initial_controlnet(unet: FrozenUNet, seed: int) -> comfy.cldm.cldm.ControlNet:
-    """A ControlNet that starts as a copy of the UNet's encoder and middle, and adds nothing: its outputs are zero.
+    """Returns a copy of the UNet's encoder and middle as a ControlNet whose outputs are zero, so that it adds nothing.
 
     Source: ControlNet, section 3.1.
     """

@@ -25,10 +25,10 @@ class ComfyEncoder:
     """A `SampleEncoder` on ComfyUI's models, which its memory management loads when they are needed.
 
     Args:
-        model: whose latent format is used.
+        model: the model whose latent format is used.
         clip: the text encoder.
         vae: the autoencoder.
-        faces: None: no identity is trained, and embeddings are zero.
+        faces: None if no identity is trained; embeddings are then zero.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class ComfyEncoder:
         expected = tuple(side // PIXELS_PER_LATENT for side in image.shape[:2])
         if latents.shape[1:] != expected:
             raise ShapeMismatchError(
-                f"the VAE makes latents of {tuple(latents.shape[1:])} of a picture of {image.shape[:2]}; SD1.5's make "
-                f"{expected}: connect one of those"
+                f"the VAE turns a {image.shape[:2]} picture into latents of {tuple(latents.shape[1:])}, but training "
+                f"needs {expected}; connect an SD1.5 VAE"
             )
         return latents
 
@@ -69,7 +69,7 @@ class ComfyEncoder:
         return {"embedding": torch.zeros(EMBEDDING_DIM)} if self._faces is None else self._faces.encode(sample)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Pictures, (batch, height, width, 3) in [0, 1], of latents in the model's own scale."""
+        """Decodes latents in the model's own scale to pictures, (batch, height, width, 3) in [0, 1]."""
         with torch.no_grad():
             return self._vae.decode(self._latent_format.process_out(latents.float().cpu()))
 
@@ -79,7 +79,7 @@ class ComfyEncoder:
 
 
 def text_encoder_key(clip: comfy.sd.CLIP) -> str:
-    """A name for what a text encoder makes of captions: of its weights, the layer that is read, and its patches.
+    """Returns a name for a text encoder's output, from its weights, the layer that is read, and its patches.
 
     Weights that do not affect a caption's tokens are left out: a checkpoint may lack them, and then they are whatever
     the memory held.

@@ -1,4 +1,4 @@
-"""A training inside a ComfyUI graph: progress on the node, Cancel, and the trained files where the loaders look."""
+"""Runs a training inside a ComfyUI graph, with progress, Cancel, and the trained files where the loaders look."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..plan import TrainingPlan
 from .run import FrozenModels, run_training
 
 RUNS = "fpga_training"
-"""Folder of the trainings' own files, in ComfyUI's output folder."""
+"""The folder for the files of each training, inside ComfyUI's output folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class HostFolders:
     """ComfyUI's folders.
 
     Attributes:
-        inputs: with the training sets below it.
-        outputs: what is generated is saved here.
-        controlnets: the loaders look for RepControlNets here.
-        adapters: the loaders look for identity adapters here.
+        inputs: folder that contains the training sets.
+        outputs: folder for generated files.
+        controlnets: folder of RepControlNets for the loaders.
+        adapters: folder of identity adapters for the loaders.
     """
 
     inputs: Path
@@ -51,14 +51,14 @@ class HostFolders:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """What a training gives to its node.
+    """The result of a training for its node.
 
     Attributes:
         repcontrolnet: the trained branch, as read from its file.
         adapter: the trained identity adapter, as read from its file; None if no identity was trained.
         loss_map: the loss of every iteration, as ComfyUI's LOSS_MAP.
-        curves: the loss and its parts, drawn; (1, height, width, 3) in [0, 1].
-        report: how many steps were made, the last loss, and where the files are.
+        curves: a plot of the loss and its parts, (1, height, width, 3) in [0, 1].
+        report: the number of steps, the last loss, and the paths of the files.
     """
 
     repcontrolnet: RepControlNet
@@ -78,11 +78,11 @@ def train_in_graph(
     Args:
         plan: what is trained, and how; the task is REPCONTROLNET or IDENTITY.
         models: what the training reads.
-        data: the training set's folder, below ComfyUI's input folder.
-        output_name: of the training and of its files.
-        folders: ComfyUI's.
+        data: folder of the training set, inside ComfyUI's input folder.
+        output_name: name of the training and of its files.
+        folders: folders of ComfyUI.
     Raises:
-        InvalidInputError: the name cannot be a file's, or the data is elsewhere.
+        InvalidInputError: the name cannot be a file name, or the data is not inside the input folder.
         comfy.model_management.InterruptProcessingException: Cancel was pressed.
         FPGAError: as in `run_training`.
     """

@@ -1,4 +1,4 @@
-"""Training of a RepControlNet, of an identity adapter that shares its projections, or of both together."""
+"""Trains a RepControlNet, an identity adapter that shares its projections, or both together."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class RepControlNetTraining(DenoisingModel):
         curriculum: the stages of training and their losses.
         branch: what is folded into the base's layers; None: the base alone, for an identity without control.
         identity: the identity part, or None.
-        save_dtype: of the tensors in the exported files.
+        save_dtype: dtype of the tensors in the exported files.
     Raises:
-        InvalidInputError: nothing would be trained.
+        InvalidInputError: there is nothing to train.
     Source: FPGA sections 3.1 and 3.3.
     """
 
@@ -52,7 +52,7 @@ class RepControlNetTraining(DenoisingModel):
         if branch is not None:
             branch.attach(unet.network)
         if not any(parameter.requires_grad for parameter in self.parameters()):
-            raise InvalidInputError("nothing would be trained; train a part of the branch, or an identity")
+            raise InvalidInputError("there is nothing to train; train a part of the branch, or an identity")
 
     @classmethod
     def of(
@@ -69,22 +69,22 @@ class RepControlNetTraining(DenoisingModel):
         is_checkpointed: bool = False,
         seed: int = 0,
     ) -> RepControlNetTraining:
-        """What trains beside a ComfyUI model.
+        """Creates what is trained with a ComfyUI model.
 
         Args:
-            model: see `FrozenUNet.of`; it stays as it is.
+            model: see `FrozenUNet.of`; it is not changed.
             curriculum: the stages of training and their losses.
-            identity: what the identity adapter reads; None: no identity is trained.
-            part: what is trained of the branch. With `NONE` and no `initial` there is no branch.
-            ratio: multiple of the base weights that a new branch starts from.
+            identity: what the identity adapter reads; None if no identity is trained.
+            part: the part of the branch that is trained. With `NONE` and no `initial`, there is no branch.
+            ratio: factor on the base weights from which a new branch starts.
             initial: a branch to start from instead of a new one.
             dtype, is_checkpointed: as in `FrozenUNet.of`.
-            save_dtype: of the tensors in the exported files.
-            seed: of the first weights of hint encoder and resampler.
+            save_dtype: dtype of the tensors in the exported files.
+            seed: seed of the initial weights of hint encoder and resampler.
         Raises:
-            UnsupportedModeError: the model is of another family.
+            UnsupportedModeError: the model belongs to another family.
             BaseModelError, CheckpointKeyError, CheckpointShapeError: `initial` does not fit the model.
-            InvalidInputError: nothing would be trained, or the ratio is out of range.
+            InvalidInputError: there is nothing to train, or the ratio is out of range.
         """
         with torch.inference_mode(False), torch.enable_grad():
             unet = FrozenUNet.of(model, dtype=dtype, is_checkpointed=is_checkpointed)

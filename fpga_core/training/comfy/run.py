@@ -1,4 +1,4 @@
-"""A whole training beside ComfyUI's models: what the nodes and `fpga-portrait train` run."""
+"""A complete training with ComfyUI's models, as the nodes and `fpga-portrait train` run it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 NUM_SAMPLES = 4
-"""Pictures in a row of the samples that are drawn during training."""
+"""The number of pictures in a row of the samples that are drawn during training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class FrozenModels:
         clip: its text encoder.
         vae: its autoencoder.
         face_analysis: recognises the faces if the data holds no embeddings; for trainings with an identity.
-        clip_vision: what the identity reads beside the embedding; None: the embedding alone.
+        clip_vision: the CLIP-Vision model that the identity also reads; None for the embedding alone.
         branch: a RepControlNet to start from; None: the copies start at a tenth of the base (Eq. 5), or at zero in
             an identity training, which leaves most of them as they are.
     """
@@ -74,20 +74,20 @@ def run_training(
     preparing: Callable[[int, int], None] | None = None,
     start: Path | None = None,
 ) -> Outcome:
-    """Encodes a training set, trains on it, and exports what was trained.
+    """Encodes a training set, trains on it, and exports the result.
 
     Args:
         plan: what is trained, and how.
         models: what the training reads.
         data_folder: the training set (docs/formats.md, "Training data").
-        folder: gets everything that `loop.train` writes; a training that is there is resumed.
+        folder: receives everything that `loop.train` writes; an existing training is resumed.
         accelerator: from `processes.start_processes`.
         cache_folder: keeps encodings for the next training; None: memory.
-        hooks: what the caller is told and asked between iterations. The samples are drawn here.
+        hooks: callbacks between iterations; the samples are drawn here.
         preparing: called with the number of samples that have been encoded, and of all; it may raise to end.
-        start: a saved state of another training to begin with, see `loop.train`.
+        start: a saved state of another training to start from, see `loop.train`.
     Returns:
-        What became of it.
+        The outcome.
     Raises:
         TrainingDataError: the set or a sample cannot be used.
         InvalidInputError, UnsupportedModeError: models and plan do not fit together.
@@ -95,8 +95,8 @@ def run_training(
     """
     if accelerator.mixed_precision != plan.settings.precision.value:
         raise InvalidInputError(
-            f"the processes were started for '{accelerator.mixed_precision}', the plan is for "
-            f"'{plan.settings.precision.value}'; start them for the same"
+            f"the processes were started with precision '{accelerator.mixed_precision}', but the plan has "
+            f"'{plan.settings.precision.value}'; use the same precision for both"
         )
     with torch.inference_mode(False), torch.enable_grad():
         data = TrainingSet(data_folder, multiple_px=picture_multiple(models.model))

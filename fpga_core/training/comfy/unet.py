@@ -1,4 +1,4 @@
-"""A ComfyUI model as training sees it: a frozen UNet that autograd passes through."""
+"""A ComfyUI model in training: a frozen UNet that gradients pass through."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class FrozenUNet:
     that holds it does not take its parameters for its own.
 
     Attributes:
-        network: its parameters are frozen.
+        network: the network, with frozen parameters.
         config: ComfyUI's description of the architecture.
         layers: its cross attentions.
-        base: what the objective needs to know of it.
+        base: the properties that the objective needs.
     """
 
     network: UNetModel
@@ -55,11 +55,11 @@ class FrozenUNet:
         """Copies a model's UNet.
 
         Args:
-            model: any checkpoint of the SD1.x/2.x family, which stays as it is. Patches of its weights (LoRAs, folds)
-                are copied; what packs attach to its calls is not.
-            dtype: of the frozen weights and of what runs through them; what is trained stays float32.
-            is_checkpointed: whether each block is computed a second time for the gradient instead of keeping what
-                it computed: slower by a third, in much less memory.
+            model: any checkpoint of the SD1.x/2.x family; it is not changed. Patches of its weights (LoRAs, folds) are
+                copied; patches of its calls are not.
+            dtype: dtype of the frozen weights and their inputs; trained parameters stay float32.
+            is_checkpointed: whether each block is computed again for the gradient instead of keeping its results: a
+                third slower, but in much less memory.
         Raises:
             UnsupportedModeError: the model is not a UNet, reads more than latents and text, or predicts neither eps nor
                 v.
@@ -96,14 +96,14 @@ class FrozenUNet:
         options: dict[str, Any],
         control: dict[str, Any] | None = None,
     ) -> Tensor:
-        """The network's prediction.
+        """Returns the network's prediction.
 
         Args:
             x: noised latents, (batch, channels, height, width).
             timesteps: (batch,).
             text: (batch, num_tokens, context_dim).
             options: ComfyUI's `transformer_options`, see `attention.attention_options`.
-            control: what a ControlNet adds, in ComfyUI's form.
+            control: the output of a ControlNet in ComfyUI's form.
         Returns:
             float32, the shape of x.
         """
@@ -125,7 +125,7 @@ class FrozenUNet:
 
 
 def checkpoint_blocks(network: nn.Module) -> None:
-    """Makes a UNet or ControlNet compute each of its blocks a second time for the gradient."""
+    """Makes a UNet or ControlNet compute each of its blocks again for the gradient."""
     for block in network.modules():
         if isinstance(block, ResBlock | SpatialTransformer):
             block.forward = partial(_checkpointed, block.forward)
@@ -141,19 +141,19 @@ def _check_supported(model: ModelPatcher) -> None:
     unet, kind = unet_of(model), model.model.model_type
     if unet.num_classes is not None or unet.in_channels != LATENT_CHANNELS:
         raise UnsupportedModeError(
-            f"training works with models that read latents and a text: {type(model.model).__name__} reads "
+            f"training needs a model that reads latents and text only, but {type(model.model).__name__} reads "
             f"{unet.in_channels} channels" + (" and the picture's size" if unet.num_classes is not None else "") + "; "
             "connect a plain SD1.5 checkpoint or a fine-tune of one"
         )
     if kind not in PREDICTIONS:
         raise UnsupportedModeError(
-            f"the model predicts {kind.name}; training works with models that predict eps or v: SD1.5 checkpoints and "
-            "their fine-tunes"
+            f"the model predicts {kind.name}, but training needs a model that predicts eps or v; connect an SD1.5 "
+            "checkpoint or a fine-tune of one"
         )
 
 
 def _patched_weights(model: ModelPatcher, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The UNet's weights with every patch in them, on the CPU."""
+    """Returns the UNet's weights with every patch in them, on the CPU."""
     comfy.model_management.load_models_gpu([model])
     return {
         name.removeprefix(SAVED_PREFIX): tensor.to("cpu").detach().to(dtype, copy=True)

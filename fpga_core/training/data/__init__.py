@@ -1,1 +1,1 @@
-"""What training learns from: data sets, their samples and batches."""
+"""The data of a training: data sets, their samples and batches."""

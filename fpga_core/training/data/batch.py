@@ -1,4 +1,4 @@
-"""What one step of training sees: the six modalities of IDZoom, encoded."""
+"""The input of one training step: the six modalities of IDZoom, encoded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EMBEDDING_DIM = 512
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingBatch:
-    """Pictures of one person each, with everything that is known of them; all tensors are float32 and on one device.
+    """Pictures of one person each with all their modalities. All tensors are float32 and on one device.
 
     Attributes:
         latents: (batch, channels, height, width), in the model's own scale (ComfyUI's `process_latent_in` is applied).
@@ -25,7 +25,7 @@ class TrainingBatch:
         null_text: the embedded empty caption, (1, num_tokens, context_dim).
         skeleton: drawn bodies on black, (batch, 3, 8 height, 8 width) in [0, 1].
         landmarks: drawn face landmarks on black, shape and range of `skeleton`.
-        embeddings: of each face, as the recogniser gave it, not normalised, (batch, 512).
+        embeddings: embedding of each face as the recogniser returned it, not normalised, (batch, 512).
         face_masks: coverage of the face region in [0, 1], latent pixels, (batch, 1, height, width).
         clip_features: penultimate hidden states of CLIP-Vision, (batch, num_features, clip_dim), or None.
     Raises:
@@ -44,7 +44,7 @@ class TrainingBatch:
     def __post_init__(self) -> None:
         if self.latents.ndim != 4:
             raise ShapeMismatchError(
-                f"latents are {tuple(self.latents.shape)}; expected (batch, channels, height, width)"
+                f"latents are {tuple(self.latents.shape)}; they must be (batch, channels, height, width)"
             )
         batch, _, height, width = self.latents.shape
         picture = (batch, 3, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
@@ -70,7 +70,7 @@ class TrainingBatch:
 
     @property
     def extent(self) -> Extent:
-        """Width and height of the latents."""
+        """The width and height of the latents."""
         return Extent(self.latents.shape[-1], self.latents.shape[-2])
 
     @property
@@ -78,23 +78,23 @@ class TrainingBatch:
         return self.latents.device
 
     def to(self, device: torch.device | str) -> TrainingBatch:
-        """The same batch on another device."""
+        """Returns the batch on another device."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
 
 
 class BatchSource(Protocol):
-    """A training set, encoded; `encoded_set.EncodedSet` is one."""
+    """An encoded training set, such as `encoded_set.EncodedSet`."""
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """Returns the number of samples."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Names the set: a training resumes only on the one that it began with."""
+        """Returns a name of the set. A training resumes only on the set that it began with."""
         ...
 
     def batch(self, indices: Sequence[int]) -> TrainingBatch:
-        """The samples of these numbers, on any device. It is called from another thread, one batch ahead."""
+        """Returns the samples with these numbers, on any device. Another thread calls it, one batch ahead."""
         ...

@@ -1,4 +1,4 @@
-"""A training set as batches: pictures as latents, captions as embedded text, faces as what the recogniser says."""
+"""A training set as batches: pictures as latents, captions as embedded text, and faces as embeddings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SampleEncoder(Protocol):
     def face_key(self) -> str: ...
 
     def encode_image(self, image: np.ndarray) -> Tensor:
-        """(channels, height / 8, width / 8) float32 latents, in the model's own scale, of (height, width, 3) uint8."""
+        """Encodes (height, width, 3) uint8 as latents, (channels, height / 8, width / 8) float32, in model scale."""
         ...
 
     def encode_caption(self, caption: str) -> Tensor:
@@ -44,7 +44,7 @@ class SampleEncoder(Protocol):
         ...
 
     def encode_face(self, sample: TrainingSample) -> Encoding:
-        """ "embedding", (512,), and where a CLIP-Vision model is used "clip", (num_features, clip_dim); float32."""
+        """Returns "embedding", (512,), and, with a CLIP-Vision model, "clip", (num_features, clip_dim); float32."""
         ...
 
 
@@ -54,7 +54,7 @@ class EncodedSet:
     Args:
         data: the set.
         encoder: the models.
-        store: where encodings are kept.
+        store: keeps the encodings.
         memory_mib: for samples that are kept decoded; a set that fits is decoded only once.
     """
 
@@ -73,7 +73,7 @@ class EncodedSet:
 
     @property
     def fingerprint(self) -> str:
-        """Names the set and the models: what the loss curve depends on."""
+        """A name of the set and the models, on which the loss curve depends."""
         encoder = self._encoder
         return content_key(self._data.fingerprint, encoder.image_key, encoder.text_key, encoder.face_key)[:16]
 
@@ -85,10 +85,10 @@ class EncodedSet:
         It skips what has been encoded before. Call `finish_preparing` when all processes are done.
 
         Args:
-            process, num_processes: which share.
+            process, num_processes: the share of this process.
             progress: called with the number of samples that are done, and of all in this share.
         Raises:
-            TrainingDataError: a sample cannot be used; names it.
+            TrainingDataError: a sample cannot be used; the message names it.
         """
         if self._store.is_marked(self.fingerprint):
             return
@@ -103,10 +103,10 @@ class EncodedSet:
         self._store.mark(self.fingerprint)
 
     def batch(self, indices: Sequence[int]) -> TrainingBatch:
-        """The samples of these numbers, on the CPU.
+        """Returns the samples with these numbers, on the CPU.
 
         Raises:
-            TrainingDataError: a sample cannot be used; names it.
+            TrainingDataError: a sample cannot be used; the message names it.
         """
         samples = [self._sample(index) for index in indices]
 

@@ -46,7 +46,9 @@ class EncodingStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_safetensors(path, encoding, {})
         except (OSError, CheckpointError) as error:
-            raise TrainingDataError(f"encodings cannot be kept in '{self._folder}': {error}") from error
+            raise TrainingDataError(
+                f"encodings cannot be saved in '{self._folder}': {error}; choose another folder for them"
+            ) from error
         return encoding
 
     def is_marked(self, key: str) -> bool:
@@ -54,7 +56,7 @@ class EncodingStore:
         return self._folder is not None and (self._folder / f"{key}.done").exists()
 
     def mark(self, key: str) -> None:
-        """Notes that everything that `key` stands for has been encoded."""
+        """Records that everything that `key` stands for is encoded."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / f"{key}.done").touch()
@@ -65,7 +67,7 @@ class EncodingStore:
 
 
 def content_key(*parts: str | np.ndarray) -> str:
-    """SHA-256 of texts and pictures: equal for equal contents."""
+    """Returns the SHA-256 of texts and pictures, which is equal for equal contents."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()

@@ -1,4 +1,4 @@
-"""What an identity learns from a face: its embedding, and what CLIP-Vision sees of it."""
+"""The encodings of a face that an identity learns from: its embedding, and its CLIP-Vision features."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .samples import TrainingSample
 
 
 class FaceEncoder:
-    """What is known of a face: its embedding, stored or computed, and CLIP-Vision's features of it.
+    """Encodes a face: its embedding, stored or computed, and its CLIP-Vision features.
 
     Args:
         face_analysis: computes the embeddings that are not stored; None: all embeddings are stored.
-        clip_vision: None: no CLIP features.
+        clip_vision: None for no CLIP features.
         stored_recogniser: hash of the recogniser that stored embeddings come from.
     Raises:
         InvalidInputError: no recogniser is known, the stored embeddings come from another recogniser, or CLIP features
@@ -39,11 +39,11 @@ class FaceEncoder:
             )
         if given is not None and stored_recogniser is not None and given != stored_recogniser:
             raise InvalidInputError(
-                f"the data's embeddings come from the recogniser {stored_recogniser[:12]}, the face analysis has "
-                f"{given[:12]}; connect the one that they come from, or delete them"
+                f"the embeddings in the data come from the recogniser {stored_recogniser[:12]}, but the face analysis "
+                f"has {given[:12]}; connect the face analysis that made them, or delete them"
             )
         if clip_vision is not None and face_analysis is None:
-            raise InvalidInputError("CLIP-Vision sees each face aligned, which needs a face analysis: connect one too")
+            raise InvalidInputError("CLIP-Vision needs aligned faces, which come from a face analysis: connect one too")
         self.recogniser = recogniser
         self.clip_vision = clip_vision
         self._face_analysis = face_analysis
@@ -60,14 +60,15 @@ class FaceEncoder:
             return {"embedding": stored}
         if self._face_analysis is None:
             raise TrainingDataError(
-                f"sample '{sample.key}' has no embedding.npy, and there is no face analysis to compute it; connect one"
+                f"sample '{sample.key}' has no embedding.npy, and there is no face analysis to compute it; connect a "
+                "face analysis"
             )
         picture = torch.as_tensor(sample.face).float()[None] / 255
         try:
             identity = encode_photos([picture], self._face_analysis, self.clip_vision).identity
         except (FaceNotFoundError, InvalidInputError) as error:
             raise TrainingDataError(
-                f"the face of sample '{sample.key}' cannot be encoded: {error}; crop it with more margin or leave the "
+                f"the face of sample '{sample.key}' cannot be encoded: {error}; crop it with more margin, or leave the "
                 "sample out"
             ) from error
         encoding = {"embedding": identity.embeddings[self.recogniser][0].float() if stored is None else stored}

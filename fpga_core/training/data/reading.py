@@ -1,4 +1,4 @@
-"""Training sets: a folder of samples, or a folder of WebDataset shards, read in any order. docs/formats.md has both."""
+"""Training sets: a folder of samples or of WebDataset shards, read in any order. docs/formats.md specifies both."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class StoredFile:
-    """Where one file of a sample lies: a file of its own, or a stretch of a shard.
+    """The place of one file of a sample: a separate file, or a part of a shard.
 
     Attributes:
         path: the file, or the shard.
-        offset: of the first byte.
-        num_bytes: how many there are; None: all.
+        offset: offset of the first byte.
+        num_bytes: number of bytes; None means all.
     """
 
     path: Path
@@ -40,20 +40,20 @@ class StoredFile:
 
 
 class TrainingSet:
-    """The samples of a folder, by number; each is checked when it is read.
+    """The samples of a folder, by number. Each is checked when it is read.
 
-    Samples are in the order of their keys, so that the same files are the same set on every machine.
+    Samples are in the order of their keys, so that the same files give the same set on every machine.
 
     Args:
         folder: the folder of the samples' files, or of shards (`*.tar`).
-        multiple_px: what both sides of every picture must be multiples of (`TrainingSample.check`).
+        multiple_px: both sides of every picture must be multiples of this (`TrainingSample.check`).
     Raises:
         TrainingDataError: the folder is missing, holds no samples, or a shard or the header cannot be read.
     """
 
     def __init__(self, folder: Path, *, multiple_px: int = 8) -> None:
         if not folder.is_dir():
-            raise TrainingDataError(f"the data folder '{folder}' is not there; check its name")
+            raise TrainingDataError(f"the data folder '{folder}' does not exist; check its name")
         self.folder = folder
         self.multiple_px = multiple_px
         self.header = _read_header(folder)
@@ -61,7 +61,7 @@ class TrainingSet:
         samples = _index_shards(shards) if shards else _index_files(folder)
         if not samples:
             raise TrainingDataError(
-                f"'{folder}' holds no training samples: neither shards (*.tar) nor files as 000001.image.png with "
+                f"'{folder}' holds no training samples: neither shards (*.tar) nor files such as 000001.image.png with "
                 "000001.caption.txt, .skeleton.png, .face.png, .landmarks.png and .mask.png; see docs/formats.md"
             )
         self._samples = [(key, samples[key]) for key in sorted(samples)]
@@ -86,7 +86,7 @@ class TrainingSet:
 
     @property
     def extent(self) -> Extent:
-        """The size of all its pictures, which is that of the first sample."""
+        """The size of all pictures, which is that of the first sample."""
         if self._extent is None:
             height, width = self.files(0).picture(Modality.IMAGE).shape[:2]
             self._extent = Extent(width, height)
@@ -96,7 +96,7 @@ class TrainingSet:
         """The contents of a sample's files, not yet decoded.
 
         Raises:
-            TrainingDataError: a modality is missing, or a file cannot be read; names the sample.
+            TrainingDataError: a modality is missing, or a file cannot be read; the message names the sample.
         """
         key, files = self._samples[index]
         try:
@@ -106,23 +106,24 @@ class TrainingSet:
         return SampleFiles.from_contents(key, contents)
 
     def read(self, index: int) -> TrainingSample:
-        """A sample, checked.
+        """Reads and checks a sample.
 
         Raises:
-            TrainingDataError: it is incomplete, unreadable, or of another size than the first; names the sample.
+            TrainingDataError: it is incomplete, unreadable, or differs in size from the first; the message names the
+                sample.
         """
         sample = self.files(index).decode()
         sample.check(self.multiple_px)
         if sample.extent != self.extent:
             raise TrainingDataError(
-                f"sample '{sample.key}' is {sample.extent}, the first one ('{self._samples[0][0]}') is {self.extent}; "
-                "all samples of a set have one size: crop or resize"
+                f"sample '{sample.key}' is {sample.extent}, but the first one ('{self._samples[0][0]}') is "
+                f"{self.extent}; all samples of a set must have the same size: crop or resize it"
             )
         return sample
 
 
 def faults(data: TrainingSet, progress: Callable[[int, int], None] | None = None) -> Iterator[str]:
-    """Reads every sample and says what is wrong with each that cannot be used.
+    """Reads every sample and reports what is wrong with each that cannot be used.
 
     Args:
         data: the set.
@@ -144,12 +145,14 @@ def _read_header(folder: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainingDataError(f"'{path}' cannot be read: {error}; write it anew or delete it") from error
+        raise TrainingDataError(f"'{path}' cannot be read: {error}; write it again or delete it") from error
     header = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     if header.get("format") != FORMAT or not isinstance(header.get("version"), int):
         raise TrainingDataError(f"'{path}' is not the header of a training set; see docs/formats.md, or delete it")
     if header["version"] > VERSION:
-        raise TrainingDataError(f"'{path}' is of version {header['version']}, newer than this pack reads; update it")
+        raise TrainingDataError(
+            f"'{path}' has version {header['version']}, which is newer than this pack can read; update the pack"
+        )
     return header
 
 
@@ -176,7 +179,8 @@ def _index_shards(shards: list[Path]) -> dict[str, dict[str, StoredFile]]:
         found = _grouped(members)
         if repeated := sorted(found.keys() & samples.keys()):
             raise TrainingDataError(
-                f"sample '{repeated[0]}' is in '{shard.name}' and in a shard before it; keys must be unique in a set"
+                f"sample '{repeated[0]}' is in '{shard.name}' and in an earlier shard; keys must be unique in a set: "
+                "rename or remove one"
             )
         samples |= found
     return samples

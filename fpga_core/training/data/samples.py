@@ -16,7 +16,7 @@ from .batch import EMBEDDING_DIM
 
 
 class Modality(str, Enum):
-    """What a sample holds, named as its files are: `<key>.<modality>.<extension>`."""
+    """The modalities of a sample, with the names of its files: `<key>.<modality>.<extension>`."""
 
     IMAGE = "image"
     CAPTION = "caption"
@@ -28,7 +28,7 @@ class Modality(str, Enum):
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """The files that may hold it, the one that is written first."""
+        """The file extensions that can hold it. The first one is written."""
         return _EXTENSIONS.get(self, ("png", "jpg", "jpeg", "webp"))
 
 
@@ -39,17 +39,17 @@ SAME_SIZE = (Modality.SKELETON, Modality.LANDMARKS, Modality.MASK)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingSample:
-    """A picture of one person and everything that is known of it.
+    """A picture of one person with all its modalities.
 
     Attributes:
         key: the name of the sample, unique in its set.
-        caption: what the picture shows; may be empty.
+        caption: what the picture shows; can be empty.
         image: (height, width, 3) uint8 RGB.
         skeleton: as image, the body's skeleton on black.
         landmarks: as image, the landmarks of the face on black.
         mask: (height, width) uint8, 255 on the face.
         face: (any height, any width, 3) uint8 RGB, the person's face with some margin.
-        embedding: (512,) float32 of the face as the recogniser gave it; None: it is computed from `face`.
+        embedding: (512,) float32 of the face as the recogniser returned it; None if it is computed from `face`.
     """
 
     key: str
@@ -66,31 +66,34 @@ class TrainingSample:
         return _extent(self.image)
 
     def check(self, multiple_px: int) -> None:
-        """Raises unless the pictures agree in size and a UNet can halve them as often as it must.
+        """Raises unless the pictures agree in size, and the UNet can halve that size often enough.
 
         Args:
-            multiple_px: what both sides must be multiples of: the UNet's total stride times the autoencoder's 8.
+            multiple_px: both sides must be multiples of this: the UNet's total stride times the autoencoder's 8.
         Raises:
-            TrainingDataError: names the sample, the picture and the sizes.
+            TrainingDataError: they do not; the message names the sample, the picture and the sizes.
         """
         for modality in SAME_SIZE:
             other = _extent(getattr(self, modality.value))
             if other != self.extent:
                 raise TrainingDataError(
-                    f"the {modality.value} of sample '{self.key}' is {other}, its image is {self.extent}; resize one"
+                    f"the {modality.value} of sample '{self.key}' is {other}, but its image is {self.extent}; resize "
+                    "one of them"
                 )
         if self.image.shape[0] % multiple_px or self.image.shape[1] % multiple_px:
             raise TrainingDataError(
-                f"the image of sample '{self.key}' is {self.extent}, not a multiple of {multiple_px} both ways, which "
-                "the model needs; crop or resize it and its skeleton, landmarks and mask"
+                f"the image of sample '{self.key}' is {self.extent}, but the model needs multiples of {multiple_px} in "
+                "both directions; crop or resize it with its skeleton, landmarks and mask"
             )
         if not self.mask.any():
-            raise TrainingDataError(f"the mask of sample '{self.key}' is all black: it shows no face; leave it out")
+            raise TrainingDataError(
+                f"the mask of sample '{self.key}' is all black, so it shows no face; leave the sample out"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class SampleFiles:
-    """The contents of a sample's files, complete but not yet decoded.
+    """The contents of a sample's files, complete but not decoded.
 
     Attributes:
         key: the sample's name.
@@ -102,10 +105,10 @@ class SampleFiles:
 
     @classmethod
     def from_contents(cls, key: str, files: Mapping[str, bytes]) -> SampleFiles:
-        """Tells a sample's files apart by their names; other files are ignored.
+        """Recognises a sample's files by their names, and ignores other files.
 
         Raises:
-            TrainingDataError: a modality is missing or is there twice; names the sample.
+            TrainingDataError: a modality is missing or occurs twice; the message names the sample.
         """
         found: dict[Modality, tuple[str, bytes]] = {}
         for name, content in sorted(files.items()):
@@ -113,15 +116,15 @@ class SampleFiles:
             if modality is None:
                 continue
             if modality in found:
-                raise TrainingDataError(f"sample '{key}' has both {found[modality][0]} and {name}; delete one")
+                raise TrainingDataError(f"sample '{key}' has both {found[modality][0]} and {name}; delete one of them")
             found[modality] = (name, content)
         if missing := [modality for modality in REQUIRED if modality not in found]:
             names = ", ".join(f"{modality.value}.{modality.extensions[0]}" for modality in missing)
-            raise TrainingDataError(f"sample '{key}' has no {names}; add what is missing or leave the sample out")
+            raise TrainingDataError(f"sample '{key}' has no {names}; add what is missing, or leave the sample out")
         return cls(key, found)
 
     def picture(self, modality: Modality) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, or (height, width) for the mask.
+        """Returns (height, width, 3) uint8 RGB, or (height, width) for the mask.
 
         Raises:
             TrainingDataError: the file is not a picture.
@@ -141,16 +144,16 @@ class SampleFiles:
         """The stored embedding, (512,) float32; None if there is none.
 
         Raises:
-            TrainingDataError: the file holds no such array.
+            TrainingDataError: the file does not hold such an array.
         """
         stored = self.contents.get(Modality.EMBEDDING)
         return None if stored is None else _decode_embedding(self.key, stored[1])
 
     def decode(self) -> TrainingSample:
-        """The whole sample.
+        """Decodes the whole sample.
 
         Raises:
-            TrainingDataError: a file cannot be read; names the sample and the file.
+            TrainingDataError: a file cannot be read; the message names the sample and the file.
         """
         return TrainingSample(
             key=self.key,
@@ -165,10 +168,10 @@ class SampleFiles:
 
 
 def encode_sample(sample: TrainingSample) -> dict[str, bytes]:
-    """The contents of a sample's files, which `SampleFiles` decodes to the same sample.
+    """Encodes a sample as the contents of its files, which `SampleFiles` decodes to the same sample.
 
     Returns:
-        `<modality>.<extension>` -> content, in the order in which they are written.
+        `<modality>.<extension>` -> content, in the order of writing.
     """
     pictures = (Modality.IMAGE, Modality.SKELETON, Modality.FACE, Modality.LANDMARKS, Modality.MASK)
     files = {"caption.txt": sample.caption.encode()}
@@ -181,7 +184,7 @@ def encode_sample(sample: TrainingSample) -> dict[str, bytes]:
 
 
 def modality_of(name: str) -> Modality | None:
-    """The modality that a file `<modality>.<extension>` holds; None for any other file."""
+    """Returns the modality that a file `<modality>.<extension>` holds; None for any other file."""
     stem, _, extension = name.partition(".")
     return next((m for m in Modality if m.value == stem and extension.lower() in m.extensions), None)
 
@@ -195,7 +198,7 @@ def _decode_picture(key: str, name: str, content: bytes, *, mode: str) -> np.nda
         return np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert(mode))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise TrainingDataError(
-            f"{name} of sample '{key}' ({len(content):,} bytes) cannot be read as a picture: {error}; replace it or "
+            f"{name} of sample '{key}' ({len(content):,} bytes) cannot be read as a picture: {error}; replace it, or "
             "leave the sample out"
         ) from error
 
@@ -217,10 +220,10 @@ def _decode_embedding(key: str, content: bytes) -> np.ndarray:
     try:
         embedding = np.load(io.BytesIO(content), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise TrainingDataError(f"embedding.npy of sample '{key}' cannot be read: {error}; write it anew") from error
+        raise TrainingDataError(f"embedding.npy of sample '{key}' cannot be read: {error}; write it again") from error
     if embedding.shape != (EMBEDDING_DIM,) or not np.isfinite(embedding).all() or not embedding.any():
         raise TrainingDataError(
-            f"embedding.npy of sample '{key}' is {embedding.shape} or holds no usable numbers; a recogniser gives "
-            f"({EMBEDDING_DIM},) finite ones: write it anew, or delete it to have it computed from the face"
+            f"embedding.npy of sample '{key}' is {embedding.shape} or holds unusable numbers, but a recogniser gives "
+            f"({EMBEDDING_DIM},) finite ones; write it again, or delete it to compute it from the face"
         )
     return embedding.astype(np.float32)

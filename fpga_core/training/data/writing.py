@@ -1,4 +1,4 @@
-"""Writing training sets: a folder of files, or WebDataset shards."""
+"""Writes training sets: a folder of files, or WebDataset shards."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def write_header(folder: Path, *, recogniser: str | None = None, source: str = "
     """Writes the header, which holds what concerns the set as a whole.
 
     Args:
-        folder: of the set; exists.
+        folder: folder of the set; it exists.
         recogniser: hash of the recogniser of the samples' embeddings; None if no sample has one.
-        source: where the data comes from, for people to read.
+        source: where the data comes from, as free text.
     """
     header = {"format": FORMAT, "version": VERSION, "source": source}
     header |= {} if recogniser is None else {"recogniser": recogniser}
@@ -28,13 +28,13 @@ def write_header(folder: Path, *, recogniser: str | None = None, source: str = "
 
 
 def write_sample(folder: Path, sample: TrainingSample) -> None:
-    """Writes a sample as files of its own, `<key>.<modality>.<extension>`.
+    """Writes a sample as separate files, `<key>.<modality>.<extension>`.
 
     Args:
-        folder: of the set; exists.
-        sample: its key may name a folder inside, as in `a/000001`.
+        folder: folder of the set; it exists.
+        sample: its key can name a folder inside, such as `a/000001`.
     Raises:
-        InvalidInputError: the key cannot be a file's name.
+        InvalidInputError: the key cannot be used as a file name.
         TrainingDataError: a file cannot be written.
     """
     check_key(sample.key)
@@ -46,8 +46,8 @@ class ShardWriter:
     """Writes shards `00000.tar`, `00001.tar`, ...: a context manager. A shard gets its name when it is complete.
 
     Args:
-        folder: of the set; exists.
-        samples_per_shard: how many samples each shard holds.
+        folder: folder of the set; it exists.
+        samples_per_shard: number of samples in each shard.
     """
 
     def __init__(self, folder: Path, *, samples_per_shard: int = 1000) -> None:
@@ -72,7 +72,7 @@ class ShardWriter:
         """Adds a sample.
 
         Raises:
-            InvalidInputError: the key cannot be a file's name.
+            InvalidInputError: the key cannot be used as a file name.
             TrainingDataError: the shard cannot be written.
         """
         check_key(sample.key)
@@ -80,7 +80,9 @@ class ShardWriter:
             if self._tar is None:
                 self._tar = tarfile.open(self._partial, "w:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
             for name, content in encode_sample(sample).items():
-                member = tarfile.TarInfo(f"{sample.key}.{name}")  # of the year 1970: equal samples make equal shards
+                member = tarfile.TarInfo(
+                    f"{sample.key}.{name}"
+                )  # the year 1970, so that equal samples give equal shards
                 member.size = len(content)
                 self._tar.addfile(member, io.BytesIO(content))
         except OSError as error:
@@ -109,13 +111,13 @@ def check_key(key: str) -> None:
     """Raises unless file names can begin with a key: it has dots only in its folders and stays inside the set.
 
     Raises:
-        InvalidInputError: names the key.
+        InvalidInputError: it cannot; the message names the key.
     """
     parts = key.split("/")
     if not all(parts) or ".." in parts or "." in parts[-1] or "\\" in key or ":" in key:
         raise InvalidInputError(
-            f"'{key}' cannot be the key of a sample: it becomes the beginning of file names, up to the first dot; use "
-            "letters, digits, '-' and '_', and '/' for folders"
+            f"'{key}' cannot be the key of a sample, because file names begin with the key and end it at the first "
+            "dot; use letters, digits, '-' and '_', and '/' for folders"
         )
 
 

@@ -24,14 +24,14 @@ class ParameterAverage:
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:
-        """Takes in the parameters as they are after an iteration (from 0)."""
+        """Updates the average with the parameters after an iteration (from 0)."""
         decay = min(self._decay, (1 + iteration) / (10 + iteration))
         for name, mean in self._means.items():
             mean.lerp_(self._parameters[name], 1 - decay)
 
     @contextmanager
     def applied(self) -> Generator[None, None, None]:
-        """Within the block the parameters are their average."""
+        """Replaces the parameters by their average within the block."""
         current = {name: self._parameters[name].detach().clone() for name in self._means}
         self._copy(self._means)
         try:

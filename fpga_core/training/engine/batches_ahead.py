@@ -1,4 +1,4 @@
-"""The batches of this process's slots, each read in another thread while the one before is trained on."""
+"""Reads the batches of this process's slots in another thread, while training runs on the previous one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .order import SampleOrder
 
 
 class BatchesAhead:
-    """Reads one batch ahead: a context manager, which ends its thread.
+    """A context manager that reads one batch ahead in a thread.
 
     Args:
         batches: the training set.
         order: which samples belong to a slot of an iteration.
-        slots: those of this process, in the order in which they are taken; the same in every iteration.
+        slots: slots of this process, in the order in which they are taken, which is the same in every iteration.
     """
 
     def __init__(self, batches: BatchSource, order: SampleOrder, slots: range) -> None:
@@ -31,13 +31,13 @@ class BatchesAhead:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def take(self, iteration: int, slot: int) -> TrainingBatch:
-        """The batch of a slot, and starts reading the one after it.
+        """Returns the batch of a slot, and starts to read the next one.
 
         Args:
             iteration: from 0.
-            slot: the first of `slots`, or the one after that of the call before.
+            slot: the first of `slots`, or the one after the slot of the previous call.
         Raises:
-            TrainingDataError: a sample cannot be used; names it.
+            TrainingDataError: a sample cannot be used; the message names it.
         """
         batch = self._ahead.result() if self._ahead else self._batches.batch(self._order.indices(iteration, slot))
         is_last = slot == self._slots[-1]

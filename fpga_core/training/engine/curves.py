@@ -1,4 +1,4 @@
-"""Pictures of loss curves."""
+"""Draws loss curves."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def draw_curves(lines: Sequence[Line]) -> Image.Image:
     """The loss and each of its parts over the iterations, one panel each: light the values, dark their mean.
 
     Args:
-        lines: of the log; a part may be missing from some of them (it is not computed at every iteration).
+        lines: lines of the log; a part is missing from a line if it was not computed in that iteration.
     Returns:
-        A picture, 800 pixels wide.
+        A picture that is 800 pixels wide.
     """
     names = [name for name in dict.fromkeys(name for line in lines for name in line) if name not in NOT_DRAWN]
     picture = Image.new("RGB", (WIDTH, PANEL_HEIGHT * max(len(names), 1)), "white")
@@ -37,7 +37,7 @@ def draw_curves(lines: Sequence[Line]) -> Image.Image:
 
 
 def _panel(name: str, points: np.ndarray, last: float) -> Image.Image:
-    """One curve; points are (count, 2), iteration and value."""
+    """Draws one curve; points are (count, 2), iteration and value."""
     panel = Image.new("RGB", (WIDTH, PANEL_HEIGHT), "white")
     draw = ImageDraw.Draw(panel)
     low, high = float(points[:, 1].min()), float(points[:, 1].max())

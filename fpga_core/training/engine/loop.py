@@ -40,7 +40,7 @@ class Hooks:
     Attributes:
         report: gets each line of the loss log, in the main process only.
         sample: draws a picture with the parameters as they would be exported, in the main process only.
-        should_stop: whether to save the state and end.
+        should_stop: returns whether to save the state and stop.
     """
 
     report: Callable[[Mapping[str, float]], None] = lambda line: None
@@ -50,12 +50,12 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a training.
+    """The outcome of a training.
 
     Attributes:
         iterations: number of iterations that have been done, earlier runs included.
-        was_stopped: whether it was stopped before the end; running it again goes on.
-        losses: the whole log; empty in all but the main process.
+        was_stopped: whether it was stopped before the end; running it again continues.
+        losses: the whole log; empty except in the main process.
         files: what was exported; empty if it was stopped, and in all but the main process.
     """
 
@@ -79,24 +79,25 @@ def train(
 ) -> Outcome:
     """Trains a model from the newest state in the folder, or from its beginning, and exports it at the end.
 
-    The folder gets `checkpoint-*.pt`, `losses.jsonl`, `losses.png`, `samples/*.png` and what the model exports. Several
+    The folder receives `checkpoint-*.pt`, `losses.jsonl`, `losses.png`, `samples/*.png` and the exported files. Several
     machines need the same folder.
 
     Args:
-        model: on any device; moved to the accelerator's.
+        model: on any device; it is moved to that of the accelerator.
         batches: the training set.
-        settings: of the engine.
-        folder: created if it is not there.
-        accelerator: from `processes.start_processes`, of the same precision.
-        model_settings: what else the loss curve depends on, name -> number or text (the base model, lengths of stages).
-        trained_on: what the exported files say that they were trained on.
-        hooks: what the caller is told and asked.
-        start: a state of another training, to begin with if the folder has none: parameters, optimizer and iteration
-            are that one's, settings and data may differ. The log begins with that one's.
+        settings: settings of the engine.
+        folder: created if it does not exist.
+        accelerator: from `processes.start_processes`, with the same precision.
+        model_settings: other values that the loss curve depends on, name -> number or text (the base model, lengths of
+            stages).
+        trained_on: what the exported files name as their training data.
+        hooks: callbacks.
+        start: a state of another training to start from if the folder has none. Its parameters, optimizer, iteration
+            and log are taken over; settings and data can differ.
     Returns:
-        What became of it.
+        The outcome.
     Raises:
-        ResumeMismatchError: the folder's state is of a training with other settings, data or parameters.
+        ResumeMismatchError: the state in the folder belongs to a training with other settings, data or parameters.
         TrainingCheckpointError: a file cannot be read or written (disk full).
         TrainingDivergedError: the loss or its gradient is not a number; the last saved state is kept.
         TrainingDataError: a sample cannot be used. The state is saved first, as it is whatever breaks an iteration.
@@ -161,16 +162,16 @@ class _Run:
         self.model, self.optimizer = accelerator.prepare(self.given, optimizer)
         if state is not None and state.scaler is not None and accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(dict(state.scaler))
-        accelerator.wait_for_everyone()  # before the main process writes where others read
+        accelerator.wait_for_everyone()  # before the main process writes to where others read
         if accelerator.is_main_process:
-            for partial in self.folder.glob("*.part"):  # of a run that was killed
+            for partial in self.folder.glob("*.part"):  # from a run that was killed
                 partial.unlink()
             if self.start is not None and newest_state(self.folder) is None:
                 copy_losses(self.start.parent, self.folder)
             self.log = LossLog(self.folder, self.iteration)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """The parameters by their multiple of the learning rate."""
+        """Returns the parameters by their factor on the learning rate."""
         groups: dict[float, list[Tensor]] = {}
         for name, parameter in self.parameters.items():
             is_new = name.startswith(self.given.new_layers)
@@ -213,7 +214,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def export(self, trained_on: str) -> tuple[Path, ...]:
-        """The files that the pack's nodes load, with the averaged parameters."""
+        """Writes the files that the pack's nodes load, with the averaged parameters."""
         with self.average.applied(), torch.no_grad():
             return tuple(self.given.export(self.folder, trained_on))
 
@@ -228,7 +229,7 @@ class _Run:
             raise
 
     def _backward(self, slot: int) -> dict[str, Tensor]:
-        """Adds the gradients of one slot; those of all processes are averaged with the last slot."""
+        """Adds the gradients of one slot. With the last slot, those of all processes are averaged."""
         batch = self.ahead.take(self.iteration, slot).to(self.accelerator.device)
         generator = slot_generator(self.settings.seed, self.iteration, slot)
         synchronised = nullcontext() if slot == self.slots[-1] else self.accelerator.no_sync(self.model)
@@ -289,9 +290,9 @@ class _Run:
         kept = newest_state(self.folder)
         values = ", ".join(f"{name} {value:g}" for name, value in {**losses, "gradient norm": norm}.items())
         return TrainingDivergedError(
-            f"iteration {self.iteration} gives no number ({values}); the last saved state is "
-            f"{kept.name if kept else 'none'}: lower the learning rate, raise the warm-up, or train in float32 or "
-            "bf16, into another output folder"
+            f"the training diverged in iteration {self.iteration} ({values}); the last saved state is "
+            f"{(kept.name if kept else 'none')}: lower the learning rate, raise the warm-up, or train in float32 or "
+            "bf16, with another output folder"
         )
 
 
@@ -299,7 +300,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TrainingCheckpointError(f"'{folder}' cannot be made: {error}; choose another output folder") from error
+        raise TrainingCheckpointError(f"'{folder}' cannot be created: {error}; choose another output folder") from error
 
 
 def _save_picture(picture: Image.Image, path: Path) -> None:

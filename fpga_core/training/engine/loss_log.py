@@ -15,13 +15,13 @@ Line = Mapping[str, float]
 
 
 class LossLog:
-    """The log in a training's folder.
+    """The log in the folder of a training.
 
     Args:
-        folder: of the training; exists.
-        num_lines: iterations that have been done. Lines beyond them, of a run that was killed, are cut off.
+        folder: folder of the training; it exists.
+        num_lines: iterations that have been done. Lines beyond them, from a run that was killed, are cut off.
     Raises:
-        TrainingCheckpointError: the log lacks some of those iterations, or cannot be written.
+        TrainingCheckpointError: some of those iterations are missing from the log, or it cannot be written.
     """
 
     def __init__(self, folder: Path, num_lines: int = 0) -> None:
@@ -35,8 +35,8 @@ class LossLog:
             raise _unwritable(self._path, error) from error
         if len(kept) < num_lines:
             raise TrainingCheckpointError(
-                f"'{self._path}' has {len(kept)} lines, the saved state is of iteration {num_lines}: the log was "
-                "changed; restore it, or choose another output folder to begin anew"
+                f"'{self._path}' has {len(kept)} lines, but the saved state is of iteration {num_lines}, so the log "
+                "was changed; restore it, or choose another output folder to start again"
             )
 
     def add(self, line: Line) -> None:
@@ -52,7 +52,7 @@ class LossLog:
             raise _unwritable(self._path, error) from error
 
     def lines(self) -> list[dict[str, float]]:
-        """Every iteration so far."""
+        """Returns all iterations so far."""
         return read_losses(self._path)
 
 
@@ -60,13 +60,13 @@ def copy_losses(source: Path, target: Path) -> None:
     """Copies a training's log to the folder of another one, which goes on from its state.
 
     Raises:
-        TrainingCheckpointError: it is not there, or cannot be written.
+        TrainingCheckpointError: it does not exist, or cannot be written.
     """
     try:
         lines = (source / FILE).read_bytes()
     except OSError as error:
         raise TrainingCheckpointError(
-            f"'{source / FILE}' cannot be read: {error}; a saved state is started from with its log beside it"
+            f"'{source / FILE}' cannot be read: {error}; to start from a saved state, keep its log beside it"
         ) from error
     try:
         (target / FILE).write_bytes(lines)
@@ -81,7 +81,7 @@ def read_losses(path: Path) -> list[dict[str, float]]:
 
 
 def as_loss_map(lines: Sequence[Line]) -> dict[str, list[float]]:
-    """ComfyUI's LOSS_MAP, as its own training node gives it and its Plot Loss Graph takes it."""
+    """Returns ComfyUI's LOSS_MAP, as its own training node returns it and its Plot Loss Graph reads it."""
     return {"loss": [line["loss"] for line in lines]}
 
 

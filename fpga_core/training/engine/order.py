@@ -1,9 +1,9 @@
-"""Which samples and which random draws belong to an iteration: functions of the seed alone, so that training resumes.
+"""The samples and random draws of an iteration. They depend on the seed alone, so that training can resume.
 
-The rule. An iteration is made of `num_slots` slots (processes times accumulated micro-batches) of `batch_size` samples.
-Slot `s` of iteration `i` takes the samples at the positions `(i * num_slots + s) * batch_size` and following of an
-endless sequence of shuffled epochs, and draws from generators seeded by (seed, i, s). Process `p` of `n` computes the
-slots `p`, `n + p`, `2 n + p`, ...: two processes and one process that accumulates two micro-batches compute the same.
+The rule: an iteration consists of `num_slots` slots (processes times accumulated micro-batches) of `batch_size`
+samples. Slot `s` of iteration `i` takes the samples from position `(i * num_slots + s) * batch_size` of an endless
+sequence of shuffled epochs, and draws from generators seeded by (seed, i, s). Process `p` of `n` computes the slots
+`p`, `n + p`, `2 n + p`, ... Two processes therefore compute the same as one process that accumulates two micro-batches.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed of 63 bits that depends on all parts: generators of neighbouring iterations have nothing in common."""
+    """Returns a seed of 63 bits that depends on all parts. Generators of neighbouring iterations are unrelated."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 def slot_generator(seed: int, iteration: int, slot: int) -> torch.Generator:
-    """What the loss of one slot of one iteration draws from: a generator on the CPU, whatever is trained on."""
+    """Returns the generator of one slot of one iteration, always on the CPU."""
     return torch.Generator().manual_seed(derive_seed("loss", seed, iteration, slot))
 
 
@@ -28,8 +28,8 @@ class SampleOrder:
     """The endless sequence of shuffled epochs.
 
     Args:
-        num_samples: of the training set, at least 1.
-        seed: two orders of one seed are the same.
+        num_samples: number of samples in the training set, at least 1.
+        seed: the same seed gives the same order.
         batch_size: samples per slot.
         num_slots: slots per iteration.
     """
@@ -42,7 +42,7 @@ class SampleOrder:
         self._epochs: dict[int, Tensor] = {}
 
     def indices(self, iteration: int, slot: int) -> list[int]:
-        """Numbers of the samples of a slot; a batch may begin in one epoch and end in the next."""
+        """Returns the numbers of the samples of a slot. A batch can begin in one epoch and end in the next."""
         first = (iteration * self._num_slots + slot) * self._batch_size
         return [self._at(position) for position in range(first, first + self._batch_size)]
 

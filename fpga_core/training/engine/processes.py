@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LAUNCHED = "LOCAL_RANK"
-"""Environment variable that launchers set for the processes that they start."""
+"""The environment variable that launchers set for the processes that they start."""
 
 STOPPING_SIGNALS = ("SIGINT", "SIGTERM")
 
@@ -29,7 +29,7 @@ def start_processes(precision: Precision, use_cpu: bool) -> Accelerator:
     """What `accelerate launch` has started, or this process alone. Call it before models are loaded.
 
     Args:
-        precision: what networks compute in.
+        precision: precision of the computation.
         use_cpu: whether to leave the GPU alone.
     Returns:
         The accelerator; its `device` is this process's own.
@@ -39,10 +39,10 @@ def start_processes(precision: Precision, use_cpu: bool) -> Accelerator:
     with importing("accelerate"):
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, is_initialized
-    if is_initialized():  # by a training before, in the same program
+    if is_initialized():  # by an earlier training in the same program
         state = AcceleratorState()
         if (state.mixed_precision, state.device.type == "cpu") != (precision.value, use_cpu):
-            AcceleratorState._reset_state(reset_partial_state=True)  # which would be refused otherwise
+            AcceleratorState._reset_state(reset_partial_state=True)  # otherwise it would be refused
     accelerator = Accelerator(mixed_precision=precision.value, cpu=use_cpu)
     accelerator.gradient_accumulation_steps = 1  # the engine accumulates, whatever the launcher was told
     return accelerator
@@ -63,7 +63,7 @@ def stop_signals() -> Generator[threading.Event, None, None]:
         # a launcher passes Ctrl-C on to processes that the terminal has already told: that is not a second one
         if stop.is_set() and number == signal.SIGINT and LAUNCHED not in os.environ:
             raise KeyboardInterrupt
-        logger.warning("stopping after this iteration; the state is saved")
+        logger.warning("stopping after this iteration; the state will be saved")
         stop.set()
 
     previous = {name: signal.signal(getattr(signal, name), handle) for name in STOPPING_SIGNALS}

@@ -21,11 +21,11 @@ PATTERN = "checkpoint-*.pt"
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """Where a training stands after an iteration.
+    """The state of a training after an iteration.
 
     Attributes:
         iteration: number of iterations that have been done, which is the number of the next one.
-        settings: what the loss curve depends on, name -> a number or text.
+        settings: values that the loss curve depends on, name -> number or text.
         parameters: name -> trained parameter.
         average: name -> running mean; empty if none is kept.
         optimizer: the optimizer's state dict.
@@ -44,7 +44,7 @@ def write_state(folder: Path, state: TrainingState, num_kept: int) -> Path:
     """Writes a state as `checkpoint-<iteration>.pt`, whole or not at all, and deletes the oldest beyond `num_kept`.
 
     Raises:
-        TrainingCheckpointError: it cannot be written; the states that were there are unchanged.
+        TrainingCheckpointError: it cannot be written; existing states are unchanged.
     """
     path = folder / f"checkpoint-{state.iteration:08}.pt"
     partial = path.with_suffix(".part")
@@ -54,11 +54,11 @@ def write_state(folder: Path, state: TrainingState, num_kept: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch's writer turns what the disk says into a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch's writer turns disk errors into a RuntimeError
         kept = newest_state(folder)
         raise TrainingCheckpointError(
             f"the state after iteration {state.iteration} cannot be written to '{folder}': {error}; free some disk "
-            f"space and run again: training goes on from {kept.name if kept else 'the beginning'}"
+            f"space and run again: training continues from {(kept.name if kept else 'the beginning')}"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def write_state(folder: Path, state: TrainingState, num_kept: int) -> Path:
 
 
 def newest_state(folder: Path) -> Path | None:
-    """The latest saved state of a training's folder."""
+    """Returns the latest saved state in the folder of a training."""
     return max(folder.glob(PATTERN), default=None)
 
 
@@ -76,36 +76,38 @@ def read_state(path: Path) -> TrainingState:
     """Reads a saved state, its tensors on the CPU.
 
     Raises:
-        TrainingCheckpointError: it is damaged or not a training's state.
+        TrainingCheckpointError: it is damaged, or not the state of a training.
     """
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise TrainingCheckpointError(
-            f"'{path}' cannot be read: {error}; delete it to go on from the state before it"
+            f"'{path}' cannot be read: {error}; delete it to continue from the state before it"
         ) from error
     fields = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     if fields.pop("format", None) != FORMAT:
         raise TrainingCheckpointError(f"'{path}' is not the state of a training; move it out of the folder")
     if (version := fields.pop("version")) > VERSION:
-        raise TrainingCheckpointError(f"'{path}' is of version {version}, newer than this pack reads; update it")
+        raise TrainingCheckpointError(
+            f"'{path}' has version {version}, which is newer than this pack can read; update the pack"
+        )
     return TrainingState(**fields)
 
 
 def check_settings(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raises unless a training goes on with the settings that it began with.
+    """Raises unless a training continues with the settings that it began with.
 
     Raises:
-        ResumeMismatchError: lists every difference.
+        ResumeMismatchError: it does not; the message lists every difference.
     """
     names = [name for name in {**saved, **given} if saved.get(name) != given.get(name)]
     if names:
         listed = "; ".join(
-            f"{name} was {saved.get(name, 'not set')}, is {given.get(name, 'not set')}" for name in names
+            f"{name} was {saved.get(name, 'not set')} and is now {given.get(name, 'not set')}" for name in names
         )
         raise ResumeMismatchError(
-            f"the training in '{path.parent}' was begun with other settings: {listed}; set them back to resume, or "
-            "choose another output folder to begin anew"
+            f"the training in '{path.parent}' was begun with other settings: {listed}; restore those settings to "
+            "resume, or choose another output folder to start again"
         )
 
 
@@ -113,7 +115,7 @@ def check_parameters(path: Path, saved: Mapping[str, Tensor], given: Mapping[str
     """Raises unless a state holds exactly the parameters that are trained.
 
     Raises:
-        ResumeMismatchError: names the first difference and says how many there are.
+        ResumeMismatchError: it does not; the message names the first difference and the number of all.
     """
     shapes = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (saved, given))
     before, now = shapes
@@ -121,7 +123,7 @@ def check_parameters(path: Path, saved: Mapping[str, Tensor], given: Mapping[str
     if names:
         first = names[0]
         raise ResumeMismatchError(
-            f"'{path}' holds other parameters than are trained ({len(names)} differ): '{first}' was "
-            f"{before.get(first, 'not there')}, is {now.get(first, 'not there')}; choose the model that it was begun "
-            "with, or another output folder"
+            f"'{path}' does not hold the parameters that are trained now ({len(names)} differ): '{first}' was "
+            f"{before.get(first, 'not there')} and is now {now.get(first, 'not there')}; choose the model that the "
+            "training was begun with, or another output folder"
         )

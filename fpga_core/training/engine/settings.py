@@ -1,4 +1,4 @@
-"""What a training is run with."""
+"""The settings of a training run."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class TrainingSettings:
     """Settings of the engine. The defaults are the paper's if it names them (section 4.1: Adam, 1e-4).
 
     Attributes:
-        iterations: through all stages; may be raised when a training is resumed, and so may `cooldown`.
-        batch_size: samples per process and micro-batch; the batch of an iteration is this times the processes times
-            `accumulation`.
+        iterations: number of iterations in all stages; it and `cooldown` can be raised when a training is resumed.
+        batch_size: samples per process and micro-batch; the batch of an iteration is this times the number of processes
+            times `accumulation`.
         accumulation: micro-batches per iteration and process.
-        learning_rate: after the warm-up.
-        new_layers_factor: multiple of it for layers that start from random weights, not from a copy of the base's.
+        learning_rate: the learning rate after the warm-up.
+        new_layers_factor: factor on it for layers that start from random weights, not from copies of the base.
         warmup: iterations over which the learning rate rises from near 0.
         cooldown: iterations at the end over which it falls to near 0.
-        betas: Adam's.
-        weight_decay: AdamW's; 0 is Adam.
+        betas: betas of Adam.
+        weight_decay: weight decay of AdamW; 0 gives Adam.
         max_grad_norm: gradients are scaled down to this norm.
-        ema_decay: of the running mean of the parameters, which is what is exported; 0: none is kept.
-        seed: of the order of the samples and of every random draw.
-        precision: what the network computes in.
+        ema_decay: decay of the running mean of the parameters, which is exported; 0 keeps none.
+        seed: seed of the sample order and of every random draw.
+        precision: precision of the computation.
         checkpoint_every: iterations between saved states; one is always saved at the end and when training is stopped.
-        num_checkpoints: how many of them are kept.
-        sample_every: iterations between sample pictures; 0: none.
+        num_checkpoints: number of saved states to keep.
+        sample_every: iterations between sample pictures; 0 draws none.
     Raises:
-        InvalidInputError: a value is out of its range; names it.
+        InvalidInputError: a value is out of its range; the message names it.
     """
 
     iterations: int
@@ -83,13 +83,13 @@ class TrainingSettings:
             raise InvalidInputError(f"{name} is {getattr(self, name)}; it must be {expected}")
 
     def learning_rate_at(self, iteration: int) -> float:
-        """The learning rate of an iteration (from 0)."""
+        """Returns the learning rate of an iteration (from 0)."""
         rising = (iteration + 1) / (self.warmup + 1)
         falling = (self.iterations - iteration) / (self.cooldown + 1)
         return self.learning_rate * min(1.0, rising, falling)
 
     def decisive(self, num_processes: int) -> Mapping[str, Any]:
-        """What the loss curve depends on, by name: a training resumes only with the same values."""
+        """Returns what the loss curve depends on, by name. A training resumes only with the same values."""
         free = ("iterations", "cooldown", "accumulation", "checkpoint_every", "num_checkpoints", "sample_every")
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in free}
         values |= {"betas": list(self.betas), "precision": self.precision.value}

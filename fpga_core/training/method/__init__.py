@@ -1,1 +1,1 @@
-"""What training computes: the objectives of Multi-Mode Fusion and Clone Face Tuning, and what learns in them."""
+"""The computation of training: the objectives of Multi-Mode Fusion and Clone Face Tuning, and the networks."""

@@ -15,15 +15,15 @@ from ..data.batch import TrainingBatch
 
 @dataclass(frozen=True, kw_only=True)
 class CloneFaceTuning:
-    """How Clone Face Tuning weighs and compares faces.
+    """The weight of Clone Face Tuning, and how it compares faces.
 
     Attributes:
-        weight: of the loss, lambda in Eq. 4.
-        crop_cells: both crops are resampled to so many cells across and down.
-        gaussian_deviation: of the kernel G, as a fraction of half a crop.
+        weight: weight of the loss, lambda in Eq. 4.
+        crop_cells: both crops are resampled to this many cells in width and height.
+        gaussian_deviation: deviation of the kernel G, as a fraction of half a crop.
     Raises:
         InvalidInputError: a value is out of range.
-    Source: FPGA section 3.1. The width of G is not given there.
+    Source: FPGA section 3.1, which does not give the width of G.
     """
 
     weight: float = 0.2
@@ -34,15 +34,16 @@ class CloneFaceTuning:
         if not (self.weight >= 0 and self.crop_cells >= 1 and self.gaussian_deviation > 0):
             raise InvalidInputError(
                 f"Clone Face Tuning has the weight {self.weight:g}, {self.crop_cells} cells in a crop and the "
-                f"deviation {self.gaussian_deviation:g}; give a weight from 0, cells from 1, and a deviation over 0"
+                f"deviation {self.gaussian_deviation:g}; the weight must be at least 0, the cells at least 1, and the "
+                "deviation above 0"
             )
 
 
 def splice(batch: TrainingBatch, stride: int) -> TrainingBatch:
-    """Each picture beside a copy of itself: latents, drawings and masks twice as wide; text and identity as they were.
+    """Places each picture beside its copy. Latents, drawings and masks become twice as wide; text and identity stay.
 
     The copy begins at a multiple of the network's stride, so that every level of the network sees both halves in the
-    same phase; columns beyond that are cut off on the right of both.
+    same phase. Columns beyond that are cut off on the right of both halves.
 
     Args:
         batch: pictures of any size.
@@ -51,8 +52,8 @@ def splice(batch: TrainingBatch, stride: int) -> TrainingBatch:
         A batch of the same length, `2 floor(width / stride) stride` latent pixels wide.
     Raises:
         InvalidInputError: the pictures are narrower than the stride.
-    Source: FPGA section 3.1, "duplicate the identity image and splice it to the original image". Latents are spliced in
-        the pictures' place: but for the seam, an autoencoder gives the same.
+    Source: FPGA section 3.1, "duplicate the identity image and splice it to the original image". Latents are spliced
+        instead of pictures. Except at the seam, an autoencoder gives the same.
     """
     width = batch.extent.width // stride * stride
     if width == 0:
@@ -75,7 +76,7 @@ def splice(batch: TrainingBatch, stride: int) -> TrainingBatch:
 
 @dataclass(eq=False)
 class RecordedFeature:
-    """Cross-attention features of one layer, text and identity together, before `to_out`: F_CA of Eq. 2.
+    """The cross-attention features F_CA of Eq. 2: of one layer, text and identity together, before `to_out`.
 
     Attributes:
         features: (batch, queries, inner_dim); None until the network has run.
@@ -88,7 +89,7 @@ class RecordedFeature:
 
 @dataclass(frozen=True, eq=False)
 class CloneFaceLoss:
-    """L_cfa, and how large the features that it compares are.
+    """L_cfa, and the size of the features that it compares.
 
     Attributes:
         loss: scalar; 0 if no picture shows a face.
@@ -101,26 +102,27 @@ class CloneFaceLoss:
 
 
 def clone_face_loss(features: Tensor, grid: Extent, *, masks: Tensor, tuning: CloneFaceTuning) -> CloneFaceLoss:
-    """`L_cfa = |(Crop(F, M_1) - Crop(F, M_2)) G|^2`, the mean over cells, channels and the pictures that show a face.
+    """Computes `L_cfa = |(Crop(F, M_1) - Crop(F, M_2)) G|^2`, a mean over cells, channels and pictures with a face.
 
-    M_1 and M_2 are the two halves' face regions. A region's bounding box is cropped from the features and resampled,
-    bilinearly, to `crop_cells` squared, so that faces of any size share one batch and one kernel
-    `G = exp(-r^2 / (2 deviation^2))`, r from the middle of the crop, 1 at its sides.
+    M_1 and M_2 are the face regions of the two halves. The bounding box of a region is cropped from the features and
+    resampled bilinearly to `crop_cells` squared, so that faces of any size share one batch and one kernel `G = exp(-r^2
+    / (2 deviation^2))`. r is measured from the middle of the crop and is 1 at its sides.
 
     Args:
         features: F, cross-attention features of spliced pictures, text and identity together, (batch, queries, dim).
         grid: width and height of the queries.
-        masks: the spliced pictures' face regions, (batch, 1, height, width) latent pixels, both halves alike.
+        masks: face regions of the spliced pictures, (batch, 1, height, width) latent pixels, equal in both halves.
         tuning: crops and kernel.
     Returns:
         The loss, float32, and the features' norm.
     Raises:
-        ShapeMismatchError: the features are not one for each cell of the grid, or the grid has no two equal halves.
-    Source: FPGA Eq. 2, as a mean like Eq. 3 as it is commonly computed, not a sum.
+        ShapeMismatchError: the number of features is not that of the grid's cells, or the grid does not have two equal
+            halves.
+    Source: FPGA Eq. 2, computed as a mean and not as a sum, as is common for Eq. 3.
     """
     if features.shape[1] != grid.num_cells or grid.width % 2 or masks.shape[-1] % 2:
         raise ShapeMismatchError(
-            f"{features.shape[1]} features on a {grid} grid and masks of {tuple(masks.shape)} are not of spliced "
+            f"{features.shape[1]} features on a {grid} grid and masks of {tuple(masks.shape)} do not belong to spliced "
             "pictures; a patch that merges or drops tokens is probably active on this model: bypass it"
         )
     maps = features.float().transpose(1, 2).reshape(len(features), -1, grid.height, grid.width)
@@ -134,13 +136,13 @@ def clone_face_loss(features: Tensor, grid: Extent, *, masks: Tensor, tuning: Cl
 
 
 def face_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounding boxes of face regions: of the cells that are covered at least half as much as the region's fullest.
+    """Returns the bounding boxes of face regions, over the cells with at least half of the region's largest coverage.
 
     Args:
         masks: coverage in [0, 1], (batch, 1, height, width).
     Returns:
-        Left, top, right and bottom as fractions of width and height, (batch, 4), the whole picture where there is no
-        face; and whether there is one, (batch,), 1 or 0.
+        Left, top, right and bottom as fractions of width and height, (batch, 4), the whole picture if there is no face;
+        and whether there is a face, (batch,), 1 or 0.
     """
     is_face = (masks > 0) & (masks >= masks.amax(dim=(2, 3), keepdim=True) / 2)
     sides: list[Tensor] = []
@@ -154,14 +156,14 @@ def face_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_kernel(num_cells: int, deviation: float) -> Tensor:
-    """G on a square of cells, (num_cells, num_cells), 1 in the middle; `deviation` is a fraction of half the square."""
+    """Returns G on a square of cells, (num_cells, num_cells), 1 in the middle; `deviation` refers to half of it."""
     places = (torch.arange(num_cells) + 0.5) / num_cells * 2 - 1
     profile = (-(places**2) / (2 * deviation**2)).exp()
     return profile[:, None] * profile
 
 
 def _crop(maps: Tensor, boxes: Tensor, num_cells: int) -> Tensor:
-    """(batch, dim, height, width) and boxes (batch, 4) to (batch, dim, num_cells, num_cells), sampled bilinearly."""
+    """Crops (batch, dim, height, width) with boxes (batch, 4) to (batch, dim, num_cells, num_cells), bilinearly."""
     places = (torch.arange(num_cells, device=maps.device) + 0.5) / num_cells
     left, top, right, bottom = (side[:, None].to(maps) for side in boxes.unbind(dim=1))
     across, down = left + (right - left) * places, top + (bottom - top) * places  # (batch, num_cells)

@@ -1,4 +1,4 @@
-"""All that decides what a network is shown in training, and what is asked of it."""
+"""The curriculum: what a network is shown in training, and what it has to learn."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .fusion import Drops, MultiModeFusion
 
 @dataclass(frozen=True)
 class Curriculum:
-    """What is shown to a network in training, and what is asked of it.
+    """What a network is shown in training, and what it has to learn.
 
     Attributes:
         fusion: the stages of training.
-        clone_face: Clone Face Tuning, in those iterations in which `fusion` asks for it.
-        drops: how often text and identity are left out.
+        clone_face: Clone Face Tuning, in the iterations for which `fusion` asks for it.
+        drops: how often text and identity are dropped.
     """
 
     fusion: MultiModeFusion = MultiModeFusion()

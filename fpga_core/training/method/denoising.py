@@ -1,4 +1,4 @@
-"""The objective that both forms of FPGA are trained with (Eq. 3 and 4)."""
+"""The objective of both forms of FPGA (Eq. 3 and 4)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .output_files import IDENTITY_FILE
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrozenBase:
-    """What the objective needs to know of the frozen model.
+    """The properties of the frozen model that the objective needs.
 
     Attributes:
         architecture: its name, as `recognise_base` gives it.
         latent_channels: channels of the latents that it reads.
         text_dim: width of the text that it reads.
         stride: latent pixels that become one in its lowest level.
-        schedule: of its noise.
+        schedule: its noise schedule.
     """
 
     architecture: str
@@ -43,13 +43,13 @@ class FrozenBase:
 
 
 class DenoisingModel(TrainingModel):
-    """Learns to predict the noise in pictures, given text, condition image and identity.
+    """A network that learns to predict the noise in pictures, given text, condition image and identity.
 
     Args:
-        base: what the frozen model is.
+        base: properties of the frozen model.
         curriculum: the stages of training and their losses.
-        identity: the identity part; None: none is trained or read.
-        save_dtype: of the tensors in the exported files.
+        identity: the identity part; None if none is trained or read.
+        save_dtype: dtype of the tensors in the exported files.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class DenoisingModel(TrainingModel):
         identity: ReadIdentity | None,
         record: RecordedFeature | None = None,
     ) -> Tensor:
-        """The network's prediction, with gradients to everything that is trained.
+        """Returns the network's prediction, with gradients to everything that is trained.
 
         Args:
             x: noised latents, (batch, channels, height, width).
             timesteps: (batch,).
             text: (batch, num_tokens, context_dim).
             hint: condition images, (batch, 3, 8 height, 8 width) in [0, 1].
-            identity: the identity in each picture; None: nobody's.
-            record: gets the features of the control branch's first cross attention.
+            identity: the identity in each picture; None if there is none.
+            record: receives the features of the control branch's first cross attention.
         Returns:
             float32, the shape of x.
         """
@@ -93,10 +93,10 @@ class DenoisingModel(TrainingModel):
     def forward(self, batch: TrainingBatch, iteration: int, generator: torch.Generator) -> dict[str, Tensor]:
         """See `TrainingModel`; parts: "l_cldm", and with Clone Face Tuning "l_cfa" and "cfa_feature_norm".
 
-        The two halves of a spliced picture share the timestep and have noise of their own: with equal noise they would
-        be alike whatever was learnt.
+        The two halves of a spliced picture share the timestep and have independent noise. With equal noise, they would
+        be equal whatever the network has learnt.
 
-        Source: FPGA Eq. 3 and 4; the norms there as means.
+        Source: FPGA Eq. 3 and 4, with their norms as means.
         """
         self._check(batch)
         fusion = self.curriculum.fusion
@@ -128,14 +128,14 @@ class DenoisingModel(TrainingModel):
 
     @abstractmethod
     def export_control(self, folder: Path, trained_on: str) -> list[Path]:
-        """Writes the control branch, as it is now; see `TrainingModel.export`. Returns no file if there is none."""
+        """Writes the current control branch; see `TrainingModel.export`. Returns no file if there is none."""
 
     def branch_hash(self) -> str | None:
-        """Hash of the RepControlNet branch that the identity is trained with; None: of none."""
+        """Returns the hash of the RepControlNet branch that the identity is trained with; None if there is none."""
         return None
 
     def identity_adapter(self) -> IdentityAdapter | None:
-        """The identity as it is now, as the nodes apply it; None if none is trained."""
+        """Returns the current identity in the form that the nodes apply; None if none is trained."""
         if self.identity is None:
             return None
         return self.identity.as_adapter(
@@ -156,6 +156,6 @@ class DenoisingModel(TrainingModel):
         expected = (self.base.latent_channels, self.base.text_dim)
         if found != expected:
             raise ShapeMismatchError(
-                f"the data have latents of {found[0]} channels and text {found[1]} wide, the model reads {expected[0]} "
-                f"and {expected[1]}; prepare the data with this model's own VAE and text encoder"
+                f"the data have latents of {found[0]} channels and text {found[1]} wide, but the model reads "
+                f"{expected[0]} and {expected[1]}; encode the data with this model's own VAE and text encoder"
             )

@@ -1,4 +1,4 @@
-"""A RepControlNet's copies while they are trained: folded into the frozen layers at every call."""
+"""A RepControlNet's copies in training. They are folded into the frozen layers at every call."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 
 class TrainedPart(str, Enum):
-    """What is trained of a branch."""
+    """The part of a branch that is trained."""
 
     ALL = "all"
     """Every copied layer and the hint encoder."""
     KEYS_VALUES = "keys_values"
-    """The copies of cross attention's key and value projections, through which identity tokens are read."""
+    """The copies of cross attention's key and value projections, which read identity tokens."""
     NONE = "none"
 
 
 class FoldedBranch(nn.Module):
-    """Copies of a UNet's convolutions and linear layers, float32, and the encoder of the condition image.
+    """float32 copies of a UNet's convolutions and linear layers, and the hint encoder.
 
     A layer of the UNet that it is attached to computes `(W + W_m) x + (b + b_m)`, the paper's sum of two outputs, in
     one product: with the base frozen, forward and backward take three convolutions instead of five.
@@ -57,20 +57,22 @@ class FoldedBranch(nn.Module):
     def start(
         cls, unet: nn.Module, *, ratio: float = INITIAL_RATIO, part: TrainedPart = TrainedPart.ALL, seed: int = 0
     ) -> FoldedBranch:
-        """The untrained branch of a UNet.
+        """Creates the untrained branch of a UNet.
 
         Args:
-            unet: whose layers are copied.
-            ratio: multiple of the base weights that the copies start from, w.
+            unet: the UNet whose layers are copied.
+            ratio: factor w on the base weights from which the copies start.
             part: what is trained.
-            seed: of the hint encoder's first weights. Its last convolution starts at zero, as a ControlNet's does, so
-                that the condition image changes nothing until something is learnt.
+            seed: seed of the hint encoder's initial weights. As in a ControlNet, its last convolution starts at zero,
+                so that the condition image changes nothing at first.
         Raises:
             InvalidInputError: the ratio is not a number from 0 to 1.
         Source: FPGA Eq. 5.
         """
         if not 0 <= ratio <= 1:
-            raise InvalidInputError(f"the branch would start at {ratio:g} times the base; give a ratio from 0 to 1")
+            raise InvalidInputError(
+                f"the branch would start at {ratio:g} times the base; the ratio must be from 0 to 1"
+            )
         parameters = dict(unet.named_parameters())
         base = {name: parameters[name] for name in foldable_parameters(unet)}
         width = len(parameters[FIRST_CONVOLUTION])
@@ -81,7 +83,7 @@ class FoldedBranch(nn.Module):
 
     @classmethod
     def resume(cls, unet: nn.Module, branch: RepControlNet, *, part: TrainedPart = TrainedPart.ALL) -> FoldedBranch:
-        """The branch of a file, to be trained further.
+        """Creates a branch that trains the branch of a file further.
 
         Args:
             unet: the UNet that it belongs to.
@@ -95,11 +97,11 @@ class FoldedBranch(nn.Module):
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The copies by their names in the UNet, detached."""
+        """Returns the copies by their names in the UNet, detached."""
         return {key.replace("/", "."): weight.detach() for key, weight in self.layers.items()}
 
     def attach(self, unet: nn.Module) -> None:
-        """Makes each copied layer of a UNet compute with the sum of its own weights and this branch's, for good.
+        """Makes each copied layer of a UNet compute with the sum of its own weights and this branch's, permanently.
 
         Args:
             unet: a copy that is used for this training only. Its layers are subclasses of `torch.nn`'s.

@@ -1,4 +1,4 @@
-"""Multi-Mode Fusion: what the condition image shows in each stage of training, and what is left out at random."""
+"""Multi-Mode Fusion: what the condition image shows in each stage of training, and what is dropped at random."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class MultiModeFusion:
         num_landmarks: iterations that show face landmarks.
         num_skeleton: iterations that show the skeleton.
         num_both: iterations that show both in one picture.
-        clone_every: Clone Face Tuning happens in one iteration of the last stage out of so many; 0 = never.
-        single_share: share of the last stage's pictures that show the landmarks alone, and as large a one that shows
-            the skeleton alone, so that neither is forgotten; 0 = every picture shows both, as in the paper.
+        clone_every: Clone Face Tuning runs once in this many iterations of the last stage; 0 is never.
+        single_share: share of the last stage's pictures that show the landmarks alone, and equal share of those that
+            show the skeleton alone, so that neither is forgotten; at 0, every picture shows both, as in the paper.
     Raises:
         InvalidInputError: a number is negative, or no stage has an iteration.
     Source: FPGA section 4.1.
@@ -47,35 +47,36 @@ class MultiModeFusion:
         if min(self.num_landmarks, self.num_skeleton, self.num_both, self.clone_every) < 0 or not self.num_iterations:
             raise InvalidInputError(
                 f"the stages of training are {self.num_landmarks}, {self.num_skeleton} and {self.num_both} iterations "
-                f"long, with Clone Face Tuning every {self.clone_every}; give numbers from 0, and one stage a length"
+                f"long, with Clone Face Tuning every {self.clone_every}; no number can be negative, and at least one "
+                "stage needs a length"
             )
         if not 0 <= self.single_share <= 0.5:
             raise InvalidInputError(
-                f"landmarks alone and skeletons alone are to be shown in {self.single_share:g} of the last stage's "
-                "pictures each; give a share between 0 and 0.5"
+                f"landmarks alone and skeletons alone would each be shown in {self.single_share:g} of the last stage's "
+                "pictures; the share must be between 0 and 0.5"
             )
 
     @property
     def num_iterations(self) -> int:
-        """Length of all stages together."""
+        """The length of all stages together."""
         return self.num_landmarks + self.num_skeleton + self.num_both
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What the trained network understands, in the order in which it is drawn: a RepControlNet's header."""
+        """The conditions for a RepControlNet's header, in the order in which they are drawn."""
         skeleton = (Shown.SKELETON.value,) if self.num_skeleton or self.num_both else ()
         landmarks = (Shown.LANDMARKS.value,) if self.num_landmarks or self.num_both else ()
         return skeleton + landmarks
 
     def shown_at(self, iteration: int) -> Shown:
-        """What the condition image shows in an iteration, counted from 0."""
+        """Returns what the condition image shows in an iteration, counted from 0."""
         iteration = min(iteration, self.num_iterations - 1)
         if iteration < self.num_landmarks:
             return Shown.LANDMARKS
         return Shown.SKELETON if iteration < self.num_landmarks + self.num_skeleton else Shown.BOTH
 
     def left_out_at(self, iteration: int, num: int, generator: torch.Generator) -> Tensor | None:
-        """Whose skeleton and whose landmarks are left out of the condition image: (num, 2) bool, or None: nobody's."""
+        """Returns which skeletons and landmarks are left out of the images: (num, 2) bool; None if none are."""
         if self.single_share == 0 or self.shown_at(iteration) is not Shown.BOTH:
             return None
         chance = torch.rand(num, generator=generator, device=generator.device)
@@ -83,21 +84,21 @@ class MultiModeFusion:
         return torch.stack([without_skeleton, ~without_skeleton & (chance < 2 * self.single_share)], dim=1)
 
     def clones_at(self, iteration: int) -> bool:
-        """Whether an iteration, counted from 0, does Clone Face Tuning: the 10th of the last stage is the first."""
+        """Returns whether an iteration (from 0) runs Clone Face Tuning. The 10th of the last stage is the first."""
         number = iteration - self.num_landmarks - self.num_skeleton + 1
         return self.shown_at(iteration) is Shown.BOTH and self.clone_every > 0 and number % self.clone_every == 0
 
 
 def condition_image(batch: TrainingBatch, shown: Shown, left_out: Tensor | None = None) -> Tensor:
-    """The condition image of each picture of a batch.
+    """Draws the condition image of each picture in a batch.
 
-    Both in one picture is as Draw Landmarks draws it: the face over the body. How much a drawn point covers is read off
-    its brightest channel, which is exact for the dots of OpenPose and of InstantID.
+    Both in one picture look as in Draw Landmarks: the face is over the body. The coverage of a drawn point is that of
+    its brightest channel, which is exact for the dots of OpenPose and InstantID.
 
     Args:
-        batch: its drawings are used.
+        batch: the drawings come from here.
         shown: what the images show.
-        left_out: the pictures whose skeleton and landmarks are left out, if both are shown; (batch, 2) bool.
+        left_out: whether skeleton and landmarks of each picture are left out, if both are shown; (batch, 2) bool.
     Returns:
         (batch, 3, 8 height, 8 width) in [0, 1].
     Source: FPGA section 4.1.
@@ -115,7 +116,7 @@ def condition_image(batch: TrainingBatch, shown: Shown, left_out: Tensor | None 
 
 @dataclass(frozen=True)
 class Drops:
-    """How often text and identity are left out, so that a network learns what classifier-free guidance compares with.
+    """How often text and identity are dropped, so that a network learns what classifier-free guidance needs.
 
     Attributes:
         text: share of captions that are replaced by the empty one.
@@ -123,7 +124,7 @@ class Drops:
     Raises:
         InvalidInputError: a share is not between 0 and 0.5.
     Source: FPGA section 4.1 for the text. Guidance leaves out both at once, so half of the drops coincide, as in
-        IP-Adapter's training (5% text, 5% identity, 5% both); each share remains what it says.
+        IP-Adapter's training (5% text, 5% identity, 5% both). Each share stays as given.
     """
 
     text: float = 0.1
@@ -132,12 +133,12 @@ class Drops:
     def __post_init__(self) -> None:
         if not (0 <= self.text <= 0.5 and 0 <= self.identity <= 0.5):
             raise InvalidInputError(
-                f"text is dropped in {self.text:g} and identity in {self.identity:g} of all cases; give shares between "
-                "0 and 0.5, 0.1 is the paper's"
+                f"text is dropped in {self.text:g} and identity in {self.identity:g} of all cases; the shares must be "
+                "between 0 and 0.5 (the paper uses 0.1)"
             )
 
     def draw(self, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Whose text and whose identity are dropped, both (num,) bool on the generator's device."""
+        """Draws whose text and whose identity are dropped; both are (num,) bool on the generator's device."""
         chance = torch.rand(num, generator=generator, device=generator.device)
         start = self.text - min(self.text, self.identity) / 2
         return chance < self.text, (chance >= start) & (chance < start + self.identity)

@@ -20,16 +20,16 @@ from ..data.batch import EMBEDDING_DIM, TrainingBatch
 from .seeding import seeded
 
 NEW_IN_IDENTITY = ("identity.resampler.", "identity.null_tokens")
-"""Parameters of the part called `identity` that start from random weights."""
+"""The parameters of the part called `identity` that start from random weights."""
 
 
 class Projections(str, Enum):
-    """Through which key and value projections a network reads identity tokens."""
+    """The key and value projections that read identity tokens."""
 
     SHARED = "shared"
-    """Those of the text, in every layer: the paper's Eq. 1."""
+    """Those of the text, in every layer, as in the paper's Eq. 1."""
     OWN = "own"
-    """Projections of the adapter's own, which start as copies of the text's: IP-Adapter's way."""
+    """The adapter's own projections, which start as copies of those of the text, as in IP-Adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,11 @@ class IdentityRecipe:
     """What an identity adapter reads, and how it is read.
 
     Attributes:
-        recogniser: SHA-256 of the recogniser's ONNX file, whose embeddings the batches hold.
-        clip_model: key of the CLIP-Vision model whose features the batches hold; empty: none are read.
+        recogniser: SHA-256 of the ONNX file of the recogniser whose embeddings the batches hold.
+        clip_model: key of the CLIP-Vision model whose features the batches hold; empty if none are read.
         clip_dim: width of those features.
         num_tokens: tokens per identity.
-        projections: through which projections the tokens are read.
+        projections: the projections that read the tokens.
         inner_dim: width of the layer between embedding and tokens.
     Raises:
         InvalidInputError: there is no recogniser, or CLIP-Vision has a key without a width or a width without a key.
@@ -56,12 +56,12 @@ class IdentityRecipe:
 
     def __post_init__(self) -> None:
         if not self.recogniser:
-            raise InvalidInputError("an identity adapter names its recogniser; give the hash of its ONNX file")
+            raise InvalidInputError("an identity adapter must name its recogniser; give the hash of its ONNX file")
         if bool(self.clip_model) != (self.clip_dim > 0) or min(self.num_tokens, self.inner_dim) < 1:
             raise InvalidInputError(
                 f"the CLIP-Vision model is '{self.clip_model}', {self.clip_dim} wide, for {self.num_tokens} tokens "
-                f"through a layer {self.inner_dim} wide; give both its key and its width, or neither, and at least one "
-                "token and a width of 1"
+                f"through a layer {self.inner_dim} wide; give both its key and its width, or neither, with at least "
+                "one token and a layer width of at least 1"
             )
 
 
@@ -69,9 +69,9 @@ class IdentityNetwork(nn.Module):
     """Makes identity tokens, and their keys and values, while it is trained.
 
     Args:
-        recipe: what it reads.
-        layers: cross attentions of the network that reads the tokens.
-        seed: of the first weights.
+        recipe: what the adapter reads.
+        layers: the cross attentions of the network that reads the tokens.
+        seed: seed of the initial weights.
     Source: FPGA section 3.1.
     """
 
@@ -107,31 +107,31 @@ class IdentityNetwork(nn.Module):
         """Each picture's identity tokens, or the tokens of nobody.
 
         Args:
-            batch: its embeddings and CLIP features are read.
-            is_dropped: whose identity is left out, (batch,) bool.
+            batch: the embeddings and CLIP features come from here.
+            is_dropped: whose identity is dropped, (batch,) bool.
         Returns:
             (batch, num_tokens, token_dim).
         Raises:
-            InvalidInputError: the batch lacks CLIP features, or has some of another width.
+            InvalidInputError: the batch has no CLIP features, or has some of a different width.
         """
         inputs = [functional.normalize(batch.embeddings, dim=-1)]
         if self.recipe.clip_dim:
             found = "none" if batch.clip_features is None else str(batch.clip_features.shape[-1])
             if batch.clip_features is None or batch.clip_features.shape[-1] != self.recipe.clip_dim:
                 raise InvalidInputError(
-                    f"the identity network reads CLIP-Vision features {self.recipe.clip_dim} wide, the data's are "
-                    f"{found}; prepare the data with the model {self.recipe.clip_model}"
+                    f"the identity network reads CLIP-Vision features {self.recipe.clip_dim} wide, but those of the "
+                    f"data are {found}; encode the data with the model {self.recipe.clip_model}"
                 )
             inputs.append(batch.clip_features)
         tokens = self.resampler(*inputs)
         return torch.where(is_dropped.to(tokens.device)[:, None, None], self.null_tokens.to(tokens.dtype), tokens)
 
     def key_value(self, slot: BlockSlot, attention: Attention, tokens: Tensor) -> KeyValue:
-        """Keys and values of tokens in one layer, (batch, num_tokens, inner_dim) each.
+        """Returns keys and values of tokens in one layer, (batch, num_tokens, inner_dim) each.
 
         Args:
             slot: the layer.
-            attention: its cross attention, whose projections are used unless there are own ones.
+            attention: its cross attention; its projections are used unless the network has its own.
             tokens: (batch, num_tokens, token_dim).
         """
         if self.recipe.projections is Projections.SHARED:
@@ -142,13 +142,13 @@ class IdentityNetwork(nn.Module):
         return KeyValue(key, value)
 
     def as_adapter(self, name: str, *, base: str, branch_hash: str | None, dtype: torch.dtype) -> IdentityAdapter:
-        """The adapter that generates with what was trained; it shares nothing with this network.
+        """Returns the trained adapter, which shares nothing with this network.
 
         Args:
-            name: how messages call it.
+            name: its name in messages.
             base: architecture that it was trained on.
             branch_hash: hash of the RepControlNet branch that it was trained with, or None.
-            dtype: of its tensors.
+            dtype: dtype of its tensors.
         """
         state = {key: tensor.detach().to("cpu", dtype, copy=True) for key, tensor in self.state_dict().items()}
         prefix = "resampler."
@@ -178,7 +178,7 @@ class ReadIdentity:
     """The identity in each picture of a batch.
 
     Attributes:
-        network: makes its keys and values.
+        network: the network that makes its keys and values.
         tokens: (batch, num_tokens, token_dim).
         masks: face regions, (batch, 1, height, width) latent pixels; the identity acts nowhere else.
     """

@@ -21,7 +21,8 @@ class NoiseSchedule:
     """A discrete schedule of noise.
 
     Attributes:
-        alphas_cumprod: share of the picture in the variance at each timestep, (num_timesteps,), falling from almost 1.
+        alphas_cumprod: share of the picture in the variance at each timestep, (num_timesteps,), which falls from almost
+            1.
         prediction: what the network predicts.
     """
 
@@ -30,7 +31,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_sigmas(cls, sigmas: Tensor, prediction: Prediction) -> NoiseSchedule:
-        """The schedule of a network whose noise levels are given as ComfyUI does, `sigma^2 = (1 - a) / a`."""
+        """Returns the schedule of a network with ComfyUI's noise levels, `sigma^2 = (1 - a) / a`."""
         return cls(1 / (1 + sigmas.detach().cpu().double() ** 2), prediction)
 
     def draw_timesteps(self, num: int, generator: torch.Generator) -> Tensor:
@@ -38,7 +39,7 @@ class NoiseSchedule:
         return torch.randint(len(self.alphas_cumprod), (num,), generator=generator, device=generator.device)
 
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """`sqrt(a) z0 + sqrt(1 - a) eps`, the network's input.
+        """Computes the network's input, `sqrt(a) z0 + sqrt(1 - a) eps`.
 
         Args:
             latents: z0, (batch, channels, height, width).
@@ -51,7 +52,7 @@ class NoiseSchedule:
         return signal * latents + spread * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network has to predict: eps, or `v = sqrt(a) eps - sqrt(1 - a) z0`.
+        """Computes what the network has to predict: eps, or `v = sqrt(a) eps - sqrt(1 - a) z0`.
 
         Args:
             latents, noise, timesteps: as in `noised`.
@@ -69,5 +70,5 @@ class NoiseSchedule:
 
 
 def draw_normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Unit normal noise of a tensor's shape, dtype and device, drawn on the generator's device."""
+    """Draws unit normal noise of a tensor's shape, dtype and device on the generator's device."""
     return torch.randn(like.shape, generator=generator, device=generator.device).to(like)

@@ -1,4 +1,4 @@
-"""What the training engine asks of anything that it trains."""
+"""The interface of everything that the training engine trains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..data.batch import TrainingBatch
 
 
 class TrainingModel(nn.Module, ABC):
-    """A network whose parameters with `requires_grad` are trained, float32, and whose call gives the loss.
+    """A network that returns the loss when it is called. Its float32 parameters with `requires_grad` are trained.
 
     The frozen base is not a submodule: it appears in no state dict, no optimiser and no exchange of gradients, and
     follows the batch to its device. Every trained parameter takes part in every iteration's loss.
@@ -25,25 +25,25 @@ class TrainingModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: TrainingBatch, iteration: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """The loss of one iteration.
+        """Computes the loss of one iteration.
 
         Args:
-            batch: on any device; the parameters are on the same.
+            batch: on the device of the parameters.
             iteration: counted from 0 through all stages of training; it decides what the condition image shows.
-            generator: source of every random draw, on any device: the same state gives the same loss.
+            generator: source of every random draw, on any device; the same state gives the same loss.
         Returns:
-            "loss", a scalar to be minimised, and its named parts, detached, for the log.
+            "loss", a scalar to minimise, and its named parts, detached, for the log.
         Raises:
-            InvalidInputError: the batch does not fit the model, or is too small for what this iteration does.
+            InvalidInputError: the batch does not fit the model, or is too small for this iteration.
         """
 
     @abstractmethod
     def export(self, folder: Path, trained_on: str) -> list[Path]:
-        """Writes the parameters, as they are now, as the files that the pack's nodes load.
+        """Writes the current parameters as the files that the pack's nodes load.
 
         Args:
             folder: exists; files with the same names are replaced.
-            trained_on: the data that it was trained on, for people to read.
+            trained_on: the data that it was trained on, as free text.
         Returns:
             The files.
         Raises:

@@ -17,7 +17,7 @@ from .noising import NoiseSchedule, Prediction
 
 NUM_STEPS = 30
 GUIDANCE = 5.0
-"""Steps and guidance of the paper's section 4.1."""
+"""The steps and guidance of the paper's section 4.1."""
 
 
 def generate(
@@ -29,15 +29,15 @@ def generate(
     num_steps: int = NUM_STEPS,
     guidance: float = GUIDANCE,
 ) -> Tensor:
-    """Latents by a network as it is now, with captions, conditions and identities of a batch.
+    """Generates latents with the current network, from the captions, conditions and identities of a batch.
 
     Args:
         model: the network.
-        batch: what the pictures should show; on the device of the network's parameters.
-        iteration: whose condition is shown (`MultiModeFusion.shown_at`).
-        seed: of the first noise.
-        num_steps: steps of DDIM.
-        guidance: 1 = none.
+        batch: what the pictures should show, on the device of the network's parameters.
+        iteration: the iteration whose condition is shown (`MultiModeFusion.shown_at`).
+        seed: seed of the initial noise.
+        num_steps: number of DDIM steps.
+        guidance: guidance scale; 1 is none.
     Returns:
         The shape of `batch.latents`, in the model's own scale.
     Source: DDIM, Eq. 12 with eta 0.
@@ -76,7 +76,7 @@ def sample_grid(
 
     Args:
         model, batch, iteration, seed: as in `generate`.
-        decode: latents in the model's own scale to pictures, (batch, height, width, 3) in [0, 1].
+        decode: maps latents in the model's own scale to pictures, (batch, height, width, 3) in [0, 1].
     """
     generated = generate(model, batch, iteration, seed=seed)
     condition = condition_image(batch, model.curriculum.fusion.shown_at(iteration))
@@ -86,7 +86,7 @@ def sample_grid(
 
 
 def _parts(schedule: NoiseSchedule, time: int, *, x: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-    """What a prediction says of the picture and of the noise in x."""
+    """Returns the picture and the noise in x that a prediction implies."""
     alpha = float(schedule.alphas_cumprod[time])
     signal, spread = alpha**0.5, (1 - alpha) ** 0.5
     if schedule.prediction is Prediction.V:

@@ -59,7 +59,7 @@ def test_the_right_face_in_the_wrong_place_scores_0_and_its_likeness_is_told():
     assert (person.facesim, person.face, person.iou) == (0.0, None, 0.0)
     assert person.likeness == pytest.approx(0.9)
     assert result.facesim == 0.0
-    assert "no face with IoU > 0.5" in result.report()
+    assert "no face has an IoU above 0.5" in result.report()
 
 
 def test_swapped_people_score_what_stands_in_their_places():
@@ -180,7 +180,7 @@ def test_a_batch_is_reported_line_by_line():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(ShapeMismatchError, match="picture 1 is 512x512 and the cast was made for 768x512"):
+    with pytest.raises(ShapeMismatchError, match="picture 1 is 512x512, but the cast was made for 768x512"):
         score([portrait(0, BOX)], extent=Extent(512, 512))
     with pytest.raises(InvalidInputError, match="0 people in 1 pictures"):
         score([])
@@ -207,5 +207,5 @@ def test_the_drawing_shows_places_dashed_faces_solid_and_nobody_grey():
     assert share_of(204, 110, 215, orange) == 1.0  # the face's right side
     assert 0.3 < share_of(500, 110, 215, blue) < 0.7  # the empty place's right side
     assert share_of(700, 310, 415, torch.full((3,), 150 / 255)) == 1.0
-    with pytest.raises(ShapeMismatchError, match="2 pictures were scored and 1 are given"):
+    with pytest.raises(ShapeMismatchError, match="2 pictures were scored, but there are 1 to draw on"):
         draw_scores(result, people, pictures=pictures, images=torch.zeros(1, 512, 768, 3))

@@ -91,7 +91,7 @@ def test_features_land_on_the_template():
     [
         ({}, "no eyes, nose or mouth"),
         ({"keypoints": np.full((5, 2), np.nan)}, "no eyes, nose or mouth"),
-        ({"keypoints": np.full((5, 2), 7.0)}, "all lie on one point"),
+        ({"keypoints": np.full((5, 2), 7.0)}, "are at one point"),
     ],
 )
 def test_faces_that_cannot_be_aligned_are_refused(points, message):

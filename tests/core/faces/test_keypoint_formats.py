@@ -118,7 +118,7 @@ def test_frames_belong_to_the_pictures_of_the_batch():
     assert [round(float(p.bodies[0].keypoints[0, 0] - BODY[0, 0])) for p in found] == [0, 10, 20]
     assert len(read_pose_keypoints(frame(), extents)) == 3  # one frame serves all
     for frames in ([], shifted[:2], shifted + shifted):
-        with pytest.raises(ShapeMismatchError, match=f"{len(frames)} frames, the batch has 3 pictures"):
+        with pytest.raises(ShapeMismatchError, match=f"{len(frames)} frames, but the batch has 3 pictures"):
             read_pose_keypoints(frames, extents)
 
 

@@ -152,5 +152,5 @@ def test_unknown_layouts_are_refused_with_their_shape(shape):
 
 
 def test_five_points_do_not_make_68():
-    with pytest.raises(InvalidInputError, match="five landmarks do not make 68"):
+    with pytest.raises(InvalidInputError, match="68 landmarks cannot be made from five"):
         as_ibug68(np.zeros((5, 2), np.float32))

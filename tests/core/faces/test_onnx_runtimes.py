@@ -90,8 +90,8 @@ def test_an_empty_package_is_filled_by_what_is_meant_to_be_there(installed, pack
         ({"onnxruntime": "1", "onnxruntime-gpu": "1"}, CPU_BUILD, True, MEND_GPU),
         ({"onnxruntime": "1"}, CPU_BUILD, True, MEND_GPU),
         ({"onnxruntime-gpu": "1"}, GPU_BUILD, True, '"onnxruntime-gpu[cuda,cudnn]"'),
-        ({"onnxruntime-gpu": "1"}, GPU_BUILD, False, "PyTorch sees no Nvidia GPU"),
-        ({"onnxruntime": "1"}, CPU_BUILD, False, "PyTorch sees no Nvidia GPU"),
+        ({"onnxruntime-gpu": "1"}, GPU_BUILD, False, "PyTorch does not see an Nvidia GPU"),
+        ({"onnxruntime": "1"}, CPU_BUILD, False, "PyTorch does not see an Nvidia GPU"),
     ],
 )
 def test_a_cuda_request_on_the_cpu_says_why_and_how_to_mend_it(installed, available, has_nvidia_gpu, expected):

@@ -87,9 +87,9 @@ def test_projections_of_its_own_are_kept(tmp_path):
     rest = {key: tensor for key, tensor in tensors.items() if key != path}
     for change, error, message in (
         ({}, CheckpointKeyError, "1 missing .*attn2.to_v.weight"),
-        ({path: torch.zeros(96, 32)}, CheckpointShapeError, r"to_v \(96, 32\); its tokens need \(width, 64\)"),
+        ({path: torch.zeros(96, 32)}, CheckpointShapeError, r"to_v is \(96, 32\), but its tokens need \(width, 64\)"),
         ({path: torch.ones(96, 64)}, CheckpointReadError, "was changed after it was written"),
-        ({path.replace("middle", "side"): torch.ones(96, 64)}, CheckpointKeyError, "is of no layer"),
+        ({path.replace("middle", "side"): torch.ones(96, 64)}, CheckpointKeyError, "does not belong to any layer"),
     ):
         with pytest.raises(error, match=message):
             read_identity_adapter(rest | change, header, "own")
@@ -99,16 +99,16 @@ def test_only_fpga_adapters_are_written(tmp_path):
     adapter = fpga_adapter("tiny")
     for change, message in (
         ({"kind": AdapterKind.FACEID}, "IP-Adapter FaceID, not FPGA"),
-        ({"lora": {}}, "a LoRA of its own"),
-        ({"projections": {}}, "none of them is there"),
+        ({"lora": {}}, "its own LoRA"),
+        ({"projections": {}}, "they are all missing"),
         ({"negative": Negative.ZERO_INPUTS}, "its negative is 'zero_inputs'"),
         ({"null": None}, "its null tokens are None"),
         ({"null": torch.zeros(1, 5, 64)}, r"its null tokens are \(1, 5, 64\)"),
         ({"negative": Negative.SAME_TOKENS}, r"its null tokens are \(1, 4, 64\)"),
         ({"recogniser": None}, "does not name its recogniser"),
         ({"clip_model": "vision"}, "its resampler reads none"),
-        ({"base": "sd15"}, "64 wide, which is not sd15"),
-        ({"structure_strength": 0.5}, "strength of its structure"),
+        ({"base": "sd15"}, "64 wide, which does not fit sd15"),
+        ({"structure_strength": 0.5}, "its structure strength"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             write_fpga_adapter(dataclasses.replace(adapter, **change), tmp_path / "adapter.safetensors")
@@ -122,10 +122,10 @@ def test_only_fpga_adapters_are_written(tmp_path):
 def test_a_damaged_header_is_named():
     tensors, header = fpga_adapter_contents(fpga_adapter("tiny"))
     for change, error, message in (
-        ({"format": ""}, UnknownFormatError, "says format '', not 'fpga-identity-adapter'"),
-        ({"version": "2"}, UnknownFormatError, "of version 2 .* reads up to version 1; update"),
-        ({"version": "one"}, UnknownFormatError, "gives 'one' as its version"),
-        ({"negative": "zeros"}, UnknownFormatError, "'zeros', which is none of trained_null, same_tokens"),
+        ({"format": ""}, UnknownFormatError, "the format in its header is '', not 'fpga-identity-adapter'"),
+        ({"version": "2"}, UnknownFormatError, "has version 2 .* reads only up to version 1; update"),
+        ({"version": "one"}, UnknownFormatError, "the version in the header of .* is 'one'"),
+        ({"negative": "zeros"}, UnknownFormatError, "'zeros', but only trained_null, same_tokens are known"),
         ({"negative": "same_tokens"}, CheckpointKeyError, r"1 that do not belong \(null_tokens\)"),
         ({"base": "sdxl"}, BaseModelError, "says it is for sdxl, but its tokens are 64 wide"),
         ({"recogniser": ""}, UnknownFormatError, "does not name a recogniser"),
@@ -148,7 +148,7 @@ def test_damaged_tensors_are_named():
         ({"null_tokens": torch.ones(1, 4, 64)}, CheckpointReadError, "was changed after it was written"),
         ({"other": torch.zeros(1)}, CheckpointKeyError, r"do not belong \(other\)"),
         ({"resampler.extra": torch.zeros(1)}, CheckpointKeyError, r"do not belong \(resampler.extra\)"),
-        ({"resampler.norm.bias": torch.zeros(3)}, CheckpointShapeError, r"is \(3,\), the model takes \(64,\)"),
+        ({"resampler.norm.bias": torch.zeros(3)}, CheckpointShapeError, r"is \(3,\), but the model needs \(64,\)"),
         ({"resampler.norm.bias": integers}, UnknownFormatError, "not a floating-point tensor"),
     ):
         with pytest.raises(error, match=message):

@@ -143,7 +143,10 @@ def test_other_files_are_named():
         ({"model.diffusion_model.out.2.weight": tensor}, "holds no 'image_proj.' tensors"),
         ({"image_proj": {"proj.weight": tensor}, "ip_adapter": {"1.to_k_ip.weight": tensor}}, "plain IP-Adapter"),
         ({"image_proj": {"proj.3.weight": tensor}, "ip_adapter": {"1.to_k_ip.weight": tensor}}, "full-face"),
-        ({"image_proj": {"what": tensor}, "ip_adapter": {"1.to_k_ip.weight": tensor}}, "no layout that the pack knows"),
+        (
+            {"image_proj": {"what": tensor}, "ip_adapter": {"1.to_k_ip.weight": tensor}},
+            "a layout that the pack does not know",
+        ),
     ):
         with pytest.raises(UnknownFormatError, match=message):
             read_identity_adapter(state, None, "other.bin")

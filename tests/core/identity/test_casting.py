@@ -123,7 +123,7 @@ def test_likeness_tells_how_alike_and_warns_of_strangers():
     )
     assert casting.summaries[0] == "#1 Ann: box 2, likeness 1.00"
     assert len(casting.notes) == 1
-    assert casting.notes[0].startswith("#2 Bob and box 1 are hardly alike (")
+    assert casting.notes[0].startswith("#2 Bob and box 1 hardly resemble each other (")
 
 
 def test_likeness_combines_the_photos_of_a_person():

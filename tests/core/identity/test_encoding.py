@@ -113,7 +113,7 @@ def test_every_photo_without_a_usable_face_is_named_at_once():
     message = str(caught.value)
     assert "photo 1 shows no face" in message and "face in photo 3 is 20 px, too small" in message
     assert "photo 2" not in message and "photo 4" not in message
-    with pytest.raises(FaceNotFoundError, match=r"photo 2 shows 1 face\(s\), number 2 is asked for"):
+    with pytest.raises(FaceNotFoundError, match=r"photo 2 shows 1 face\(s\), but index is 2"):
         choose_faces([seen[3], seen[1]], FaceChoice.INDEX, number=2)
 
 

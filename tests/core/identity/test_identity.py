@@ -103,9 +103,9 @@ def test_the_one_clip_model_of_a_width_is_found_and_ambiguity_is_refused():
     states = {"a": hidden(1, width=8), "b": hidden(1, width=8, seed=5), "c": hidden(1, width=4)}
     identity = Identity("Ann", {}, states, states)
     assert identity.clip_model(4, "test") == "c"
-    with pytest.raises(InvalidInputError, match=r"holds 2 such .*a \(8 wide\), b \(8 wide\), c \(4 wide\)"):
+    with pytest.raises(InvalidInputError, match=r"holds 2 of them .*a \(8 wide\), b \(8 wide\), c \(4 wide\)"):
         identity.clip_model(8, "test")
-    with pytest.raises(InvalidInputError, match="'Ann' holds 0 such"):
+    with pytest.raises(InvalidInputError, match="'Ann' holds 0 of them"):
         identity.clip_model(1280, "plus-face")
 
 
@@ -146,8 +146,12 @@ def test_description_says_who_and_by_what():
         ({"embeddings": {BUFFALO_L: torch.zeros(1, 512)}}, InvalidInputError, "zero or not finite"),
         ({"embeddings": {BUFFALO_L: photos(1) * torch.nan}}, InvalidInputError, "zero or not finite"),
         ({"embeddings": {BUFFALO_L: photos(1)}, "combine": "best"}, InvalidInputError, "one of mean, median"),
-        ({"clip_hidden": {CLIP: hidden(1)}}, InvalidInputError, "the two must match"),
-        ({"clip_hidden": {CLIP: hidden(2)}, "clip_null": {CLIP: hidden(2)}}, ShapeMismatchError, "negative's"),
+        ({"clip_hidden": {CLIP: hidden(1)}}, InvalidInputError, "both must match"),
+        (
+            {"clip_hidden": {CLIP: hidden(2)}, "clip_null": {CLIP: hidden(2)}},
+            ShapeMismatchError,
+            "those of the negative",
+        ),
         ({"clip_hidden": {CLIP: hidden(1)}, "clip_null": {CLIP: hidden(1) / 0}}, InvalidInputError, "not finite"),
         (
             {"embeddings": {BUFFALO_L: photos(3)}, "clip_hidden": {CLIP: hidden(2)}, "clip_null": {CLIP: hidden(1)}},
@@ -226,14 +230,14 @@ def flip_one_number(tensors, header):
             UnknownFormatError,
             "is not an identity.*choose another file",
         ),
-        (lambda t, h: h.clear(), UnknownFormatError, "format 'none'"),
+        (lambda t, h: h.clear(), UnknownFormatError, "the format in its header is 'none'"),
         (lambda t, h: h.update(version="2"), UnknownFormatError, "up to version 1; update the pack"),
-        (lambda t, h: h.update(version="first"), UnknownFormatError, "'first' as its version"),
-        (lambda t, h: h.pop("combine"), UnknownFormatError, "lacks combine"),
+        (lambda t, h: h.update(version="first"), UnknownFormatError, "the version in the header of .* is 'first'"),
+        (lambda t, h: h.pop("combine"), UnknownFormatError, "does not contain combine"),
         (lambda t, h: h.update(combine="best"), CheckpointKeyError, "one of mean, median"),
         (flip_one_number, CheckpointReadError, "was changed after it was written"),
         (lambda t, h: t.pop(f"clip_null.{CLIP}"), CheckpointReadError, "was changed after it was written"),
-        (lambda t, h: t.update({"lora.up": torch.ones(1)}), CheckpointKeyError, "no part of an identity: lora.up"),
+        (lambda t, h: t.update({"lora.up": torch.ones(1)}), CheckpointKeyError, "not part of an identity: lora.up"),
     ],
 )
 def test_files_that_are_not_what_was_saved_are_refused(tmp_path, change, error, message):

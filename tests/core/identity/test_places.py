@@ -44,13 +44,15 @@ def test_every_form_of_a_bounding_box_is_read(boxes):
 def test_boxes_of_a_batch_are_those_of_the_first_picture_and_it_says_so():
     places = find_places(CANVAS, Edges(), boxes=[[box(0, 0, 10, 10)], [box(5, 5, 9, 9), box(1, 1, 2, 2)]])
     assert [place.face_box for place in places.places] == [Box(0, 0, 10, 10).normalised(CANVAS)]
-    assert places.notes == ("boxes come from 2 pictures: a cast has one set of places, those of the first are used",)
+    assert places.notes == (
+        "boxes come from 2 pictures, but a cast has one set of places: those of the first picture are used",
+    )
 
 
 def test_boxes_that_cannot_be_used_say_why():
     places = find_places(CANVAS, Edges(0.1), boxes=[box(900, 10, 50, 50), box(10, 10, 0, 50), box(790, 10, 50, 50)])
     outside, empty, cut = places.places
-    assert outside.region is None and outside.problem == "50x50 at (900, 10) lies outside the 800x400 picture"
+    assert outside.region is None and outside.problem == "50x50 at (900, 10) is outside the 800x400 picture"
     assert empty.region is None and empty.problem == "it is empty (0x50 at (10, 10))"
     assert cut.region.box.x1 == 1.0 and cut.face_box.x1 == pytest.approx(1.05)
 
@@ -81,7 +83,7 @@ def test_a_single_mask_without_a_batch_axis_is_one_place():
 @pytest.mark.parametrize(("size", "is_stretched"), [((80, 40), False), ((1600, 808), False), ((64, 64), True)])
 def test_masks_of_another_aspect_ratio_are_stretched_and_it_says_so(size, is_stretched):
     places = find_places(CANVAS, Edges(), masks=torch.ones(1, size[1], size[0]))
-    note = f"masks come from a {size[0]}x{size[1]} picture and are stretched to the canvas, which is 800x400"
+    note = f"masks come from a {size[0]}x{size[1]} picture and are stretched to the 800x400 canvas"
     assert places.notes == ((note,) if is_stretched else ())
 
 

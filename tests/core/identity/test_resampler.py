@@ -209,7 +209,7 @@ def test_the_right_recogniser_is_preferred_and_silent(caplog):
 def test_an_fpga_adapter_takes_its_own_recogniser_only():
     adapter = fpga_adapter("tiny", recogniser=UNKNOWN)
     assert adapter.tokens(random_identity(recognisers=(UNKNOWN,))).shape == (1, 4, 64)
-    with pytest.raises(InvalidInputError, match="cannot stand in for each other"):
+    with pytest.raises(InvalidInputError, match="are not interchangeable"):
         adapter.tokens(random_identity(recognisers=("e" * 64,)))
 
 

@@ -85,5 +85,5 @@ def test_an_extra_layer_is_named():
 def test_a_layer_that_does_not_fit_is_named_with_its_shape(name, shape):
     weights = {**tiny_branch().hint_encoder, name: torch.zeros(shape)}
     layer = name.split(".")[0]
-    with pytest.raises(CheckpointShapeError, match=rf"adapter.{layer} of 'pose'"):
+    with pytest.raises(CheckpointShapeError, match=rf"adapter.{layer} in 'pose'"):
         hint_encoder_widths(weights, "pose")

@@ -133,23 +133,23 @@ def changed(metadata=None, tensors=None, without=()):
 
 @pytest.mark.parametrize("key", ["contents", "base", "conditions", "trained_on", "branch_hash", "adapter_hash"])
 def test_a_missing_header_entry_is_named(key):
-    with pytest.raises(UnknownFormatError, match=f"the header of 'pose' lacks {key};"):
+    with pytest.raises(UnknownFormatError, match=f"the header of 'pose' does not contain {key};"):
         read_repcontrolnet(*changed(without=(key,)), "pose")
 
 
 @pytest.mark.parametrize(
     ("metadata", "error", "message"),
     [
-        ({"format": "pt"}, UnknownFormatError, "says format 'pt', not 'fpga-repcontrolnet'"),
-        ({"version": "2"}, UnknownFormatError, "of version 2 of the format 'fpga-repcontrolnet'.*update the pack"),
-        ({"version": ""}, UnknownFormatError, "gives '' as its version"),
-        ({"version": "one"}, UnknownFormatError, "gives 'one' as its version"),
-        ({"version": "²"}, UnknownFormatError, "gives '²' as its version"),
-        ({"contents": "half"}, UnknownFormatError, "gives 'half' as its contents"),
+        ({"format": "pt"}, UnknownFormatError, "the format in its header is 'pt', not 'fpga-repcontrolnet'"),
+        ({"version": "2"}, UnknownFormatError, "has version 2 of the format 'fpga-repcontrolnet'.*update the pack"),
+        ({"version": ""}, UnknownFormatError, "the version in the header of .* is ''"),
+        ({"version": "one"}, UnknownFormatError, "the version in the header of .* is 'one'"),
+        ({"version": "²"}, UnknownFormatError, "the version in the header of .* is '²'"),
+        ({"contents": "half"}, UnknownFormatError, "the contents in the header of .* are 'half'"),
         (
             {"contents": "adapter"},
             CheckpointKeyError,
-            "announces the contents 'adapter', but the file holds 35 'modal.'",
+            "the contents in the header of 'pose' are 'adapter', but the file holds 35 'modal.'",
         ),
         ({"conditions": "skeleton"}, UnknownFormatError, "conditions in the header"),
         ({"conditions": "[1]"}, UnknownFormatError, "conditions in the header"),
@@ -171,12 +171,12 @@ def test_a_wrong_header_entry_is_named(metadata, error, message):
 def test_a_newer_version_is_told_whatever_its_header_holds():
     with pytest.raises(UnknownFormatError, match="update the pack"):
         read_repcontrolnet(changed()[0], {"format": "fpga-repcontrolnet", "version": "3"}, "pose")
-    with pytest.raises(UnknownFormatError, match="gives '' as its version"):
+    with pytest.raises(UnknownFormatError, match="the version in the header of .* is ''"):
         read_repcontrolnet(*changed(without=("version",)), "pose")
 
 
 def test_tensors_without_a_header_are_refused():
-    with pytest.raises(UnknownFormatError, match="dropped the header"):
+    with pytest.raises(UnknownFormatError, match="saved it without the header"):
         read_repcontrolnet(changed()[0], None, "pose")
 
 
@@ -185,12 +185,12 @@ def test_tensors_without_a_header_are_refused():
     [
         ({"modal.out.2.bias": torch.zeros(4)}, CheckpointReadError, "'pose' is damaged.*hash of its branch"),
         ({"adapter.0.bias": torch.zeros(2)}, CheckpointReadError, "'pose' is damaged.*hash of its hint encoder"),
-        ({"adapter.0.bias": torch.zeros(3)}, CheckpointShapeError, "adapter.0 of 'pose'"),
+        ({"adapter.0.bias": torch.zeros(3)}, CheckpointShapeError, "adapter.0 in 'pose'"),
         ({"adapter.16.bias": torch.zeros(3)}, CheckpointKeyError, r"1 that do not belong \(adapter.16.bias\)"),
         ({"optimizer.step": torch.zeros(1)}, CheckpointKeyError, r"not belong in a RepControlNet \(optimizer.step\)"),
         ({7: torch.zeros(1)}, CheckpointKeyError, r"not belong in a RepControlNet \(7\)"),
-        ({"modal.out.2.bias": torch.zeros(4).bool()}, UnknownFormatError, "'modal.out.2.bias' of 'pose' is torch.bool"),
-        ({"epoch": 3}, UnknownFormatError, "'epoch' of 'pose' is int"),
+        ({"modal.out.2.bias": torch.zeros(4).bool()}, UnknownFormatError, "'modal.out.2.bias' in 'pose' is torch.bool"),
+        ({"epoch": 3}, UnknownFormatError, "'epoch' in 'pose' is int"),
     ],
 )
 def test_a_wrong_tensor_is_named(tensors, error, message):
@@ -211,14 +211,14 @@ def test_a_lost_copy_is_told_by_the_hash():
 def test_a_branch_whose_header_is_another_ones_is_not_written(tmp_path):
     branch, other = tiny_branch(), tiny_branch(seed=1)
     mixed = RepControlNet("mixed", other.header, branch.weights, branch.hint_encoder)
-    with pytest.raises(InvalidInputError, match="the header of 'mixed'.*does not belong to its weights"):
+    with pytest.raises(InvalidInputError, match="the header of 'mixed'.*does not match its weights"):
         write_repcontrolnet(mixed, tmp_path / "file")
     assert not list(tmp_path.iterdir())
 
 
 def test_every_message_says_what_to_do():
     advice = re.compile(
-        r"get the original|use the original|choose another|update the pack|choose a|the file is damaged"
+        r"use the original|choose another|update the pack|choose a|the file is damaged"
         r"|download it again"
     )
     cases = [

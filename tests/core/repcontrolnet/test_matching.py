@@ -45,7 +45,7 @@ def test_another_shape_is_given():
     """An inpainting model of the same base takes nine channels instead of four."""
     layers = tiny_layers() | {"input_blocks.0.0.weight": torch.Size([8, 9, 3, 3])}
     with pytest.raises(
-        CheckpointShapeError, match=r"'input_blocks.0.0.weight' of 'tiny' is \(8, 4, 3, 3\).*\(8, 9, 3, 3\)"
+        CheckpointShapeError, match=r"'input_blocks.0.0.weight' in 'tiny' is \(8, 4, 3, 3\).*\(8, 9, 3, 3\)"
     ):
         check_branch_fits(tiny_branch(), layers)
 
@@ -56,13 +56,13 @@ def test_a_model_that_reads_more_channels_gets_zeros_for_them():
     copy = fitted.weights["input_blocks.0.0.weight"]
     assert torch.equal(copy[:, :4], branch.weights["input_blocks.0.0.weight"]) and not copy[:, 4:].any()
     assert fitted.header is branch.header and fit_branch(branch, tiny_layers()) is branch
-    with pytest.raises(CheckpointShapeError, match=r"\(8, 9, 3, 3\), the model takes \(8, 4, 3, 3\)"):
+    with pytest.raises(CheckpointShapeError, match=r"\(8, 9, 3, 3\), but the model needs \(8, 4, 3, 3\)"):
         fit_branch(fitted, tiny_layers())
 
 
 def test_a_hint_encoder_of_another_width_is_refused():
     layers = tiny_layers() | {"input_blocks.0.0.weight": torch.Size([320, 4, 3, 3])}
-    with pytest.raises(CheckpointShapeError, match="gives 8 channels, the model's first convolution 320"):
+    with pytest.raises(CheckpointShapeError, match="gives 8 channels, but the model's first convolution gives 320"):
         check_branch_fits(tiny_branch(), layers)
 
 

@@ -111,13 +111,13 @@ def break_sample(folder, kind):
         return "face.png of sample '000003' (22 bytes) cannot be read"
     if kind == "sizes":
         Image.new("RGB", (32, 64)).save(folder / "000003.landmarks.png")
-        return "the landmarks of sample '000003' is 32x64, its image is 64x64"
+        return "the landmarks of sample '000003' is 32x64, but its image is 64x64"
     if kind == "others' size":
         write_sample(folder, random_sample(3, width=128))
-        return "sample '000003' is 128x64, the first one ('000000') is 64x64"
+        return "sample '000003' is 128x64, but the first one ('000000') is 64x64"
     if kind == "stride":
         write_sample(folder, random_sample(3, width=72))
-        return "the image of sample '000003' is 72x64, not a multiple of 64"
+        return "the image of sample '000003' is 72x64, but the model needs multiples of 64"
     if kind == "no face":
         Image.new("L", (64, 64)).save(folder / "000003.mask.png")
         return "the mask of sample '000003' is all black"
@@ -179,13 +179,13 @@ def test_a_shard_that_was_cut_off_is_named(tmp_path):
 
 
 def test_sets_that_are_none_are_refused(tmp_path):
-    with pytest.raises(TrainingDataError, match="is not there"):
+    with pytest.raises(TrainingDataError, match="does not exist"):
         TrainingSet(tmp_path / "nowhere")
     (tmp_path / "image.png").touch()
     with pytest.raises(TrainingDataError, match="holds no training samples"):
         TrainingSet(tmp_path)
     (tmp_path / "dataset.json").write_text('{"format": "fpga-training-data", "version": 2}')
-    with pytest.raises(TrainingDataError, match="of version 2, newer than this pack"):
+    with pytest.raises(TrainingDataError, match="has version 2, which is newer than this pack"):
         TrainingSet(tmp_path)
 
 
@@ -194,7 +194,7 @@ def test_a_sample_in_two_shards_is_refused(tmp_path):
         with ShardWriter(tmp_path) as writer:
             writer.write(random_sample(1))
         (tmp_path / "00000.tar").rename(tmp_path / f"{name}.tar")
-    with pytest.raises(TrainingDataError, match=r"sample '000001' is in 'b\.tar' and in a shard before it"):
+    with pytest.raises(TrainingDataError, match=r"sample '000001' is in 'b\.tar' and in an earlier shard"):
         TrainingSet(tmp_path)
 
 

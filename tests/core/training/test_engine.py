@@ -154,14 +154,17 @@ def test_other_settings_are_refused_and_listed(tmp_path):
     with pytest.raises(ResumeMismatchError) as error:
         run_toy(tmp_path, iterations=4, learning_rate=0.5, batch_size=3, checkpoint_every=1)
     message = str(error.value)
-    assert "batch_size was 2, is 3; learning_rate was 0.0001, is 0.5;" in message and "checkpoint_every" not in message
+    assert (
+        "batch_size was 2 and is now 3; learning_rate was 0.0001 and is now 0.5;" in message
+        and "checkpoint_every" not in message
+    )
     assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == before
 
 
 def test_other_parameters_are_refused(tmp_path, monkeypatch):
     run_toy(tmp_path, iterations=2)
     monkeypatch.setattr("toy_training.ToyModel.__init__", larger_toy)
-    with pytest.raises(ResumeMismatchError, match=r"1 differ\): 'out' was \(4, 8\), is \(4, 9\)"):
+    with pytest.raises(ResumeMismatchError, match=r"1 differ\): 'out' was \(4, 8\) and is now \(4, 9\)"):
         run_toy(tmp_path, iterations=4)
 
 
@@ -173,7 +176,7 @@ def larger_toy(self, *arguments):
 def test_a_damaged_state_and_a_changed_log_are_named(tmp_path):
     run_toy(tmp_path, iterations=2)
     (tmp_path / FILE).write_text("")
-    with pytest.raises(TrainingCheckpointError, match="has 0 lines, the saved state is of iteration 2"):
+    with pytest.raises(TrainingCheckpointError, match="has 0 lines, but the saved state is of iteration 2"):
         run_toy(tmp_path, iterations=4)
     newest_state(tmp_path).write_bytes(b"PK")
     with pytest.raises(TrainingCheckpointError, match="cannot be read"):
@@ -194,7 +197,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_state(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "the state after iteration 4 cannot be written" in str(error.value)
-    assert "goes on from checkpoint-00000002.pt" in str(error.value)
+    assert "continues from checkpoint-00000002.pt" in str(error.value)
     assert [path.name for path in tmp_path.glob("checkpoint*")] == ["checkpoint-00000002.pt"]
     assert run_toy(tmp_path, iterations=4).iterations == 4
 

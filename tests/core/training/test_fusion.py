@@ -107,5 +107,5 @@ def test_what_is_left_out_is_not_in_the_condition_image():
 
 @pytest.mark.parametrize("share", [-0.1, 0.6])
 def test_an_impossible_share_of_single_drawings_is_refused(share):
-    with pytest.raises(InvalidInputError, match="alone are to be shown"):
+    with pytest.raises(InvalidInputError, match="alone would each be shown"):
         MultiModeFusion(1, 1, 1, single_share=share)
