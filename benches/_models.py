@@ -8,27 +8,9 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models
 import torch
+from unet_configs import SD15_UNET
 
-SD15_UNET = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "transformer_depth_middle": 1,
-    "num_heads": 8,
-    "num_head_channels": -1,
-    "context_dim": 768,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-    "use_temporal_attention": False,
-    "legacy": False,
-}
-TINY_UNET = {**SD15_UNET, "model_channels": 32, "num_heads": 4}
+SMALL_UNET = {**SD15_UNET, "model_channels": 32, "num_heads": 4}
 
 
 def meta_unet() -> torch.nn.Module:

@@ -10,13 +10,14 @@ from functools import partial
 import comfy.sample
 import comfy.samplers
 import torch
-from _models import SD15_UNET, TINY_UNET, random_model
+from _models import SMALL_UNET, random_model
 from _report import arguments, interleaved, ratio_rows, report
 from fpga.fpga_core.patching.restoration.inversion import invert_latent
 from fpga.fpga_core.patching.restoration.sampling import RestorationSampler, restore_latent
 from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings
 from fpga.fpga_core.restoration.settings import InversionSettings
+from unet_configs import SD15_UNET
 
 NUM_STEPS = 3
 CFG = 5.0
@@ -38,7 +39,7 @@ def restoration(model, conditionings, latent, *, mask, sigmas, settings: Inversi
 
 def main() -> None:
     options = arguments(__doc__)
-    config, size = (TINY_UNET, 16) if options.tiny else (SD15_UNET, 64)
+    config, size = (SMALL_UNET, 16) if options.tiny else (SD15_UNET, 64)
     model = random_model(config)
     conditionings = [[[torch.randn(1, 77, 768), {}]] for _ in range(2)]
     latent, noise = torch.randn(2, 1, 4, size, size).unbind()

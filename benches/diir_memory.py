@@ -5,18 +5,19 @@ The cache's own count is held against the plan made before the run, the budget, 
 
 import comfy.samplers
 import torch
-from _models import SD15_UNET, TINY_UNET, random_model
+from _models import SMALL_UNET, random_model
 from _report import arguments, report, resident_mib
 from fpga.fpga_core.patching.restoration.inversion import invert_latent
 from fpga.fpga_core.restoration.cache_plan import MIB, CacheMode
 from fpga.fpga_core.restoration.settings import InversionSettings
+from unet_configs import SD15_UNET
 
 BUDGETS_MIB = {CacheMode.STATISTICS: 16, CacheMode.FULL: 768}
 
 
 def main() -> None:
     options = arguments(__doc__)
-    config, size, num_steps = (TINY_UNET, 16, 4) if options.tiny else (SD15_UNET, 64, 30)
+    config, size, num_steps = (SMALL_UNET, 16, 4) if options.tiny else (SD15_UNET, 64, 30)
     model = random_model(config)
     positive = [[torch.randn(1, 77, 768), {}]]
     latent, mask = torch.randn(1, 4, size, size), torch.ones(1, size, size)

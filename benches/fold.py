@@ -8,10 +8,11 @@ import time
 
 import comfy.model_management
 import torch
-from _models import SD15_UNET, TINY_UNET, random_model
+from _models import SMALL_UNET, random_model
 from _report import arguments, report, resident_mib
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from random_branches import random_branch
+from unet_configs import SD15_UNET
 
 MIB = 2**20
 
@@ -69,7 +70,7 @@ def measure(dtype: torch.dtype, config: dict, rounds: int) -> dict:
 
 def main() -> None:
     options = arguments(__doc__)
-    config = TINY_UNET if options.tiny else SD15_UNET
+    config = SMALL_UNET if options.tiny else SD15_UNET
     rows = [measure(dtype, config, options.rounds) for dtype in (torch.float32, torch.float16, torch.bfloat16)]
     report("Folding a RepControlNet into SD1.5's UNet", rows, options.json)
 

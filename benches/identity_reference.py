@@ -5,7 +5,7 @@ own loader, the LoRA inside a FaceID file included. The relative error is that o
 """
 
 import torch
-from _models import SD15_UNET, random_model
+from _models import random_model
 from _report import arguments, report
 from diffusers_reference import comfyui_output, diffusers_output, load_adapter, same_unet
 from eq1_reference import carried, eq1_on, low_rank_on, relative_error
@@ -17,6 +17,7 @@ from fpga.fpga_core.patching.cast.apply import apply_cast
 from fpga.fpga_core.shapes import Extent
 from random_adapters import ARCHITECTURES, BUFFALO_L, faceid, faceid_plus, plus_face, random_identity, read_adapter
 from tiny_models import tiny_model
+from unet_configs import SD15_UNET
 
 CLIP = "a ViT"
 ADAPTERS = {

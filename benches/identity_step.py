@@ -5,12 +5,10 @@ of the same round. The peers' way, one attention call over the whole picture and
 what a chain of IPAdapter-style nodes does; its tokens are projected only once here, which is kinder than their code.
 """
 
-import time
-
-import comfy.sample
 import torch
-from _models import SD15_UNET, random_model
+from _models import random_model
 from _report import arguments, in_turn, ratio_rows, report
+from _steps import step_seconds
 from comfy.ldm.modules.attention import optimized_attention
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.cast import Cast, CastMember
@@ -20,30 +18,11 @@ from fpga.fpga_core.patching.unet import cross_attention_layers
 from fpga.fpga_core.shapes import Extent
 from random_adapters import faceid, random_identity, read_adapter
 from tiny_models import tiny_model
+from unet_configs import SD15_UNET
 
 NUM_PEOPLE = (1, 2, 4, 8)
-NUM_STEPS = 3
 COVERED = 0.1
 """Part of the picture that the small regions cover together."""
-
-
-def step_seconds(model, positive: list, negative: list, noise: torch.Tensor) -> tuple[float, float]:
-    """Seconds a step, first to last of a run: by the clock and of processor time."""
-    moments = []
-    comfy.sample.sample(
-        model,
-        noise,
-        NUM_STEPS,
-        5.0,
-        "euler",
-        "normal",
-        positive,
-        negative,
-        torch.zeros_like(noise),
-        callback=lambda *_: moments.append((time.perf_counter(), time.process_time())),
-        disable_pbar=True,
-    )
-    return tuple((last - first) / (len(moments) - 1) for first, last in zip(moments[0], moments[-1], strict=True))
 
 
 def small_regions(num_people: int) -> list[Region]:

@@ -6,11 +6,12 @@ the plain fp32 model: what the dtype costs without any RepControlNet. The UNet h
 
 import comfy.sample
 import torch
-from _models import SD15_UNET, random_model
+from _models import random_model
 from _report import arguments, report
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
 from random_branches import random_branch
+from unet_configs import SD15_UNET
 
 SMALL_UNET = {**SD15_UNET, "model_channels": 32, "num_heads": 2}
 STORED = {

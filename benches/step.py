@@ -4,45 +4,22 @@ All run in turn in one process, so that a machine that slows down slows all of t
 change the time. Loading and folding are not part of a step; `dev.py bench fold` measures them.
 """
 
-import time
-
 import comfy.controlnet
 import comfy.model_management
-import comfy.sample
 import torch
-from _models import SD15_UNET, TINY_UNET, random_controlnet, random_model
+from _models import SMALL_UNET, random_controlnet, random_model
 from _report import arguments, in_turn, ratio_rows, report
+from _steps import step_seconds
 from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from random_branches import random_branch
+from unet_configs import SD15_UNET
 
 import nodes
-
-NUM_STEPS = 3
-
-
-def step_seconds(model, positive, negative, noise: torch.Tensor) -> float:
-    """Seconds a step, from the end of a run's first step to the end of its last."""
-    moments = []
-    comfy.sample.sample(
-        model,
-        noise,
-        NUM_STEPS,
-        5.0,
-        "euler",
-        "normal",
-        positive,
-        negative,
-        torch.zeros_like(noise),
-        callback=lambda *_: moments.append(time.perf_counter()),
-        disable_pbar=True,
-        seed=0,
-    )
-    return (moments[-1] - moments[0]) / (len(moments) - 1)
 
 
 def main() -> None:
     options = arguments(__doc__)
-    config, size = (TINY_UNET, 16) if options.tiny else (SD15_UNET, 64)
+    config, size = (SMALL_UNET, 16) if options.tiny else (SD15_UNET, 64)
     model = random_model(config)
     branch = random_branch(model.model.diffusion_model, dtype=torch.bfloat16)
     picture = torch.rand(1, size * 8, size * 8, 3)
@@ -68,7 +45,7 @@ def main() -> None:
     for run in alternatives.values():  # a warm-up each
         step_seconds(*run, noise)
     for name in in_turn(alternatives, options.rounds):
-        seconds[name].append(step_seconds(*alternatives[name], noise))
+        seconds[name].append(step_seconds(*alternatives[name], noise)[0])
     rows = ratio_rows(seconds, "bare UNet")
     report(f"A step at {size * 8}x{size * 8}, bfloat16, {torch.get_num_threads()} threads", rows, options.json)
 

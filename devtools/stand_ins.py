@@ -84,18 +84,9 @@ def load_small_sd():  # noqa: ANN201 - a module
 
 
 def small_unet_config(small_sd) -> dict:  # noqa: ANN001
-    from tiny_models import TINY_UNET
+    from unet_configs import SD15_UNET
 
-    return {
-        **TINY_UNET,
-        "model_channels": small_sd.MODEL_CHANNELS,
-        "num_res_blocks": [2, 2, 2, 2],
-        "channel_mult": [1, 2, 4, 4],
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-        "num_heads": 1,
-        "context_dim": 768,
-    }
+    return {**SD15_UNET, "model_channels": small_sd.MODEL_CHANNELS, "num_heads": 1}
 
 
 def small_controlnet(path: Path) -> None:

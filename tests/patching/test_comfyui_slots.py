@@ -3,48 +3,15 @@
 import comfy.model_detection
 import comfy.utils
 import pytest
-import tiny_models
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from diffusers_unets import diffusers_unet
 from fpga.fpga_core.identity.attention_layouts import SD15, SDXL, attention_layout
 from random_adapters import TINY_UNET_CONFIG
+from unet_configs import SD15_UNET, SDXL_UNET, TINY_UNET
 
-CONFIGS = {
-    "tiny": tiny_models.TINY_UNET,
-    "sd15": {
-        "image_size": 32,
-        "in_channels": 4,
-        "out_channels": 4,
-        "model_channels": 320,
-        "num_res_blocks": [2, 2, 2, 2],
-        "channel_mult": [1, 2, 4, 4],
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_middle": 1,
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-        "context_dim": 768,
-        "num_heads": 8,
-        "use_spatial_transformer": True,
-        "legacy": False,
-    },
-    "sdxl": {
-        "image_size": 32,
-        "in_channels": 4,
-        "out_channels": 4,
-        "model_channels": 320,
-        "num_res_blocks": [2, 2, 2],
-        "channel_mult": [1, 2, 4],
-        "transformer_depth": [0, 0, 2, 2, 10, 10],
-        "transformer_depth_middle": 10,
-        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-        "context_dim": 2048,
-        "num_head_channels": 64,
-        "use_spatial_transformer": True,
-        "use_linear_in_transformer": True,
-        "legacy": False,
-    },
-}
-LAYOUTS = {"tiny": attention_layout("tiny", tiny_models.TINY_UNET), "sd15": SD15, "sdxl": SDXL}
+CONFIGS = {"tiny": TINY_UNET, "sd15": SD15_UNET, "sdxl": SDXL_UNET}
+LAYOUTS = {"tiny": attention_layout("tiny", TINY_UNET), "sd15": SD15, "sdxl": SDXL}
 
 
 def comfyui_unet(config):
@@ -84,4 +51,4 @@ def test_the_order_is_that_of_diffusers_by_comfyui_own_table(name):
 
 
 def test_the_tiny_architecture_of_the_random_files_is_the_tiny_model():
-    assert {key: tiny_models.TINY_UNET[key] for key in TINY_UNET_CONFIG} == dict(TINY_UNET_CONFIG)
+    assert {key: TINY_UNET[key] for key in TINY_UNET_CONFIG} == dict(TINY_UNET_CONFIG)

@@ -14,7 +14,8 @@ from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNe
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.repcontrolnet.hint_encoder import build_hint_encoder
 from random_branches import random_branch
-from tiny_models import TINY_UNET, conditioning, sample, tiny_model, tiny_sdxl
+from tiny_models import conditioning, sample, tiny_model, tiny_sdxl
+from unet_configs import TINY_UNET
 
 HINT_ALONE = RepControlNetSettings(mode=BranchMode.ADAPTER_ONLY)
 

@@ -18,9 +18,10 @@ from fpga.fpga_core.training.comfy.controlnet import ControlNetTraining
 from fpga.fpga_core.training.method.curriculum import Curriculum
 from fpga.fpga_core.training.method.fusion import MultiModeFusion
 from fpga.fpga_core.training.method.identity_network import IdentityRecipe, Projections
-from tiny_models import TINY_UNET, tiny_model
+from tiny_models import tiny_model
 from training_batches import tiny_batch
 from training_runs import RECOGNISER, predicted, sampled_once, seeded, train
+from unet_configs import TINY_UNET
 
 BOTH = Curriculum(MultiModeFusion(0, 0, 1000))
 

@@ -29,7 +29,7 @@ ARCHITECTURES = MappingProxyType(
         "sd15": Architecture(768, (320,) * 2 + (640,) * 2 + (1280,) * 5 + (640,) * 3 + (320,) * 3 + (1280,), 768, 1280),
         "sdxl": Architecture(2048, (640,) * 4 + (1280,) * 50 + (640,) * 6 + (1280,) * 10, 1280, 1280),
         "small_sd": Architecture(768, (32,) * 2 + (64,) * 2 + (128,) * 5 + (64,) * 3 + (32,) * 3 + (128,), 1280, 768),
-        "tiny": Architecture(64, (32, 64, 64, 64, 32, 32, 64), 64, 48),  # tiny_models.TINY_UNET
+        "tiny": Architecture(64, (32, 64, 64, 64, 32, 32, 64), 64, 48),  # unet_configs.TINY_UNET
     }
 )
 
@@ -44,7 +44,7 @@ TINY_UNET_CONFIG = MappingProxyType(
         "transformer_depth_output": [1, 1, 1, 1, 0, 0],
     }
 )
-"""Where `tiny_models.TINY_UNET` has its transformer blocks; a test holds the two equal."""
+"""Where `unet_configs.TINY_UNET` has its transformer blocks; a test holds the two equal."""
 
 Nested = dict[str, dict[str, torch.Tensor]]
 

@@ -5,7 +5,8 @@ import comfy.controlnet
 import comfy.model_management
 import comfy.ops
 import torch
-from tiny_models import TINY_UNET, fill_random
+from tiny_models import fill_random
+from unet_configs import TINY_UNET
 
 
 def tiny_controlnet(seed: int = 20, config: dict = TINY_UNET, **overrides) -> comfy.controlnet.ControlNet:

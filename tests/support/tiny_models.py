@@ -6,26 +6,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
 import torch
-
-TINY_UNET = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 32,
-    "num_res_blocks": [1, 1, 1],
-    "channel_mult": [1, 2, 2],
-    "transformer_depth": [1, 1, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 0, 0],
-    "transformer_depth_middle": 1,
-    "num_heads": 4,
-    "num_head_channels": -1,
-    "context_dim": 64,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-    "use_temporal_attention": False,
-    "legacy": False,
-}
+from unet_configs import TINY_UNET
 
 
 def tiny_model(
