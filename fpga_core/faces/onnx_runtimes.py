@@ -203,7 +203,7 @@ def import_onnxruntime() -> ModuleType:
 def reading_errors() -> tuple[type[Exception], ...]:
     """Returns the errors that onnxruntime and onnx raise for a file that they cannot read."""
     from google.protobuf.message import DecodeError
-    from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     unreadable = (DecodeError, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NoSuchFile)
     return *unreadable, state.Fail, state.NotImplemented, state.RuntimeException

@@ -59,7 +59,7 @@ class FaceParsingNetwork:
         # One at a time, because most files have a fixed batch of one. The other outputs are auxiliary heads from
         # training.
         logits = [self._session.run(None, {self._input.name: picture[None]})[0] for picture in inputs]
-        classes = torch.as_tensor(np.concatenate(logits).argmax(axis=1))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        classes = torch.as_tensor(np.concatenate(logits).argmax(axis=1))
         face = torch.isin(classes, torch.tensor(FACE_CLASSES)).float()
         return F.interpolate(face[:, None], crops.shape[1:3], mode="bilinear", antialias=True)[:, 0].round()
 

@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from sources import CORE, PURE, name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +49,15 @@ def test_the_version_is_the_same_everywhere():
     version = pyproject()["project"]["version"]
     assert f'\n__version__ = "{version}"\n' in (ROOT / "__init__.py").read_text(encoding="utf-8")
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_pyright_is_strict_on_the_pure_core_and_complete_elsewhere():
+    settings = pyproject()["tool"]["pyright"]
+    strict = [pattern if "*" in pattern else f"{pattern}/*" for pattern in settings["strict"]]
+    assert [name(file) for file in PURE if not any(fnmatch(name(file), pattern) for pattern in strict)] == []
+    assert {rule for rule, value in settings.items() if value is False} == {"reportMissingImports"}
+    assert "executionEnvironments" not in settings
+    assert [name(file) for file in CORE if re.search(r"# pyright: (?!ignore\[)", file.read_text("utf-8"))] == []
 
 
 def test_the_licence_is_the_whole_apache_2():
