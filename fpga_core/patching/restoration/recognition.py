@@ -75,5 +75,5 @@ class CastRecognition:
         common = sorted(face.embeddings.keys() & identity.embeddings.keys())
         if not common:
             return float("nan")
-        known = identity.embedding(common[:1], "matching faces").float().cpu().numpy()
+        known = identity.embedding_array(common[0], "matching faces")
         return float(cosine_similarities(known[None], face.embeddings[common[0]][None])[0, 0])
