@@ -26,7 +26,7 @@ class ClipVisionEncoder:
         if clip_vision.model_type != MODEL_TYPE:
             raise InvalidInputError(
                 f"this CLIP-Vision model is a {clip_vision.model_type}, which no identity adapter reads; load CLIP's "
-                "own vision model, for most adapters CLIP-ViT-H-14-laion2B-s32B-b79K"
+                "own vision model (CLIP-ViT-H-14-laion2B-s32B-b79K for most adapters)"
             )
         self._clip_vision = clip_vision
         self._key = clip_vision_key(clip_vision)

@@ -57,7 +57,7 @@ def as_hint(image: Tensor) -> Tensor:
     """
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
         raise InvalidInputError(
-            f"the condition image has the shape {tuple(image.shape)}; connect an IMAGE: (pictures, height, width, 3 or"
-            f" 4 channels)"
+            f"the condition image has the shape {tuple(image.shape)}; connect an IMAGE of the shape (pictures, height, "
+            "width, 3 or 4 channels)"
         )
     return image[..., :3].movedim(-1, 1)  # BHWC -> BCHW

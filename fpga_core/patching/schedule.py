@@ -20,8 +20,8 @@ class StepRange:
     def __post_init__(self) -> None:
         if not 0 <= self.start_percent <= self.end_percent <= 1:
             raise InvalidInputError(
-                f"start_percent {self.start_percent} and end_percent {self.end_percent} must rise from 0 to 1; swap or"
-                f" correct them"
+                f"start_percent is {self.start_percent} and end_percent is {self.end_percent}; both must be from 0 to "
+                "1, and start_percent must not exceed end_percent"
             )
 
     @property

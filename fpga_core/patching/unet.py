@@ -33,8 +33,8 @@ def unet_of(model: ModelPatcher) -> UNetModel:
     unet = model.get_model_object("diffusion_model")
     if not isinstance(unet, UNetModel):
         raise UnsupportedModeError(
-            f"the connected model is of the family {type(model.model).__name__} ({type(unet).__name__}); "
-            "this node works with UNet models: SD1.5 and SDXL checkpoints and their fine-tunes"
+            f"the connected model is of the family {type(model.model).__name__} ({type(unet).__name__}), but this node "
+            "needs a UNet model: an SD1.5 or SDXL checkpoint, or a fine-tune of one"
         )
     return unet
 

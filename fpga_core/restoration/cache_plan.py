@@ -77,9 +77,9 @@ class CachePlan:
         batch = self.latent_shape[0]
         if features.shape[1:] != (layer.num_tokens, layer.channels) or features.shape[0] % batch:
             raise ShapeMismatchError(
-                f"self-attention layer {' '.join(map(str, slot))} gives {tuple(features.shape)} where a multiple of "
-                f"{(batch, layer.num_tokens, layer.channels)} was expected: remove areas from the conditioning, and "
-                "bypass nodes that resize features (Deep Shrink) or merge tokens"
+                f"self-attention layer {' '.join(map(str, slot))} gives {tuple(features.shape)} instead of a multiple "
+                f"of {(batch, layer.num_tokens, layer.channels)}: remove areas from the conditioning, and bypass nodes "
+                "that resize features (Deep Shrink) or merge tokens"
             )
 
     @staticmethod

@@ -135,8 +135,8 @@ def check_images(images: Tensor) -> None:
     """Raises InvalidInputError unless images are (batch, height, width, 3 or 4), not empty."""
     if images.ndim != 4 or images.shape[-1] not in (3, 4) or 0 in images.shape:
         raise InvalidInputError(
-            f"the image has the shape {tuple(images.shape)}; connect an IMAGE: (pictures, height, width, 3 or 4 "
-            "channels)"
+            f"the image has the shape {tuple(images.shape)}; connect an IMAGE of the shape (pictures, height, width, 3 "
+            "or 4 channels)"
         )
 
 
@@ -144,13 +144,14 @@ def check_faces(faces: Sequence[PictureFaces], num_pictures: int, extent: Extent
     """Raises ShapeMismatchError unless faces are of as many pictures, and of pictures of that size."""
     if len(faces) != num_pictures:
         raise ShapeMismatchError(
-            f"faces of {len(faces)} pictures are connected to {num_pictures}; detect them on the same images"
+            f"faces of {len(faces)} pictures are connected, but there are {num_pictures} pictures; detect the faces in "
+            "the same images"
         )
     for number, entry in enumerate(faces, start=1):
         if entry.extent != extent:
             raise ShapeMismatchError(
-                f"the faces of picture {number} were found at {entry.extent}, the picture is {extent}: detect them on "
-                "the same images"
+                f"the faces of picture {number} were found at {entry.extent}, but the picture is {extent}; detect the "
+                "faces in the same images"
             )
 
 

@@ -90,7 +90,7 @@ class FeatureCache:
         """
         if step not in self._latents:
             raise InvalidInputError(
-                f"the inversion holds no latent of step {step} of {self.plan.num_steps}: run the inversion again"
+                f"the inversion has no latent of step {step} of {self.plan.num_steps}; run the inversion again"
             )
         return self._chosen(self._latents[step])
 
@@ -112,7 +112,7 @@ class FeatureCache:
             return
         if mask is None:
             raise InvalidInputError(
-                "statistics mode measures inside and outside a mask: connect one, or choose full mode"
+                "statistics mode measures inside and outside a mask; connect a mask, or choose full mode"
             )
         measured = {source: self._stored_moments(mask.moments(features, source)) for source in self.plan.sources}
         self._moments.setdefault(key, measured)
@@ -125,9 +125,7 @@ class FeatureCache:
         """The recorded statistics of a style source, over the mask of the inversion; in statistics mode."""
         measured = self._entry(self._moments, step, slot)
         if source not in measured:
-            raise InvalidInputError(
-                f"the inversion kept no statistics of the style source {source.value}: run it again"
-            )
+            raise InvalidInputError(f"the inversion has no statistics of the style source {source.value}; run it again")
         moments = measured[source]
         parts = (self._chosen(part).to(device) for part in (moments.mean, moments.deviation, moments.is_defined))
         return Moments(*parts)
@@ -159,7 +157,7 @@ class FeatureCache:
         if (step, slot) not in entries:
             raise InvalidInputError(
                 f"the inversion recorded nothing for layer {' '.join(map(str, slot))} at step {step} of "
-                f"{self.plan.num_steps}: its step and layer ranges must cover those of the restoration, and both must "
-                "use the same model"
+                f"{self.plan.num_steps}; its ranges of steps and layers must cover those of the restoration, and both "
+                "must use the same model"
             )
         return entries[step, slot]

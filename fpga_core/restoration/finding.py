@@ -37,7 +37,9 @@ def known_faces(
         return detect_faces(as_pictures(images), face_analysis)
     if masks is not None:
         return faces_from_masks(masks, images)
-    raise InvalidInputError("nothing says where the faces are: connect face_analysis, faces, or a mask of each face")
+    raise InvalidInputError(
+        "there is no information on where the faces are; connect face_analysis, faces, or a mask of each face"
+    )
 
 
 def faces_from_masks(masks: Tensor, images: Tensor) -> tuple[PictureFaces, ...]:
@@ -55,7 +57,7 @@ def faces_from_masks(masks: Tensor, images: Tensor) -> tuple[PictureFaces, ...]:
     (num_masks, height, width), num_pictures = masks.shape, images.shape[0]
     if num_masks != num_pictures and num_pictures != 1:
         raise ShapeMismatchError(
-            f"{num_masks} masks cannot be shared among {num_pictures} pictures; connect one mask per picture, or faces"
+            f"{num_masks} masks cannot be assigned to {num_pictures} pictures; connect one mask per picture, or faces"
         )
     found: list[list[Face]] = [[] for _ in range(num_pictures)]
     for index, mask in enumerate(masks):

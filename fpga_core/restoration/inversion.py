@@ -72,14 +72,14 @@ def check_sigmas(sigmas: Tensor) -> None:
     """
     if sigmas.ndim != 1 or len(sigmas) < 2:
         raise InvalidInputError(
-            f"sigmas has shape {tuple(sigmas.shape)}; an inversion needs at least one step: connect a scheduler"
+            f"sigmas has the shape {tuple(sigmas.shape)}, but an inversion needs at least one step; connect a scheduler"
         )
     if not bool((sigmas[:-1] > sigmas[1:]).all()):
-        raise InvalidInputError("sigmas must descend from step to step, noisiest first, as schedulers give them")
+        raise InvalidInputError("sigmas must descend from step to step, with the noisiest first; connect a scheduler")
     if float(sigmas[-1]) != 0.0:
         raise InvalidInputError(
-            f"sigmas end at {float(sigmas[-1]):.4g}; they must end at 0, where the picture is: use the whole schedule, "
-            "not a split part"
+            f"sigmas end at {float(sigmas[-1]):.4g}, but they must end at 0, at the clean picture; use the full "
+            "schedule and not a part of it"
         )
 
 

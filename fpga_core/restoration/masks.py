@@ -46,8 +46,8 @@ def fit_masks(masks: Tensor, images: Tensor) -> Tensor:
         return masks
     if not extent.has_aspect_of(picture):
         raise ShapeMismatchError(
-            f"the masks are {extent}, the pictures {picture}: connect masks of the pictures' height and width (Load "
-            "Image gives an empty 64x64 mask for a picture without transparency)"
+            f"the masks are {extent}, but the pictures are {picture}; connect masks with the aspect ratio of the "
+            "pictures (Load Image returns an empty 64x64 mask for a picture without transparency)"
         )
     size = (picture.height, picture.width)
     return functional.interpolate(masks[:, None], size=size, mode="bilinear", antialias=True)[:, 0]
@@ -79,8 +79,8 @@ def masks_of_faces(masks: Tensor, faces: Sequence[PictureFaces], taken: Sequence
         masks = masks[masks.flatten(1).amax(dim=1) >= 0.5]
     if len(masks) not in own:
         raise ShapeMismatchError(
-            f"{num_given} masks are connected; connect one, one per picture ({len(faces)}), or one per face "
-            f"({num_faces}, of which {len(taken)} are taken)"
+            f"{num_given} masks are connected; connect one mask, one per picture ({len(faces)}), or one per face "
+            f"({num_faces}, of which {len(taken)} are processed)"
         )
     return [masks[index] for index in own[len(masks)]]
 

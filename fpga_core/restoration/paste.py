@@ -39,7 +39,8 @@ def paste_crops(
         return paste_faces(images, (), are_colors_matched=are_colors_matched)
     if not (len(crops) == len(restored) == len(masks)):
         raise ShapeMismatchError(
-            f"{len(crops)} faces were cropped, but {len(restored)} crops and {len(masks)} masks come back: keep all"
+            f"{len(crops)} faces were cropped, but there are {len(restored)} crops and {len(masks)} masks to paste; "
+            "connect all of them"
         )
     if restored.shape[1] != restored.shape[2] or masks.shape[1] != masks.shape[2]:
         raise ShapeMismatchError(
@@ -47,10 +48,14 @@ def paste_crops(
         )
     if not restored.isfinite().all():
         raise InvalidInputError(
-            "some crops hold values that are not finite (NaN): the model or the VAE overflowed; run it in float32"
+            "some crops contain values that are not finite (NaN), because the model or the VAE overflowed; run it in "
+            "float32"
         )
     if max(entry.picture_index for entry in crops) >= images.shape[0]:
-        raise ShapeMismatchError(f"the crops come from more pictures than the {images.shape[0]} connected here")
+        raise ShapeMismatchError(
+            f"the crops come from more pictures than the {images.shape[0]} that are connected; connect the pictures "
+            "that were cropped"
+        )
     restored, masks = restored[..., :3].cpu().float().clamp(0, 1), masks.cpu()
     returned = [
         replace(entry, crop=crop, paste_mask=mask) for entry, crop, mask in zip(crops, restored, masks, strict=True)

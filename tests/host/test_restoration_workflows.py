@@ -66,7 +66,7 @@ def test_the_report_names_every_face_and_whose_it_became(client):
     assert lines[0] == "3 of 6 faces restored; 6 under 100 px" and lines[-1] == UNTOUCHED
     for line, name in zip(lines[1:4], ("Anna", "Bea", "Carl"), strict=True):
         assert f"{name} (by place, overlap 1.00), FaceSim " in line
-    assert [line.partition(": ")[2] for line in lines[4:7]] == ["left alone, nobody of the cast matches it"] * 3
+    assert [line.partition(": ")[2] for line in lines[4:7]] == ["left alone, nobody in the cast matches it"] * 3
 
 
 def test_a_generated_picture_without_a_face_comes_back_as_it_is(client):

@@ -82,7 +82,7 @@ def test_a_saved_folded_model_is_a_plain_checkpoint(client, server):
     again[loader]["inputs"]["ckpt_name"] = "folded.safetensors"
     again[branch[0]]["inputs"]["name"] = "folded_adapter.safetensors"
     run = client.run(again)
-    assert "adapter only" in run.outputs[apply]["text"][0]
+    assert "hint encoder only" in run.outputs[apply]["text"][0]
     (found,) = client.images(run, node_of(again, "SaveImage"))
     difference = np.abs(np.asarray(found).astype(int) - expected.astype(int))
     assert difference.max() <= 2, "only the rounding of the saved weights to half precision may show"

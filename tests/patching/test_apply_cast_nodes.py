@@ -44,5 +44,5 @@ def test_apply_cast_controlnet():
 
 def test_a_range_that_ends_before_it_starts_is_refused():
     model, texts = tiny_model(), (conditioning(1), conditioning(2))
-    with pytest.raises(InvalidInputError, match="start_percent 0.8"):
+    with pytest.raises(InvalidInputError, match="start_percent is 0.8"):
         ApplyCast.execute(model, *texts, tiny_adapter(), DUO, 1.0, 0.8, 0.2)

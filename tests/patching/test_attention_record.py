@@ -95,7 +95,7 @@ def test_two_records_on_one_model_and_a_new_run_each_time(model, texts):
 
 
 def test_what_cannot_be_recorded_is_said(model, texts):
-    with pytest.raises(InvalidInputError, match="layer 7 does not exist; this model's are 0 to 6"):
+    with pytest.raises(InvalidInputError, match="layer 7 does not exist; this model has layers 0 to 6"):
         record_attention(model, 7, 0)
     patched, *conditionings = apply_cast(
         model, *texts, adapter=tiny_adapter(model), cast=DUO, steps=StepRange(0.0, 0.1)
@@ -106,7 +106,7 @@ def test_what_cannot_be_recorded_is_said(model, texts):
     sample(late, *conditionings, steps=3)
     with pytest.raises(InvalidInputError, match="check that Apply Cast acts in that step"):
         _ = record.maps
-    with pytest.raises(InvalidInputError, match="asks for step 2, but this run has 2: 0 to 1"):
+    with pytest.raises(InvalidInputError, match="asks for step 2, but this run has 2 \(0 to 1\)"):
         sample(late, *conditionings, steps=2)
 
 

@@ -49,7 +49,7 @@ def test_a_cast_of_another_recogniser_is_named_as_the_reason():
     seen = replace(small, embeddings={ANTELOPEV2: small.embeddings[BUFFALO_L]})
     strangers = Cast((CastMember(stranger),), Extent(160, 120))
     settings = RestoreSettings(steps=1, crop=CROP, inversion=InversionSettings(repetitions=0))
-    for who, text in ((seen, "no recogniser saw both"), (small, "nobody of the cast matches it\n")):
+    for who, text in ((seen, "no recogniser saw both"), (small, "nobody in the cast matches it\n")):
         with torch.inference_mode():
             restorer = FaceRestorer(
                 model=model, vae=tiny_vae(), **PROMPTS, settings=settings, cast=strangers, adapter=tiny_adapter(model)

@@ -345,7 +345,7 @@ def test_runs_in_threads_do_not_meet():
 
 def test_conditioning_with_a_cast_on_a_model_without_it_is_refused(model, texts):
     _, positive, negative = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
-    with pytest.raises(InvalidInputError, match="wire the model output of the same Apply Cast"):
+    with pytest.raises(InvalidInputError, match="connect the model output of the same Apply Cast"):
         sample(model, positive, negative, steps=1)
     other, *_ = apply_cast(model, *texts, adapter=tiny_adapter(seed=2), cast=DUO)
     with pytest.raises(InvalidInputError, match="the same Apply Cast node"):
@@ -381,14 +381,14 @@ def test_an_adapter_for_another_model_is_refused(texts):
     shallow = tiny_adapter(tiny_model(transformer_depth_middle=0))
     with pytest.raises(BaseModelError, match="1 of 7 .* middle block 0.0 is 64 in the model and absent in the adapter"):
         apply_cast(tiny_model(), *texts, adapter=shallow, cast=DUO)
-    with pytest.raises(BaseModelError, match="64 wide and shares the model's projections, which read 96"):
+    with pytest.raises(BaseModelError, match="64 wide and shares the model's projections, but these read 96"):
         apply_cast(tiny_model(context_dim=96), *texts, adapter=tiny_adapter(), cast=DUO)
 
 
 def test_a_lora_without_its_layers_is_refused(model, texts):
     adapter = tiny_adapter(model, lora_rank=2)
     strange = replace(adapter, lora={"input_blocks.77.1.attn": next(iter(adapter.lora.values()))})
-    with pytest.raises(BaseModelError, match="lacks 1 of the 1 layers .* diffusion_model.input_blocks.77"):
+    with pytest.raises(BaseModelError, match="does not have 1 of the 1 layers .* diffusion_model.input_blocks.77"):
         apply_cast(model, *texts, adapter=strange, cast=DUO)
 
 
@@ -412,7 +412,7 @@ def test_a_damaged_adapter_is_refused(model, texts):
     adapter = tiny_adapter(model)
     with torch.no_grad():
         adapter.resampler.norm.weight[3] = float("nan")
-    with pytest.raises(InvalidInputError, match="makes of 'person 1' are not finite"):
+    with pytest.raises(InvalidInputError, match="makes for 'person 1' are not finite"):
         apply_cast(model, *texts, adapter=adapter, cast=DUO)
 
 
@@ -430,7 +430,7 @@ def test_a_missing_repcontrolnet_is_warned_of(model, texts, caplog):
     adapter = replace(tiny_adapter(), branch_hash=branch.header.branch_hash)
     with caplog.at_level(logging.WARNING, "fpga"):
         apply_cast(model, *texts, adapter=adapter, cast=DUO)
-    assert "wire Apply RepControlNet" in caplog.text
+    assert "connect Apply RepControlNet" in caplog.text
     assert branch.header.branch_hash[:12] in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "fpga"):

@@ -265,7 +265,7 @@ def test_an_adapter_for_another_controlnet_is_refused(texts):
         apply_cast_controlnet(
             *texts, tiny_controlnet(model_channels=64), adapter=tiny_adapter(tiny_model()), cast=DUO, image=IMAGE
         )
-    with pytest.raises(BaseModelError, match="shares the ControlNet's projections, which read 96"):
+    with pytest.raises(BaseModelError, match="shares the ControlNet's projections, but these read 96"):
         apply_cast_controlnet(*texts, tiny_controlnet(context_dim=96), adapter=tiny_adapter(), cast=DUO, image=IMAGE)
 
 

@@ -79,7 +79,7 @@ def test_photos_of_several_sockets_and_sizes_are_one_person(packs):
 
 def test_a_photo_without_the_face_asked_for_stops_the_node(packs):
     analysis, _ = LoadFaceAnalysis.execute("small", "CPU", False).result
-    with pytest.raises(FaceNotFoundError, match=r"photo 1 shows 1 face\(s\), number 2"):
+    with pytest.raises(FaceNotFoundError, match=r"photo 1 shows 1 face\(s\), but index is 2"):
         encode(portrait(), analysis, face="index", index=2)
 
 

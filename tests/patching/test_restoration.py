@@ -331,7 +331,7 @@ def test_odd_latents_are_planned_and_fused_right(model, conds):
 def test_models_without_reachable_self_attention_are_refused(model):
     transformer = tiny_model()
     transformer.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
-    with pytest.raises(UnsupportedModeError, match="UNet models: SD1.5 and SDXL"):
+    with pytest.raises(UnsupportedModeError, match="needs a UNet model: an SD1.5 or SDXL"):
         check_restoring_model(transformer)
     flow = tiny_model()
     flow.add_object_patch("model_sampling", comfy.model_sampling.CONST())
@@ -434,9 +434,9 @@ def test_a_restoration_must_fit_its_inversion(model, conds):
     def sample(latent, sigmas):
         return sample_in_host(model, conds, inversion, latent, sigmas)
 
-    with pytest.raises(ShapeMismatchError, match=r"latent to restore is \(1, 4, 12, 8\), the inverted one was \(2, 4"):
+    with pytest.raises(ShapeMismatchError, match=r"latent to restore is \(1, 4, 12, 8\), but the inverted one was \(2, 4"):
         sample(latents(1), schedule(model))
-    with pytest.raises(InvalidInputError, match="sampler runs 4 steps.*the inversion ran 3"):
+    with pytest.raises(InvalidInputError, match="sampler runs 4 steps.*but the inversion ran 3"):
         sample(latents(), schedule(model, 4))
     with pytest.raises(InvalidInputError, match="connect the same sigmas"):
         sample(latents(), schedule(model, name="karras"))

@@ -137,7 +137,7 @@ def test_a_face_of_nobody_is_left_alone_and_an_identity_without_a_face_does_no_h
     images = pictures()
     stranger = face(60, 90, 20, 24, 9)
     result = restore(images, found((LEFT, stranger, RIGHT)), people=placed_cast(p1=LEFT, p5=face(140, 2, 10, 10)))
-    assert "face 2, 24 px: left alone, nobody of the cast matches it" in result.report
+    assert "face 2, 24 px: left alone, nobody in the cast matches it" in result.report
     assert result.report.startswith("1 of 3 faces restored")
     assert torch.equal(result.images[0, 85:], images[0, 85:])
 

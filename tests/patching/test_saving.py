@@ -48,7 +48,7 @@ def test_the_saved_pair_makes_the_same_picture_elsewhere(model, branch, tmp_path
     hint_encoder = read_repcontrolnet(*read_safetensors(saved.hint_encoder_path), name=file)
     applied = apply_repcontrolnet(elsewhere, *conds, branch=hint_encoder, image=picture)
     found = sample(applied.model, applied.positive, applied.negative)
-    assert "adapter only" in applied.note
+    assert "hint encoder only" in applied.note
     assert float((found - expected).norm() / expected.norm()) <= 1e-6
     assert json.loads(metadata["fpga.branches"])[0]["branch_hash"] == branch.header.branch_hash
 

@@ -150,8 +150,8 @@ def check_adapter_fits(adapter: IdentityAdapter, layers: Mapping[BlockSlot, Atte
         if adapter.token_dim != context_dim:
             raise BaseModelError(
                 f"the identity adapter '{adapter.name}' ({adapter.base}) makes tokens {adapter.token_dim} wide and "
-                f"shares the {network}'s projections, which read {context_dim}; connect a {network} of the adapter's "
-                "architecture"
+                f"shares the {network}'s projections, but these read {context_dim}; connect a {network} of the "
+                "adapter's architecture"
             )
         return
     widths = {slot: attention.to_q.out_features for slot, attention in layers.items()}
@@ -172,8 +172,8 @@ def warn_of_missing_branch(model: ModelPatcher, adapter: IdentityAdapter) -> Non
     carried = {branch.branch_hash for branch in applied_branches(model)}
     if adapter.branch_hash is not None and adapter.branch_hash not in carried:
         logger.warning(
-            "the identity adapter '%s' was trained with the RepControlNet branch %s, which this model does not carry: "
-            "wire Apply RepControlNet with that file before Apply Cast, or expect a weaker likeness",
+            "the identity adapter '%s' was trained with the RepControlNet branch %s, which this model does not carry; "
+            "connect Apply RepControlNet with that file before Apply Cast, or expect less likeness",
             adapter.name,
             adapter.branch_hash[:12],
         )
@@ -203,7 +203,7 @@ def add_lora(model: ModelPatcher, adapter: IdentityAdapter) -> None:
     patches = comfy.lora.load_lora(weights, layers)
     if refused := patches.keys() - set(model.add_patches(patches)):
         raise BaseModelError(
-            f"the model lacks {len(refused)} of the {len(patches)} layers that the LoRA in '{adapter.name}' changes, "
-            f"for instance {min(refused)}; connect a model of the adapter's architecture ({adapter.base})"
+            f"the model does not have {len(refused)} of the {len(patches)} layers that the LoRA in '{adapter.name}' "
+            f"changes, for example {min(refused)}; connect a model of the adapter's architecture ({adapter.base})"
         )
     model.set_attachments(LORAS_ATTACHMENT, carried | {lora})

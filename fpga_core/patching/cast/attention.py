@@ -91,8 +91,8 @@ class CastRun:
         """
         if (weights.shape[0], *weights.shape[2:]) != (x.shape[0], *x.shape[2:]):
             raise ShapeMismatchError(
-                f"the cast's regions are {tuple(weights.shape)} where the latent is {tuple(x.shape)}; a pack that "
-                "samples in tiles is probably active: bypass it, or leave Apply Cast out of this pass"
+                f"the cast's regions are {tuple(weights.shape)}, but the latent is {tuple(x.shape)}; a pack that "
+                "samples in tiles is probably active: bypass it, or use the model from before Apply Cast in this pass"
             )
         rows, weights = rows.cpu(), weights.cpu()  # where the host keeps them, except with several GPUs
         for call in self._calls:

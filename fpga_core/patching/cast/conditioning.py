@@ -66,8 +66,8 @@ class PendingCast(CONDRegular):
 
     def process_cond(self, batch_size: int, **kwargs: Any) -> CONDRegular:  # noqa: ANN401
         raise InvalidInputError(
-            "this conditioning carries a cast, but the connected model does not: wire the model output of the same "
-            "Apply Cast node to the sampler, or use conditioning from before that node"
+            "this conditioning carries a cast, but the connected model does not; connect the model output of the same "
+            "Apply Cast node to the sampler, or use the conditioning from before that node"
         )
 
     def size(self) -> list[int]:

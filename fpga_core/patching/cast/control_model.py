@@ -36,9 +36,9 @@ class CastSide(CONDRegular):
     def process_cond(self, batch_size: int, area: object = None, **kwargs: Any) -> CastSide:  # noqa: ANN401
         if area is not None:
             raise UnsupportedModeError(
-                "a cast inside a ControlNet cannot follow conditioning that is confined to an area: ComfyUI fits the "
-                "whole condition image into the area and does not say where it lies; use a mask instead of the area, "
-                "or Apply Cast on the model"
+                "a cast inside a ControlNet cannot follow conditioning that is confined to an area, because ComfyUI "
+                "fits the whole condition image into the area and does not report its place; use a mask instead of the "
+                "area, or Apply Cast on the model"
             )
         return CastSide(self.cond * batch_size)
 

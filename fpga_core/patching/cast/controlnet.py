@@ -96,9 +96,9 @@ class IdentityControlNet:
         model = getattr(control_net, "control_model", None)
         if type(control_net) is not ControlNet or not isinstance(model, comfy.cldm.cldm.ControlNet):
             raise UnsupportedModeError(
-                f"the connected ControlNet is a {type(control_net).__name__} around a {type(model).__name__}; people "
-                "can be put into ControlNets of SD1.5 and SDXL as Load ControlNet Model loads them, not into "
-                "control-LoRAs, T2I-Adapters, ControlNets of other families or of other packs"
+                f"the connected ControlNet is a {type(control_net).__name__} around a {type(model).__name__}, but only "
+                "ControlNets for SD1.5 and SDXL from Load ControlNet Model can carry a cast; control-LoRAs, "
+                "T2I-Adapters, and ControlNets of other families or packs cannot"
             )
         layers = cross_attention_layers(model)
         projections, replaces_text = None, adapter.recipe.replaces_text

@@ -27,15 +27,15 @@ def encode_cast(adapter: IdentityAdapter, cast: Cast, strength: float) -> tuple[
         InvalidInputError: an identity lacks what the adapter reads, or strength or tokens are not finite.
     """
     if not math.isfinite(strength):
-        raise InvalidInputError(f"strength is {strength}; give a finite number, 1 is as trained")
+        raise InvalidInputError(f"strength is {strength}; it must be a finite number (1 is as trained)")
     acting: dict[tuple[bytes, str, float], tuple[int, CastMember, Tensor]] = {}
     for number, member in enumerate(cast.members, start=1):
         if strength and member.strength:
             tokens = adapter.tokens(member.identity)
             if not tokens.isfinite().all():
                 raise InvalidInputError(
-                    f"the tokens that '{adapter.name}' makes of '{member.identity.name}' are not finite; its file is "
-                    "probably damaged: download it again"
+                    f"the tokens that '{adapter.name}' makes for '{member.identity.name}' are not finite; the "
+                    "adapter's file is probably damaged: download it again"
                 )
             acting.setdefault(_fingerprint(member, tokens), (number, member, tokens))
     if not acting:

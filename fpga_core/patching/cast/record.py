@@ -43,9 +43,9 @@ class AttentionRecord:
         """
         if not self._maps:
             raise InvalidInputError(
-                f"no identity was recorded in layer {self.layer} at step {self.step}: wire Record Attention's model to "
-                "the sampler and the sampler's latent to Show Attention, and check that Apply Cast acts in that step "
-                "(conditioning confined to an area is not recorded)"
+                f"no identity was recorded in layer {self.layer} at step {self.step}; connect Record Attention's model "
+                "to the sampler and the sampler's latent to Show Attention, and check that Apply Cast acts in that "
+                "step (conditioning that is confined to an area is not recorded)"
             )
         return tuple(sorted(self._maps.values(), key=lambda recorded: (recorded.picture, recorded.number)))
 
@@ -58,7 +58,7 @@ class AttentionRecord:
         num_steps = len(sigmas) - 1
         if self.step >= num_steps:
             raise InvalidInputError(
-                f"Record Attention asks for step {self.step}, but this run has {num_steps}: 0 to {num_steps - 1}; "
+                f"Record Attention asks for step {self.step}, but this run has {num_steps} (0 to {num_steps - 1}); "
                 "lower the step"
             )
         self._latent, self._maps = latent, {}
@@ -108,7 +108,7 @@ def record_attention(model: ModelPatcher, layer: int, step: int) -> tuple[ModelP
     """
     num_layers = len(cross_attention_layers(unet_of(model)))
     if not 0 <= layer < num_layers:
-        raise InvalidInputError(f"layer {layer} does not exist; this model's are 0 to {num_layers - 1}")
+        raise InvalidInputError(f"layer {layer} does not exist; this model has layers 0 to {num_layers - 1}")
     record = AttentionRecord(layer, step)
 
     def outer_sample(executor: WrapperExecutor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401

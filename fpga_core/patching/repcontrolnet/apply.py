@@ -110,7 +110,7 @@ def apply_branch(
         note = f"{branch.name}: live beside the base, {alpha:g} W x + {beta:g} W_m x, {part}"
         return attach_branch(model, branch, alpha=alpha, beta=beta, steps=steps), note
     check_hint_encoder_fits(branch, foldable_parameters(unet_of(model)))
-    return model, f"{branch.name}: adapter only"
+    return model, f"{branch.name}: hint encoder only"
 
 
 def choose_mode(branch: RepControlNet, settings: RepControlNetSettings) -> BranchMode:
@@ -127,7 +127,7 @@ def choose_mode(branch: RepControlNet, settings: RepControlNetSettings) -> Branc
     if mode is BranchMode.FOLDED and not steps.is_whole_run:
         raise UnsupportedModeError(
             f"a folded RepControlNet acts in every step, but start_percent {steps.start_percent:g} and end_percent "
-            f"{steps.end_percent:g} ask for a part of them; set them to 0 and 1, or choose mode 'live' (or 'auto')"
+            f"{steps.end_percent:g} ask for only some of them; set them to 0 and 1, or choose mode 'live' or 'auto'"
         )
     if mode is not BranchMode.ADAPTER_ONLY and branch.is_hint_encoder_only:
         raise UnsupportedModeError(

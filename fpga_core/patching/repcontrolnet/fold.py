@@ -71,7 +71,7 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float = 1.
     taken = folded.add_patches(patches, strength_patch=beta, strength_model=alpha)
     if refused := patches.keys() - set(taken):
         raise CheckpointKeyError(
-            f"the model took no patch for {len(refused)} layers of '{branch.name}', for instance {min(refused)}; "
+            f"the model took no patch for {len(refused)} layers of '{branch.name}', for example {min(refused)}; "
             "another node has probably replaced those layers: apply the RepControlNet directly after the checkpoint "
             "loader"
         )

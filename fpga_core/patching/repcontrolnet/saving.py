@@ -47,8 +47,8 @@ def save_folded_model(
     records = applied_branches(model)
     if live := [record.name for record in records if record.form == "live"]:
         raise PatchConflictError(
-            f"the RepControlNet '{live[0]}' runs live beside this model, which a file cannot express; "
-            "set mode 'folded' on Apply RepControlNet (and start_percent 0, end_percent 1)"
+            f"the RepControlNet '{live[0]}' runs live beside this model, which a file cannot hold; in Apply "
+            "RepControlNet, set mode to 'folded', start_percent to 0 and end_percent to 1"
         )
     if not any(record.branch_hash == branch.header.branch_hash for record in records):
         raise PatchConflictError(

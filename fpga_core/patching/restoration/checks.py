@@ -42,7 +42,7 @@ def check_restoring_model(model: ModelPatcher) -> None:
     if "easycache" in transformer_options:
         name = getattr(transformer_options["easycache"], "name", "EasyCache")
         raise PatchConflictError(
-            f"the connected model skips steps ({name}), so a restoration cannot follow its inversion step by step: "
+            f"the connected model skips steps ({name}), so a restoration cannot follow its inversion step by step; "
             f"connect the model from before {name}, or bypass that node"
         )
     patches = transformer_options.get("patches", {})
@@ -50,8 +50,8 @@ def check_restoring_model(model: ModelPatcher) -> None:
         node = TOKEN_MERGERS.get(getattr(patch, "__qualname__", "").partition(".")[0])
         if node is not None:
             raise PatchConflictError(
-                f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit "
-                f"another: connect the model from before {node}, or bypass that node"
+                f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit those "
+                f"of another; connect the model from before {node}, or bypass that node"
             )
 
 
@@ -64,13 +64,13 @@ def check_model_is_plain(model: ModelPatcher) -> None:
     for branch in applied_branches(model):
         raise PatchConflictError(
             f"the connected model carries the RepControlNet '{branch.name}', whose condition image shows the whole "
-            "picture: connect the model from before Apply RepControlNet, and the RepControlNet itself to this node's "
-            "repcontrolnet"
+            "picture; connect the model from before Apply RepControlNet, and connect the RepControlNet to this node's "
+            "repcontrolnet input"
         )
     if carries_cast(model):
         raise PatchConflictError(
-            "the connected model carries a cast, whose regions are those of the whole picture: connect the model from "
-            "before Apply Cast, and the adapter and the cast themselves to this node"
+            "the connected model carries a cast, whose regions belong to the whole picture; connect the model from "
+            "before Apply Cast, and connect the adapter and the cast to this node"
         )
 
 

@@ -132,7 +132,10 @@ def choose_control(
         InvalidInputError: both are.
     """
     if branch is not None and control_net is not None:
-        raise InvalidInputError("repcontrolnet and control_net are both connected; landmarks go through one of them")
+        raise InvalidInputError(
+            "repcontrolnet and control_net are both connected, but landmarks go through only one of them; disconnect "
+            "the other"
+        )
     if branch is not None:
         return RepControlNetFaces(branch, strength)
     return None if control_net is None else ControlNetFaces(control_net, vae, strength)

@@ -98,13 +98,13 @@ def check_restorer(restorer: FaceRestorer) -> None:
         raise InvalidInputError("a cast and its identity adapter belong together; connect both, or neither")
     if settings.identity_in is not IdentityIn.UNET and not isinstance(restorer.control, ControlNetFaces):
         raise InvalidInputError(
-            f"identity_in is {settings.identity_in.value}, but no ControlNet is connected: connect one to control_net, "
-            "or set it to unet"
+            f"identity_in is {settings.identity_in.value}, but no ControlNet is connected; connect one to control_net, "
+            "or set identity_in to unet"
         )
     if settings.retry_below > 0 and (recognition is None or not recognition.can_measure):
         raise InvalidInputError(
-            f"retry_below is {settings.retry_below:g}, but FaceSim cannot be measured: connect a cast and a face "
-            "analysis with a recogniser, or set it to 0"
+            f"retry_below is {settings.retry_below:g}, but FaceSim cannot be measured; connect a cast and a face "
+            "analysis with a recogniser, or set retry_below to 0"
         )
 
 
@@ -113,10 +113,10 @@ def outcome_of(face: FaceCrop, restored: RestoredFace | None, recognition: CastR
     if restored is None:
         why = "its mask is empty"
         if recognition is not None and face.paste_mask.any():
-            why = f"nobody of the cast matches it{recognition.why_not_by_likeness(face.face)}"
+            why = f"nobody in the cast matches it{recognition.why_not_by_likeness(face.face)}"
         return FaceOutcome(face, why_left_alone=why)
     if not restored.crop.isfinite().all():
-        overflow = "the model or the VAE gave values that are not finite (NaN): run it in float32"
+        overflow = "the model or the VAE gave values that are not finite (NaN); run it in float32"
         return FaceOutcome(face, why_left_alone=overflow)
     if recognition is None or face.match is None:
         return FaceOutcome(face, restored)

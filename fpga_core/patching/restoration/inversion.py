@@ -190,13 +190,15 @@ def record_inversion(
     channels = model.model.latent_format.latent_channels
     if latent.ndim != 4 or latent.shape[1] != channels:
         raise ShapeMismatchError(
-            f"the latent has the shape {tuple(latent.shape)}, the model works on (pictures, {channels}, height, "
-            "width): encode the picture with this model's VAE"
+            f"the latent has the shape {tuple(latent.shape)}, but the model needs (pictures, {channels}, height, "
+            "width); encode the picture with this model's VAE"
         )
     if not positive:
         raise InvalidInputError("the positive conditioning is empty; connect a prompt")
     if settings.mode is CacheMode.STATISTICS and mask is None:
-        raise InvalidInputError("statistics mode measures inside and outside a mask: connect one, or choose full mode")
+        raise InvalidInputError(
+            "statistics mode measures inside and outside a mask; connect a mask, or choose full mode"
+        )
     shape = tuple(latent.shape)
     masks = None if mask is None else MaskOnGrids(mask_on_latent(mask, shape))
     layers = self_attention_layers(model, Extent(width=shape[-1], height=shape[-2]))

@@ -44,7 +44,7 @@ class CastRecognition:
         """What to add where a face found nobody, if its likeness to nobody could be measured; else nothing."""
         if any(face.embeddings.keys() & member.identity.embeddings.keys() for member in self.cast.members):
             return ""
-        return ", and no recogniser saw both it and one of them: use the face analysis that the identities came from"
+        return ", and no recogniser saw both it and one of them; use the face analysis that encoded the identities"
 
     def facesim(self, crops: Tensor, faces: Sequence[FaceCrop]) -> list[float | None]:
         """How alike the face in each crop is to the identity of whose face it is.

@@ -70,14 +70,14 @@ def mask_on_latent(mask: Tensor, latent_shape: tuple[int, ...]) -> Tensor:
     latent = Extent(width, height)
     if mask.shape[0] not in (1, batch):
         raise ShapeMismatchError(
-            f"the mask has the shape {tuple(mask.shape)}, the latent {latent_shape}: connect one mask, or one per "
-            f"picture ({batch})"
+            f"the mask has the shape {tuple(mask.shape)}, but the latent has {latent_shape}; connect one mask, or one "
+            f"per picture ({batch})"
         )
     extent = Extent(mask.shape[2], mask.shape[1])
     if not extent.has_aspect_of(latent):
         raise ShapeMismatchError(
-            f"the mask is {extent}, which is another aspect ratio than the latent's {latent}: connect the mask of the "
-            "picture that was encoded"
+            f"the mask is {extent}, but the latent is {latent}, which has another aspect ratio; connect the mask of "
+            "the picture that was encoded"
         )
     means = cell_means(mask.float().nan_to_num().clamp(0, 1)[:, None], latent)
     return means.expand(batch, 1, height, width)

@@ -116,14 +116,14 @@ class CheckedRestorationSampler:
         inversion = self.sampler.inversion
         if tuple(x.shape) != inversion.latent_shape:
             raise ShapeMismatchError(
-                f"the latent to restore is {tuple(x.shape)}, the inverted one was {inversion.latent_shape}: connect "
-                "the latent output of the same Invert Latent"
+                f"the latent to restore is {tuple(x.shape)}, but the inverted one was {inversion.latent_shape}; "
+                "connect the latent output of the same Invert Latent"
             )
         inverted = inversion.sigmas
         if len(sigmas) != len(inverted) or not torch.allclose(sigmas.cpu().float(), inverted, rtol=1e-4):
             raise InvalidInputError(
-                f"the sampler runs {len(sigmas) - 1} steps from sigma {float(sigmas[0]):.4g}, the inversion ran "
-                f"{len(inverted) - 1} from {float(inverted[0]):.4g}: connect the same sigmas to both"
+                f"the sampler runs {len(sigmas) - 1} steps from sigma {float(sigmas[0]):.4g}, but the inversion ran "
+                f"{len(inverted) - 1} from {float(inverted[0]):.4g}; connect the same sigmas to both"
             )
         return self.sampler(model, x, sigmas, **arguments)
 

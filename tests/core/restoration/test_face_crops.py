@@ -198,9 +198,9 @@ def test_masks_alone_say_where_faces_are():
     assert [face.box for face in picture.faces] == [Box(20, 10, 50, 30), Box(60, 40, 61, 45)]
     one_each = faces_from_masks(masks, images(3))
     assert [len(entry.faces) for entry in one_each] == [1, 0, 1]
-    with pytest.raises(ShapeMismatchError, match="3 masks cannot be shared among 2 pictures"):
+    with pytest.raises(ShapeMismatchError, match="3 masks cannot be assigned to 2 pictures"):
         faces_from_masks(masks, images(2))
-    with pytest.raises(ShapeMismatchError, match="masks of the pictures' height and width"):
+    with pytest.raises(ShapeMismatchError, match="masks with the aspect ratio of the pictures"):
         faces_from_masks(masks[:, :50], images(3))
 
 
@@ -235,7 +235,7 @@ def test_crops_must_come_back_complete_and_square():
     def paste(images_, restored):
         paste_crops(images_, faces, restored, masks=masks, are_colors_matched=False)
 
-    with pytest.raises(ShapeMismatchError, match="3 faces were cropped, but 2 crops and 3 masks"):
+    with pytest.raises(ShapeMismatchError, match="3 faces were cropped, but there are 2 crops and 3 masks"):
         paste(images(), crops[:2])
     with pytest.raises(ShapeMismatchError, match="both must stay square"):
         paste(images(), crops[:, :50])

@@ -161,7 +161,7 @@ def test_missing_entries_say_what_to_do():
     cache = FeatureCache(plan(), budget_mib=1)
     with pytest.raises(InvalidInputError, match="nothing for layer middle 0 0 at step 2 of 3"):
         cache.background(2, LAYERS[1].slot)
-    with pytest.raises(InvalidInputError, match="no latent of step 3 of 3: run the inversion again"):
+    with pytest.raises(InvalidInputError, match="no latent of step 3 of 3; run the inversion again"):
         cache.latent(3)
 
 
