@@ -16,10 +16,10 @@ POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
 
 class ClipVisionEncoder:
-    """Penultimate hidden states of a CLIP vision transformer, the features that IP-Adapter's models read.
+    """Computes penultimate hidden states of a CLIP vision transformer, which IP-Adapter's models read.
 
-    Satisfies `identity.encoding.ImageEncoder`. The host manages memory and devices: the model is loaded through its own
-    patcher.
+    It is an `identity.encoding.ImageEncoder`. The host manages memory and devices, because the model is loaded through
+    its own patcher.
     """
 
     def __init__(self, clip_vision: comfy.clip_vision.ClipVisionModel) -> None:
@@ -36,7 +36,7 @@ class ClipVisionEncoder:
         return self._key
 
     def hidden_states(self, image: Tensor) -> Tensor:
-        """Penultimate hidden states of an image's middle square, which the host resizes and normalises.
+        """Returns penultimate hidden states of an image's middle square, which the host resizes and normalises.
 
         Args:
             image: (1, height, width, 3) float in [0, 1].
@@ -47,10 +47,10 @@ class ClipVisionEncoder:
             return self._clip_vision.encode_image(image)["penultimate_hidden_states"].float().cpu()
 
     def null_hidden_states(self) -> Tensor:
-        """Hidden states of an image that is zero after pixel normalisation: what stands for no picture at all.
+        """Returns hidden states of an image that is zero after pixel normalisation, which stands for no picture.
 
-        The host's preprocessing rounds to 8 bits and turns no picture into exact zeros, so the model is called on the
-        zeros themselves.
+        The host's preprocessing rounds to 8 bits, so no picture becomes exact zeros. The model is therefore called on
+        the zeros directly.
 
         Returns:
             (1, tokens, width) float32 on the CPU.
@@ -64,17 +64,17 @@ class ClipVisionEncoder:
 
 
 def clip_vision_key(clip_vision: comfy.clip_vision.ClipVisionModel) -> str:
-    """A name for a CLIP-Vision model that does not depend on its file: `clip-<width>x<tokens>-<16 hex digits>`.
+    """Names a CLIP-Vision model independently of its file: `clip-<width>x<tokens>-<16 hex digits>`.
 
-    The digits begin the SHA-256 over name, shape and, for those with one dimension (biases, norms, the class token),
-    the values of every tensor of the transformer, in the order of the names. Values count as float16, so that a model
-    has one key whether its weights are held in float16 or in float32. Of the 630 million numbers of ViT-H, the key
-    covers a million, and some from every layer.
+    The digits are the first 16 of a SHA-256 over every tensor of the transformer, in the order of the names: its name,
+    its shape, and its values if it has one dimension (biases, norms, the class token). Values count as float16, so that
+    a model has the same key with weights in float16 and in float32. The key covers one million of the 630 million
+    numbers of ViT-H, with some from every layer.
 
     Args:
         clip_vision: ComfyUI's model, with a class token.
     Returns:
-        The key, by which identities and adapters name the model.
+        The key by which identities and adapters name the model.
     """
     digest = hashlib.sha256()
     tensors = {name: tensor for name, tensor in clip_vision.get_sd().items() if name.startswith("vision_model.")}

@@ -1,4 +1,4 @@
-"""ComfyUI's conditioning, and what the pack adds to it: condition images and tensors that the host batches."""
+"""ComfyUI's conditioning, with the pack's additions: condition images, and tensors that the host batches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from ..errors import InvalidInputError
 
 Conditioning = list[list[Any]]
-"""What travels on a CONDITIONING socket: entries `[text, options]`."""
+"""The value of a CONDITIONING socket: entries `[text, options]`."""
 
 
 def add_cond(conditioning: Conditioning, key: str, cond: CONDRegular) -> Conditioning:
-    """The conditioning with `cond` added to each of its entries; the entries passed in are not changed."""
+    """Returns the conditioning with `cond` added to each entry; the given entries are not changed."""
 
     def with_cond(options: Mapping[str, Any]) -> dict[str, Any]:
         return {**options, "model_conds": {**options.get("model_conds", {}), key: cond}}
@@ -27,7 +27,7 @@ def add_cond(conditioning: Conditioning, key: str, cond: CONDRegular) -> Conditi
 def add_control(
     positive: Conditioning, negative: Conditioning, control: ControlBase
 ) -> tuple[Conditioning, Conditioning]:
-    """Puts one shared control object on both conditionings: the host batches them only if it is the same object.
+    """Adds one shared control object to both conditionings. The host batches them only if it is the same object.
 
     Conditionings that already carry other controls keep them; each distinct chain gets its own copy in front.
     """
@@ -46,14 +46,14 @@ def add_control(
 
 
 def as_hint(image: Tensor) -> Tensor:
-    """A condition image as controls take it.
+    """Converts a condition image to the form that controls read.
 
     Args:
-        image: (num_images, height, width, 3 or 4) in [0, 1], as it travels on an IMAGE socket.
+        image: (num_images, height, width, 3 or 4) in [0, 1], the value of an IMAGE socket.
     Returns:
         (num_images, 3, height, width); a transparent picture's alpha is dropped.
     Raises:
-        InvalidInputError: it is of another shape, or empty.
+        InvalidInputError: it has another shape, or is empty.
     """
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
         raise InvalidInputError(

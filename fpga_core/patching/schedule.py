@@ -1,4 +1,4 @@
-"""When in a sampling run a patch acts."""
+"""The part of a sampling run in which a patch acts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import InvalidInputError
 
 @dataclass(frozen=True)
 class StepRange:
-    """A part of the sampling schedule, as fractions 0-1 of it: 0 is the noisiest step."""
+    """A part of the sampling schedule, as fractions 0-1; 0 is the noisiest step."""
 
     start_percent: float = 0.0
     end_percent: float = 1.0
@@ -29,6 +29,6 @@ class StepRange:
         return self.start_percent == 0 and self.end_percent == 1
 
     def contains(self, model_sampling: ModelSamplingDiscrete, sigma: torch.Tensor) -> bool:
-        """Whether the step at `sigma` (batch,) lies in the range; the same rule as ComfyUI's ControlNets."""
+        """Returns whether the step at `sigma` (batch,) is in the range, by the rule of ComfyUI's ControlNets."""
         first, last = map(model_sampling.percent_to_sigma, (self.start_percent, self.end_percent))
         return last <= float(sigma[0]) <= first

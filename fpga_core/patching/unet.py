@@ -17,7 +17,7 @@ from ..errors import UnsupportedModeError
 from ..repcontrolnet.bases import recognise_base
 
 UNET_PREFIX = "diffusion_model."
-"""What the names of the UNet's parameters begin with in a model's patches."""
+"""The prefix of the UNet's parameters in a model's patches."""
 
 NATIVE_SIZE_PX = 512
 NATIVE_SIZE_SD2_V_PX = 768
@@ -25,7 +25,7 @@ NATIVE_SIZE_SDXL_PX = 1024
 
 
 def unet_of(model: ModelPatcher) -> UNetModel:
-    """The UNet of a model of the Stable Diffusion 1.x/2.x/XL family.
+    """Returns the UNet of a model of the Stable Diffusion 1.x/2.x/XL family.
 
     Raises:
         UnsupportedModeError: the model is a transformer (Flux, SD3, ...) or another architecture.
@@ -40,12 +40,12 @@ def unet_of(model: ModelPatcher) -> UNetModel:
 
 
 def base_of(unet: nn.Module) -> str:
-    """Name of a UNet's architecture, as `recognise_base` gives it."""
+    """Returns the name of a UNet's architecture, as `recognise_base` gives it."""
     return recognise_base({name: parameter.shape for name, parameter in unet.named_parameters()})
 
 
 def native_size_px(model: ModelPatcher) -> int:
-    """Side of the pictures that a model was trained on.
+    """Returns the side of the pictures that a model was trained on.
 
     Raises:
         UnsupportedModeError: the model is not a UNet.
@@ -58,10 +58,10 @@ def native_size_px(model: ModelPatcher) -> int:
 
 
 def unet_blocks(unet: Any) -> Iterator[tuple[str, int, Iterable[nn.Module]]]:  # noqa: ANN401
-    """The blocks of a UNet, or of a ControlNet (it has no output blocks), in the order in which they run.
+    """Yields the blocks of a UNet, or of a ControlNet (which has no output blocks), in running order.
 
     Yields:
-        ComfyUI's name of the block's kind, the block's number among its kind, and the block.
+        ComfyUI's name for the kind of block, the number of the block among its kind, and the block.
     """
     yield from (("input", number, block) for number, block in enumerate(unet.input_blocks))
     if unet.middle_block is not None:  # some distilled SDXL have none
@@ -70,12 +70,12 @@ def unet_blocks(unet: Any) -> Iterator[tuple[str, int, Iterable[nn.Module]]]:  #
 
 
 def transformer_blocks(block: Iterable[Any]) -> list[TransformerBlock]:
-    """The transformer blocks in a block of a UNet; each holds a self attention and a cross attention."""
+    """Returns the transformer blocks in a block of a UNet; each holds a self attention and a cross attention."""
     return [part for module in block if isinstance(module, SpatialTransformer) for part in module.transformer_blocks]
 
 
 def cross_attention_layers(unet: Any) -> dict[BlockSlot, Attention]:  # noqa: ANN401
-    """The cross attentions of a UNet, or of a ControlNet, in the order in which they run."""
+    """Returns the cross attentions of a UNet or a ControlNet, in running order."""
     return {
         BlockSlot(kind, number, index): transformer_block.attn2
         for kind, number, block in unet_blocks(unet)

@@ -11,17 +11,17 @@ VARIANCE_FLOOR = 1e-5
 """Added to every variance, as in Huang & Belongie (2017), so that a constant channel does not divide by zero."""
 
 MIN_EFFECTIVE_CELLS = 2.0
-"""A deviation needs two cells; with fewer there is no style to take or to give."""
+"""A deviation needs two cells. With fewer, there is no style to take or to give."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Weighted mean and deviation of each channel of each item.
+    """The weighted mean and deviation of each channel of each item.
 
     Attributes:
         mean: (..., 1, channels) float32.
         deviation: (..., 1, channels) float32, at least the square root of `VARIANCE_FLOOR`.
-        is_defined: (..., 1, 1) bool; False where the mask leaves fewer than two effective cells.
+        is_defined: (..., 1, 1) bool; False if the mask leaves fewer than two effective cells.
     """
 
     mean: Tensor
@@ -34,7 +34,7 @@ class Moments:
 
 
 def masked_moments(features: Tensor, mask: Tensor) -> Moments:
-    """Mean and deviation of features under a soft mask.
+    """Computes the mean and deviation of features under a soft mask.
 
     Args:
         features: (..., cells, channels), any float dtype.
@@ -56,7 +56,7 @@ def masked_moments(features: Tensor, mask: Tensor) -> Moments:
 
 
 def adain(features: Tensor, content: Moments, style: Moments) -> Tensor:
-    """Features with their own moments exchanged for those of a style.
+    """Replaces the moments of features by those of a style.
 
     Args:
         features: (..., cells, channels) float32.
@@ -64,7 +64,7 @@ def adain(features: Tensor, content: Moments, style: Moments) -> Tensor:
         style: moments to give them.
     Returns:
         `style.deviation * (features - content.mean) / content.deviation + style.mean`, the shape of `features`;
-        unchanged where either side is undefined.
+        unchanged if either side is undefined.
     Source: AdaIN (Huang & Belongie 2017, Eq. 8).
     """
     scale = style.deviation / content.deviation

@@ -1,4 +1,4 @@
-"""What happens at one self-attention layer: the inversion records its output, the restoration fuses it."""
+"""The work at one self-attention layer: the inversion records its output, and the restoration fuses it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .inversion import StepCounter
 
 
 class MaskOnGrids:
-    """A mask as each attention layer sees it, drawn once for each grid and device.
+    """A mask on the grid of each attention layer, drawn once for each grid and device.
 
     Args:
         mask: M, (batch, 1, height, width), latent pixels.
@@ -26,7 +26,7 @@ class MaskOnGrids:
         self._drawn: dict[tuple[int, torch.device], GridMask] = {}
 
     def on(self, num_tokens: int, device: torch.device) -> GridMask:
-        """The mask on the grid of a layer with that many tokens; as many as latent pixels: on the latent.
+        """Returns the mask on the grid of a layer with this many tokens.
 
         Raises:
             ShapeMismatchError: no level of the UNet has that many tokens.
@@ -39,12 +39,12 @@ class MaskOnGrids:
 
 @dataclass(frozen=True, eq=False)
 class AttentionRecorder:
-    """Keeps self-attention outputs of the inversion, SA^C of Alg. 1.
+    """Records the self-attention outputs of the inversion, SA^C of Alg. 1.
 
     Attributes:
-        cache: where they go.
+        cache: receives them.
         counter: the sampler's step; nothing is recorded while it is None.
-        masks: M; None is enough in full mode.
+        masks: M; it can be None in full mode.
     """
 
     cache: FeatureCache
@@ -52,7 +52,7 @@ class AttentionRecorder:
     masks: MaskOnGrids | None
 
     def record(self, features: Tensor, slot: BlockSlot) -> None:
-        """Keeps the output of one layer, (batch, tokens, channels), if the plan has it."""
+        """Records the output of one layer, (batch, tokens, channels), if the plan contains it."""
         step, plan = self.counter.current, self.cache.plan
         if step is None or step not in plan.steps or slot not in plan.slots:
             return
@@ -63,14 +63,14 @@ class AttentionRecorder:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AttentionFusion:
-    """Fuses recorded self-attention outputs into the restoration's, SA^R of Alg. 1.
+    """Fuses recorded self-attention outputs into those of the restoration, SA^R of Alg. 1.
 
     Attributes:
         cache: a finished inversion.
         counter: the sampler's step; nothing is fused while it is None.
         masks: M.
         settings: style source and strengths.
-        layers: slots that are fused, among those that the cache recorded.
+        layers: the slots to fuse, among those that the cache recorded.
     """
 
     cache: FeatureCache
@@ -80,10 +80,10 @@ class AttentionFusion:
     layers: frozenset[BlockSlot]
 
     def fuse(self, features: Tensor, slot: BlockSlot) -> Tensor:
-        """The output of one layer after fusion.
+        """Returns the output of one layer after fusion.
 
         Args:
-            features: (chunks * batch, tokens, channels), the chunks being cond and uncond.
+            features: (chunks * batch, tokens, channels); the chunks are cond and uncond.
         Returns:
             The same shape, dtype and device.
         Source: FPGA Alg. 1, line 6.

@@ -1,4 +1,4 @@
-"""What an inversion will record and how large that is, known from shapes before it runs."""
+"""Plans what an inversion records and how large that is, from shapes, before it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STYLE_SOURCES = (StyleSource.FACE, StyleSource.SURROUNDINGS)
 class CacheMode(str, Enum):
     """What is kept of each self-attention output.
 
-    FULL: the map itself; outside the mask it is replayed. Hundreds of MiB a face.
+    FULL: the map itself, which is replayed outside the mask; hundreds of MiB per face.
     STATISTICS: its mean and deviation over the style sources; the background then comes from the latents alone.
     """
 
@@ -47,11 +47,11 @@ class CachePlan:
     Attributes:
         mode: maps or statistics.
         layers: the layers that are recorded.
-        steps: the steps t (1 to `num_steps`) at which they are.
+        steps: the steps t (1 to `num_steps`) at which they are recorded.
         num_steps: T; T + 1 latents are kept, from Z_0 to Z_T.
         latent_shape: (batch, channels, height, width).
-        dtype: of stored maps; latents and statistics are always float32.
-        sources: whose statistics are kept in statistics mode.
+        dtype: dtype of stored maps; latents and statistics are always float32.
+        sources: the style sources whose statistics are kept in statistics mode.
     """
 
     mode: CacheMode
@@ -68,10 +68,10 @@ class CachePlan:
         return frozenset(layer.slot for layer in self.layers)
 
     def check_features(self, features: Tensor, slot: BlockSlot) -> None:
-        """Raises unless a self-attention output, (items, tokens, channels), has the shape that was planned for.
+        """Raises unless a self-attention output, (items, tokens, channels), has the planned shape.
 
         Raises:
-            ShapeMismatchError: other tokens or channels, or no whole number of batches.
+            ShapeMismatchError: the tokens or channels differ, or the items are not a whole number of batches.
         """
         layer = next(layer for layer in self.layers if layer.slot == slot)
         batch = self.latent_shape[0]
@@ -93,11 +93,11 @@ class CachePlan:
         dtype: torch.dtype = torch.float16,
         sources: tuple[StyleSource, ...] = STYLE_SOURCES,
     ) -> CachePlan:
-        """The least that a restoration with these settings needs.
+        """Returns the smallest plan that a restoration with these settings needs.
 
         Args:
-            layers: every self-attention layer of the UNet, in the order it runs them.
-            sources: style sources that it may choose from.
+            layers: every self-attention layer of the UNet, in running order.
+            sources: the style sources that it can choose from.
         """
         used = tuple(layer for number, layer in enumerate(layers) if settings.covers_layer(number))
         steps = frozenset(step for step in range(1, num_steps + 1) if settings.covers_step(step, num_steps))
@@ -115,7 +115,7 @@ class CachePlan:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the finished cache."""
+        """The size of the finished cache."""
         batch = self.latent_shape[0]
         latents = (self.num_steps + 1) * math.prod(self.latent_shape) * torch.float32.itemsize
         if self.mode is CacheMode.FULL:
@@ -127,5 +127,5 @@ class CachePlan:
 
     @property
     def num_mib(self) -> int:
-        """The smallest budget in whole MiB that holds it."""
+        """The smallest sufficient budget in whole MiB."""
         return math.ceil(self.num_bytes / MIB)

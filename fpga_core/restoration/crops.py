@@ -1,4 +1,4 @@
-"""Square crops around faces: where they lie in the picture, how they are taken out of it and laid back."""
+"""Square crops around faces: their place in the picture, and how they are cut out and placed back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..geometry import Box
 from ..shapes import Extent
 
 TAPS_PX = 2
-"""Pixels beyond a sampled position that bicubic interpolation reads."""
+"""The pixels beyond a sampled position that bicubic interpolation reads."""
 
 AFFINE_BASIS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 """Three positions that determine an affine map, x then y, from -1 to 1 between the outer edges of a picture."""
@@ -24,12 +24,12 @@ AFFINE_BASIS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 
 @dataclass(frozen=True)
 class CropSquare:
-    """A square of a picture and the size that it is worked on at.
+    """A square of a picture, and its size as a crop.
 
     Attributes:
         center: pixels of the picture, x then y.
         side_px: length of a side, pixels of the picture.
-        angle: radians by which the square is turned clockwise as seen, so that a tilted face stands upright in it.
+        angle: radians by which the square is turned clockwise, so that a tilted face is upright in it.
         size_px: side of the crop, its own pixels.
     """
 
@@ -40,27 +40,30 @@ class CropSquare:
 
     @property
     def scale(self) -> float:
-        """Crop pixels per picture pixel."""
+        """The crop pixels per picture pixel."""
         return self.size_px / self.side_px
 
     def to_crop(self, points: np.ndarray) -> np.ndarray:
-        """Points of the picture, (n, 2) pixels, in crop pixels."""
+        """Converts points, (n, 2), from picture pixels to crop pixels."""
         return (points - self.center) @ self._axes * self.scale + self.size_px / 2
 
     def to_picture(self, points: np.ndarray) -> np.ndarray:
-        """Points of the crop, (n, 2) pixels, in picture pixels."""
+        """Converts points, (n, 2), from crop pixels to picture pixels."""
         return (points - self.size_px / 2) / self.scale @ np.transpose(self._axes) + self.center
 
     def bounds(self, extent: Extent, margin_px: int = 0) -> Box:
-        """The smallest box of whole pixels that holds the square, within the picture."""
+        """Returns the smallest box of whole pixels that contains the square, within the picture."""
         half = self.side_px / 2 * (abs(math.cos(self.angle)) + abs(math.sin(self.angle))) + margin_px
-        (x, y), slack = self.center, 1e-6  # a square on whole pixels takes no further pixel for a rounding error
+        (x, y), slack = (
+            self.center,
+            1e-6,
+        )  # a square on whole pixels does not take one more pixel because of a rounding error
         box = Box(x - half + slack, y - half + slack, x + half - slack, y + half - slack)
         whole = Box(math.floor(box.x0), math.floor(box.y0), math.ceil(box.x1), math.ceil(box.y1))
         return whole.clipped(extent)
 
     def face_in_crop(self, face: Face) -> Face:
-        """A face of the picture in crop pixels; its box is the smallest upright one around the turned box."""
+        """Converts a face to crop pixels; its box is the smallest upright one around the turned box."""
         box, landmarks = face.box, face.landmarks
         corners = np.array([[x, y] for x in (box.x0, box.x1) for y in (box.y0, box.y1)])
         turned = self.to_crop(corners)
@@ -72,25 +75,25 @@ class CropSquare:
 
     @property
     def _axes(self) -> np.ndarray:
-        """The crop's x and y directions in the picture, as columns."""
+        """Returns the crop's x and y directions in the picture, as columns."""
         c, s = math.cos(self.angle), math.sin(self.angle)
         return np.array([[c, -s], [s, c]])
 
 
 def face_square(face: Face, extent: Extent, *, margin: float, is_upright: bool, size_px: int) -> CropSquare:
-    """The square around a face.
+    """Returns the square around a face.
 
-    It is moved into the picture where it would reach over a border and fits; where the picture is too small for it, its
-    outermost pixels are repeated.
+    A square that crosses a border is moved into the picture. If the picture is too small for it, the outermost pixels
+    are repeated.
 
     Args:
         face: box and, for turning, landmarks in pixels of the picture.
         extent: the picture.
-        margin: what is added on every side, as a fraction of the longer side of the box.
-        is_upright: turn the square with the line through the eyes; without landmarks it is not turned.
+        margin: extension on every side, as a fraction of the longer side of the box.
+        is_upright: whether to turn the square with the line through the eyes; without landmarks, it is not turned.
         size_px: side of the crop.
     Returns:
-        The square; where it is not turned, it lies on whole pixels.
+        The square; if it is not turned, it is on whole pixels.
     """
     side = max(math.ceil(face.size_px * (1 + 2 * margin)), 1)
     angle = _eye_angle(face) if is_upright else 0.0
@@ -113,14 +116,14 @@ def _eye_angle(face: Face) -> float:
 
 
 def take_crop(picture: Tensor, square: CropSquare, *, mode: str = "bicubic") -> Tensor:
-    """The square of a picture at its working size.
+    """Returns the square of a picture at the size of the crop.
 
     Args:
-        picture: (height, width, channels) in [0, 1]; not finite values count as 0.
-        square: where the crop lies; beyond the border the outermost pixels repeat.
+        picture: (height, width, channels) in [0, 1]; values that are not finite count as 0.
+        square: the place of the crop; beyond the border, the outermost pixels repeat.
         mode: bicubic for pictures, bilinear for masks.
     Returns:
-        (size_px, size_px, channels) float32 in [0, 1]; reducing averages over all pixels covered.
+        (size_px, size_px, channels) float32 in [0, 1]; reducing averages over all covered pixels.
     """
     extent = Extent(picture.shape[1], picture.shape[0])
     box = square.bounds(extent, margin_px=TAPS_PX)
@@ -135,11 +138,11 @@ def take_crop(picture: Tensor, square: CropSquare, *, mode: str = "bicubic") -> 
 
 
 def lay_crop(crop: Tensor, square: CropSquare, extent: Extent, *, mode: str = "bicubic") -> tuple[Tensor, Box]:
-    """A crop brought back to the pixels of its picture.
+    """Resamples a crop to the pixels of its picture.
 
     Args:
-        crop: (size, size, channels) in [0, 1]; `size` may differ from the square's `size_px` (an upscaled crop).
-        square: where it lies.
+        crop: (size, size, channels) in [0, 1]; `size` can differ from the square's `size_px` (an upscaled crop).
+        square: its place.
         extent: the picture.
         mode: bicubic for pictures; bilinear for masks, which are 0 beyond the crop.
     Returns:
@@ -157,7 +160,7 @@ def lay_crop(crop: Tensor, square: CropSquare, extent: Extent, *, mode: str = "b
 
 
 def _reduced(picture: Tensor, factor: float, mode: str) -> Tensor:
-    """(channels, height, width) averaged down by a factor below 1, so that sampling at the new size skips no pixel."""
+    """Averages (channels, height, width) down by a factor below 1, so that sampling at the new size skips no pixel."""
     if factor >= 1:
         return picture
     size = [max(round(length * factor), 1) for length in picture.shape[-2:]]
@@ -165,11 +168,11 @@ def _reduced(picture: Tensor, factor: float, mode: str) -> Tensor:
 
 
 def _sampled(picture: Tensor, source: np.ndarray, size: Extent, *, mode: str, padding: str) -> Tensor:
-    """A picture, (channels, height, width), seen through an affine map.
+    """Samples a picture, (channels, height, width), through an affine map.
 
     Args:
-        source: where the positions of `AFFINE_BASIS` in the result lie in the picture, in the same coordinates.
-        size: of the result.
+        source: the positions in the picture, in the same coordinates, of `AFFINE_BASIS` in the result.
+        size: size of the result.
     """
     origin, x_end, y_end = source
     theta = torch.as_tensor(np.stack([x_end - origin, y_end - origin, origin], axis=-1)).to(picture)

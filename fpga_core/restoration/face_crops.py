@@ -1,4 +1,4 @@
-"""The faces of a batch of pictures on their way: which are taken, and one record of each."""
+"""Takes faces out of a batch of pictures, with one record for each."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class FaceCrop:
         picture_index: index of its picture in the batch.
         face_index: index of the face among all faces of its picture.
         face: in pixels of the picture.
-        square: where the crop lies in the picture.
-        crop: (size, size, 3) in [0, 1], on the CPU, as taken from the picture or as restored; a restored crop may be of
-            another size than `square.size_px`.
-        paste_mask: what is pasted into the picture, (size, size) in [0, 1].
-        fusion_mask: what is regenerated while the rest is replayed, M of Alg. 1, (size, size) in [0, 1].
-        identity_mask: where the identity acts, (size, size) in [0, 1].
-        max_area_px: limit of the pasted area, pixels of the picture; None = no limit.
+        square: the place of the crop in the picture.
+        crop: (size, size, 3) in [0, 1], on the CPU, as taken from the picture or as restored; the size of a restored
+            crop can differ from `square.size_px`.
+        paste_mask: the area that is pasted into the picture, (size, size) in [0, 1].
+        fusion_mask: the area that is regenerated while the rest is replayed, M of Alg. 1, (size, size) in [0, 1].
+        identity_mask: the area in which the identity acts, (size, size) in [0, 1].
+        max_area_px: limit of the pasted area in pixels of the picture; None is no limit.
         hint: the drawing of its landmarks, (size, size, 3), black if it has none; None if nothing reads it.
-        match: whose face it is; None if there is no cast, or if it is nobody's.
+        match: the person whose face it is; None if there is no cast, or if nobody matches.
     """
 
     picture_index: int
@@ -51,12 +51,12 @@ class FaceCrop:
 
     @property
     def label(self) -> str:
-        """Which face it is, for people to read."""
+        """The name of the face in reports."""
         return f"picture {self.picture_index + 1}, face {self.face_index + 1}"
 
     @property
     def face_in_crop(self) -> Face:
-        """The face in pixels of the crop."""
+        """Returns the face in pixels of the crop."""
         return self.square.face_in_crop(self.face)
 
 
@@ -70,23 +70,23 @@ def crop_faces(
     matches: Sequence[Sequence[Match | None]] | None = None,
     hint_style: FaceStyle | None = None,
 ) -> tuple[FaceCrop, ...]:
-    """Takes the small faces out of every picture.
+    """Crops the small faces out of every picture.
 
     Args:
         images: (num_pictures, height, width, 3 or 4).
         faces: one entry per picture.
-        settings: which faces, how large.
-        masks: (num_masks, height, width), one for all pictures, one per picture, or one per face: of all that `faces`
-            lists, in their order, or of those that are taken. Without them the face is parsed, or else its outline is
+        settings: which faces to take, and how to crop them.
+        masks: (num_masks, height, width), one for all pictures, one per picture, or one per face: either for all of
+            `faces`, in their order, or for those that are taken. Without masks, the face is parsed, or its outline is
             used.
-        parser: finds the face in a crop; if it sees none, the outline is used.
-        matches: whose each face in `faces` is; None = there is no cast.
-        hint_style: how each face's landmarks are drawn; None = they are not.
+        parser: finds the face in a crop; if it finds none, the outline is used.
+        matches: the person of each face in `faces`; None if there is no cast.
+        hint_style: how to draw each face's landmarks; None draws none.
     Returns:
-        One record for each face that is taken. Its three masks are one and the same.
+        One record for each face that is taken. Its three masks are the same.
     Raises:
         InvalidInputError: the images are not pictures.
-        ShapeMismatchError: faces or masks are of other pictures.
+        ShapeMismatchError: faces or masks belong to other pictures.
     """
     check_images(images)
     extent = Extent(images.shape[2], images.shape[1])
@@ -132,7 +132,7 @@ def crop_faces(
 
 
 def check_images(images: Tensor) -> None:
-    """Raises InvalidInputError unless images are (batch, height, width, 3 or 4), not empty."""
+    """Raises InvalidInputError unless images are (batch, height, width, 3 or 4) and not empty."""
     if images.ndim != 4 or images.shape[-1] not in (3, 4) or 0 in images.shape:
         raise InvalidInputError(
             f"the image has the shape {tuple(images.shape)}; connect an IMAGE of the shape (pictures, height, width, 3 "
@@ -141,7 +141,7 @@ def check_images(images: Tensor) -> None:
 
 
 def check_faces(faces: Sequence[PictureFaces], num_pictures: int, extent: Extent) -> None:
-    """Raises ShapeMismatchError unless faces are of as many pictures, and of pictures of that size."""
+    """Raises ShapeMismatchError unless faces belong to this number of pictures of this size."""
     if len(faces) != num_pictures:
         raise ShapeMismatchError(
             f"faces of {len(faces)} pictures are connected, but there are {num_pictures} pictures; detect the faces in "
@@ -156,18 +156,18 @@ def check_faces(faces: Sequence[PictureFaces], num_pictures: int, extent: Extent
 
 
 def draw_hint(face: Face, size_px: int, style: FaceStyle) -> Tensor:
-    """A face's landmarks, in pixels of its crop, drawn as a condition image, (size_px, size_px, 3)."""
+    """Draws a face's landmarks, in pixels of its crop, as a condition image, (size_px, size_px, 3)."""
     shown = () if face.landmarks is None else (face,)
     return draw_conditions([PictureFaces(Extent(size_px, size_px), shown)], DrawnParts.FACE, style)[0]
 
 
 def stack_crops(crops: Sequence[FaceCrop], size_px: int) -> tuple[Tensor, Tensor]:
-    """Crops and what is pasted of each, as other nodes take them.
+    """Stacks crops and their paste masks for other nodes.
 
     Args:
         size_px: side of the crops, needed if there are none.
     Returns:
-        (num_faces, size, size, 3) and (num_faces, size, size); other nodes cannot take an empty batch, so one black
+        (num_faces, size, size, 3) and (num_faces, size, size); other nodes cannot read an empty batch, so one black
         crop with an empty mask stands for no face.
     """
     if not crops:
@@ -176,6 +176,6 @@ def stack_crops(crops: Sequence[FaceCrop], size_px: int) -> tuple[Tensor, Tensor
 
 
 def faces_in_crops(crops: Sequence[FaceCrop], size_px: int) -> tuple[PictureFaces, ...]:
-    """The face of each crop, in the crop's pixels; one crop without a face if there is none, as in `stack_crops`."""
+    """Returns the face of each crop in its pixels; without faces, one empty crop, as in `stack_crops`."""
     extent = Extent(size_px, size_px)
     return tuple(PictureFaces(extent, (entry.face_in_crop,)) for entry in crops) or (PictureFaces(extent),)

@@ -1,4 +1,4 @@
-"""What an inversion leaves for the restoration: latents and self-attention outputs, step by step, within a budget."""
+"""The cache of an inversion: latents and self-attention outputs of each step, within a budget."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Entry = TypeVar("Entry")
 
 
 class FeatureCache:
-    """Latents and self-attention outputs of one inversion, keyed by the sampler's step counter and the layer's slot.
+    """The latents and self-attention outputs of one inversion, by the sampler's step and the layer's slot.
 
-    Use it as a context manager where the run that fills it also consumes it, so that it is freed on success, error and
-    interrupt alike. Recording is safe from several threads (ComfyUI runs cond and uncond on different GPUs).
+    If the run that fills it also consumes it, use it as a context manager, so that it is freed after success, errors
+    and interrupts. Recording is safe from several threads (ComfyUI runs cond and uncond on different GPUs).
 
     Args:
         plan: what will be recorded.
-        budget_mib: the most it may take, wherever it is stored.
-        device_bytes: of that, how much may stay on the device it was computed on; the rest spills to CPU memory.
+        budget_mib: the most memory that it can use, wherever it is stored.
+        device_bytes: the part of it that can stay on the device of the computation; the rest goes to CPU memory.
     Raises:
         InvalidInputError: the plan does not fit the budget.
     """
@@ -66,27 +66,27 @@ class FeatureCache:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes stored now."""
+        """The number of bytes stored now."""
         moments = (entry for both in self._moments.values() for entry in both.values())
         tensors = (*self._latents.values(), *self._maps.values())
         return sum(tensor.nbytes for tensor in tensors) + sum(entry.num_bytes for entry in moments)
 
     def of_items(self, items: Sequence[int]) -> FeatureCache:
-        """A view of some items of the batch; it shares the storage, and is freed with it."""
+        """Returns a view of some items of the batch, which shares the storage and is freed with it."""
         view = copy.copy(self)
         view._items = torch.tensor(items)
         view.plan = replace(self.plan, latent_shape=(len(items), *self.plan.latent_shape[1:]))
         return view
 
     def record_latent(self, step: int, latent: Tensor) -> None:
-        """Keeps Z_t, (batch, channels, height, width); step 0 is the clean latent."""
+        """Records Z_t, (batch, channels, height, width); step 0 is the clean latent."""
         self._latents[step] = self._stored(latent, torch.float32)
 
     def latent(self, step: int) -> Tensor:
-        """Z_t as recorded, float32.
+        """Returns Z_t as recorded, in float32.
 
         Raises:
-            InvalidInputError: the cache was freed, or the inversion did not get that far.
+            InvalidInputError: the cache was freed, or the inversion did not reach this step.
         """
         if step not in self._latents:
             raise InvalidInputError(
@@ -95,14 +95,14 @@ class FeatureCache:
         return self._chosen(self._latents[step])
 
     def record(self, step: int, slot: BlockSlot, features: Tensor, *, mask: GridMask | None) -> None:
-        """Keeps a self-attention output, or its statistics.
+        """Records a self-attention output, or its statistics.
 
-        Of several calls for one step and slot the first counts: guidance that runs a perturbed model within the same
-        step does not overwrite the model's own features.
+        If there are several calls for one step and slot, the first counts. Guidance that runs a perturbed model within
+        the same step therefore does not overwrite the model's own features.
 
         Args:
             features: (batch, tokens, channels).
-            mask: on the layer's grid; required in statistics mode.
+            mask: the mask on the layer's grid; required in statistics mode.
         """
         key = (step, slot)
         if key in self._maps or key in self._moments:
@@ -118,11 +118,11 @@ class FeatureCache:
         self._moments.setdefault(key, measured)
 
     def background(self, step: int, slot: BlockSlot) -> Tensor | None:
-        """The recorded map, (batch, tokens, channels); None in statistics mode."""
+        """Returns the recorded map, (batch, tokens, channels); None in statistics mode."""
         return self._chosen(self._entry(self._maps, step, slot)) if self.plan.mode is CacheMode.FULL else None
 
     def moments(self, step: int, slot: BlockSlot, source: StyleSource, *, device: torch.device) -> Moments:
-        """The recorded statistics of a style source, over the mask of the inversion; in statistics mode."""
+        """Returns the recorded statistics of a style source over the mask of the inversion, in statistics mode."""
         measured = self._entry(self._moments, step, slot)
         if source not in measured:
             raise InvalidInputError(f"the inversion has no statistics of the style source {source.value}; run it again")
@@ -131,17 +131,17 @@ class FeatureCache:
         return Moments(*parts)
 
     def _chosen(self, stored: Tensor) -> Tensor:
-        """The items of the batch that this view is of."""
+        """Returns the items of the batch that this view covers."""
         return stored if self._items is None else stored[self._items.to(stored.device)]
 
     def _stored(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        """A copy where it will live: on its own device while there is room, otherwise on the CPU."""
+        """Returns a copy on its own device while there is room, and otherwise on the CPU."""
         num_bytes = tensor.numel() * dtype.itemsize
         with self._lock:
             fits = tensor.device.type == "cpu" or num_bytes <= self._device_bytes
             if fits:
                 self._device_bytes -= num_bytes
-        if dtype is torch.float16 and tensor.dtype is not torch.float16:  # saturate rather than overflow to infinity
+        if dtype is torch.float16 and tensor.dtype is not torch.float16:  # saturate instead of overflowing to infinity
             limit = torch.finfo(torch.float16).max
             tensor = tensor.clamp(-limit, limit)
         return tensor.detach().to(tensor.device if fits else "cpu", dtype, copy=True)

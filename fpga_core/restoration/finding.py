@@ -1,4 +1,4 @@
-"""Where the faces of pictures are: as they were given, as an analyser finds them, or where masks are."""
+"""Finds the faces of pictures: given ones, those that an analyser finds, or those that masks show."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def known_faces(
     face_analysis: FaceAnalyzer | None,
     masks: Tensor | None,
 ) -> Sequence[PictureFaces]:
-    """Where the faces of pictures are: as given, else as found, else where masks are.
+    """Returns the faces of pictures: given ones, or found ones, or those that masks show.
 
     Args:
         images: (num_pictures, height, width, 3 or 4).
         faces: one entry per picture.
-        face_analysis: finds them.
+        face_analysis: finds the faces.
         masks: (num_masks, height, width), for drawings that no detector understands.
     Raises:
-        InvalidInputError: nothing says where faces are.
+        InvalidInputError: there is no source of faces.
     """
     if faces is not None:
         return faces
@@ -43,13 +43,13 @@ def known_faces(
 
 
 def faces_from_masks(masks: Tensor, images: Tensor) -> tuple[PictureFaces, ...]:
-    """Faces where masks say they are: for drawings that no detector understands.
+    """Makes faces from masks, for drawings that no detector understands.
 
     Args:
-        masks: (num_masks, height, width); one for each picture, or all for the one picture there is.
+        masks: (num_masks, height, width); one for each picture, or all of them for a single picture.
         images: (num_pictures, height, width, channels).
     Returns:
-        One entry per picture; the box of a face is that of its mask, an empty mask is not a face.
+        One entry per picture. The box of a face is that of its mask; an empty mask is not a face.
     Raises:
         ShapeMismatchError: sizes or numbers do not agree.
     """

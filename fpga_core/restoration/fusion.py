@@ -15,11 +15,11 @@ CPU = torch.device("cpu")
 
 
 class StyleSource(str, Enum):
-    """Where the mean and deviation that the restored face receives are measured on the cached features.
+    """Where on the cached features the mean and deviation for the restored face are measured.
 
-    FACE: inside the mask, i.e. the broken face's own low-level colour (what the paper's text asks for).
+    FACE: inside the mask, i.e. the low-level colour of the broken face itself (as the paper's text asks).
     SURROUNDINGS: outside the mask (Alg. 1 read literally: `AdaIN(SA_R * M, SA_C * (1 - M))`).
-    OFF: nowhere; the restored face keeps its own.
+    OFF: nowhere; the restored face keeps its own moments.
     """
 
     FACE = "face"
@@ -32,13 +32,13 @@ class FusionSettings:
     """How strongly, when and where the cached run is fused into the restoration.
 
     Attributes:
-        style_source: whose moments the face receives.
-        style_strength: from 0 (its own) to 1 (the style's).
-        attention_strength: how far self-attention outputs move to the fused ones; 0 leaves them alone (line 6).
+        style_source: the source of the face's moments.
+        style_strength: from 0 (its own moments) to 1 (those of the style).
+        attention_strength: how far self-attention outputs move to the fused ones; 0 leaves them unchanged (line 6).
         latent_strength: the same for the latent after each step (line 8).
         start_percent, end_percent: part of the restoration's steps that are fused, as fractions; 0 is the noisiest.
-        first_layer, last_layer: self-attention layers that are fused, both included, counted from 0 in the order the
-            UNet runs them; None is the last one.
+        first_layer, last_layer: the first and the last self-attention layer to fuse, counted from 0 in running order;
+            None is the last of the UNet.
     """
 
     style_source: StyleSource = StyleSource.FACE
@@ -62,11 +62,11 @@ class FusionSettings:
 
     @property
     def sources(self) -> tuple[StyleSource, ...]:
-        """The style sources that are measured: one, or none."""
+        """The style sources that are measured: one or none."""
         return () if self.style_source is StyleSource.OFF else (self.style_source,)
 
     def covers_step(self, step: int, num_steps: int) -> bool:
-        """Whether restoration step t (`num_steps` is the noisiest, 1 the last) is fused."""
+        """Returns whether restoration step t (`num_steps` is the noisiest, 1 the last) is fused."""
         progress = (num_steps - step) / num_steps
         return self.start_percent <= progress < self.end_percent
 
@@ -76,7 +76,7 @@ class FusionSettings:
 
 @dataclass(frozen=True, eq=False)
 class GridMask:
-    """A mask on a grid of cells, and which of them it touches: only there is anything computed.
+    """A mask on a grid of cells, and the cells that it touches. Only these are computed.
 
     Attributes:
         weights: M in [0, 1], (batch, cells, 1) float32.
@@ -93,7 +93,7 @@ class GridMask:
         return cls(weights.float().to(device), inside.to(device))
 
     def moments(self, features: Tensor, source: StyleSource) -> Moments:
-        """Mean and deviation of features, (..., batch, cells, channels), over a style source."""
+        """Returns the mean and deviation of features, (..., batch, cells, channels), over a style source."""
         if source is StyleSource.FACE:
             return masked_moments(features.index_select(-2, self.inside), self.weights[:, self.inside])
         return masked_moments(features, 1 - self.weights)
@@ -108,19 +108,19 @@ def fuse(
     style_strength: float = 1.0,
     strength: float = 1.0,
 ) -> Tensor:
-    """One Mask Guided Face Fusion: `M * AdaIN(F; style) + (1 - M) * background`.
+    """Computes one Mask Guided Face Fusion: `M * AdaIN(F; style) + (1 - M) * background`.
 
     Args:
         restored: F, features of the restoration, (..., batch, cells, channels), any float dtype.
-        background: what stays outside the mask, broadcastable to `restored`: the cached features, or `restored` itself
-            where only statistics were kept.
+        background: the features outside the mask, broadcastable to `restored`: the cached features, or `restored`
+            itself if only statistics were kept.
         mask: M.
-        style: moments for the face; None leaves its own.
+        style: moments for the face; None keeps its own.
         style_strength: weight of AdaIN inside the mask, 0-1.
         strength: weight of the whole fusion, 0-1; at 1 and M = 0 the result is `background` exactly.
     Returns:
         The shape, dtype and device of `restored`.
-    Source: FPGA Alg. 1, lines 6 and 8; the explicit `(1 - M)` term is what keeps the background (design, DIIR).
+    Source: FPGA Alg. 1, lines 6 and 8; the explicit `(1 - M)` term keeps the background (docs/restoration.md).
     """
     background = background.to(restored.dtype).expand_as(restored)
     fused = background.clone() if strength == 1 else torch.lerp(restored, background, strength)
@@ -133,12 +133,12 @@ def fuse(
 
 
 def as_cells(latent: Tensor) -> Tensor:
-    """(batch, channels, height, width) to (batch, cells, channels), the layout that fusion works on."""
+    """Converts (batch, channels, height, width) to (batch, cells, channels), the layout of the fusion."""
     return latent.flatten(2).mT
 
 
 def fuse_latent(latent: Tensor, cached: Tensor, *, mask: GridMask, settings: FusionSettings) -> Tensor:
-    """MGFF of the latent after a step, against the cached latent of the same noise level.
+    """Applies MGFF to the latent after a step, with the cached latent of the same noise level.
 
     Args:
         latent, cached: Z and its inversion, (batch, channels, height, width), in sigma space.

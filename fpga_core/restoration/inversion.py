@@ -1,7 +1,8 @@
 """DDIM inversion in sigma space: from a clean latent to the noise that leads back to it.
 
 In sigma space a latent is `x = x0 + sigma * noise`, and DDIM (Song et al. 2020, Eq. 12 with eta = 0) is Euler's method
-on `dx/dsigma = noise`. Models enter only as `x0 = denoise(x, sigma)`: eps- and v-prediction need no case of their own.
+on `dx/dsigma = noise`. Models are used only as `x0 = denoise(x, sigma)`, so eps- and v-prediction need no separate
+cases.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class StepCounter:
-    """Tells the attention patches which step the sampler is in; they see sigmas only as floats.
+    """Tells the attention patches the sampler's current step, because they see sigmas only as floats.
 
     Attributes:
-        current: t of Alg. 1 (1 is the least noisy step) while a model call counts for that step, otherwise None.
+        current: t of Alg. 1 (1 is the least noisy step) during a model call that counts for that step, otherwise None.
     """
 
     current: int | None = None
@@ -51,8 +52,8 @@ class InversionStep:
         sigma: noise level of `latent`.
         latent: Z_t, (batch, channels, height, width).
         x0: the model's estimate of the clean latent, same shape.
-        residual: (batch,) relative change `|Z - Z'| / |Z|` of the last repetition: how far the evaluated latent is from
-            solving the step exactly.
+        residual: (batch,) relative change `|Z - Z'| / |Z|` of the last repetition, which shows how far the evaluated
+            latent is from solving the step exactly.
     """
 
     step: int
@@ -63,12 +64,12 @@ class InversionStep:
 
 
 def check_sigmas(sigmas: Tensor) -> None:
-    """Refuses sigmas that do not descend to zero.
+    """Raises unless sigmas descend to zero.
 
     Args:
-        sigmas: (steps + 1,) noise levels as samplers take them, noisiest first.
+        sigmas: (steps + 1,) noise levels of the sampler, noisiest first.
     Raises:
-        InvalidInputError: fewer than two, not strictly descending, or not ending at 0.
+        InvalidInputError: there are fewer than two, they do not strictly descend, or they do not end at 0.
     """
     if sigmas.ndim != 1 or len(sigmas) < 2:
         raise InvalidInputError(
@@ -86,18 +87,18 @@ def check_sigmas(sigmas: Tensor) -> None:
 def invert(
     denoise: Denoiser, latent: Tensor, *, sigmas: Tensor, repetitions: int, counter: StepCounter
 ) -> Iterator[InversionStep]:
-    """Runs DDIM backwards so that sampling from its end, with the same sigmas, comes back to `latent`.
+    """Runs DDIM backwards, so that sampling from its end with the same sigmas returns to `latent`.
 
-    The sampling step t evaluates the model at (Z_t, sigma_t), which the inversion does not know yet. It solves
-    `Z_t = Z_{t-1} + (sigma_t - sigma_{t-1}) * noise(Z_t, sigma_t)` by fixed-point repetitions, started with the noise
-    of the step before. The features of the last evaluation are therefore those that the sampling step t will see.
+    Sampling step t evaluates the model at (Z_t, sigma_t), which the inversion does not know yet. It solves `Z_t =
+    Z_{t-1} + (sigma_t - sigma_{t-1}) * noise(Z_t, sigma_t)` with fixed-point repetitions, which start with the noise of
+    the previous step. The features of the last evaluation are therefore those that sampling step t will see.
 
     Args:
         denoise: the model.
         latent: Z_0, (batch, channels, height, width).
-        sigmas: (T + 1,) descending to 0, as the sampler will use them.
-        repetitions: model calls per step beyond the first.
-        counter: is set to t during the last call of step t, for the patches that record features.
+        sigmas: (T + 1,) descending to 0, equal to those of the sampler.
+        repetitions: model calls per step after the first.
+        counter: set to t during the last call of step t, for the patches that record features.
     Yields:
         Steps 1 to T.
     Source: FPGA Alg. 1, line 2; fixed-point repetitions as in AIDI (Pan et al. 2023).

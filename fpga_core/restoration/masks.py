@@ -1,4 +1,4 @@
-"""The mask of a face, M_B of Alg. 1: the user's, what a parser sees, or an outline; dilated and smoothed."""
+"""The mask of a face, M_B of Alg. 1: from the user, a parser or an outline, dilated and smoothed."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .crops import CropSquare, take_crop
 from .settings import CropSettings
 
 FaceParser = Callable[[Tensor], Tensor]
-"""Crops, (num_faces, size, size, 3) in [0, 1], to masks of the face in each, (num_faces, size, size), 0 or 1."""
+"""Maps crops, (num_faces, size, size, 3) in [0, 1], to masks of the face in each, (num_faces, size, size), 0 or 1."""
 
 MAX_AREA = 1.6
-"""Area of a finished mask, soft edge included, as a multiple of that of the hull of the face's landmarks."""
+"""The largest area of a finished mask, including its soft edge, relative to the hull of the face's landmarks."""
 
 _ELLIPSE_CORNERS = 64
 _SUBPIXEL_BITS = 4
 
 
 def fit_masks(masks: Tensor, images: Tensor) -> Tensor:
-    """The user's masks at the size of the pictures that they belong to.
+    """Resamples the user's masks to the size of their pictures.
 
     Args:
-        masks: (num_masks, height, width) in [0, 1], of any size of the pictures' aspect ratio.
+        masks: (num_masks, height, width) in [0, 1], of any size with the aspect ratio of the pictures.
         images: (num_pictures, height, width, channels).
     Returns:
         (num_masks, height, width) float32 on the CPU, finite.
     Raises:
-        ShapeMismatchError: another aspect ratio, or no masks at all.
+        ShapeMismatchError: the aspect ratio differs, or there are no masks.
     """
     masks = as_masks(masks).cpu().float().nan_to_num(0, 0, 0).clamp(0, 1)
     extent, picture = Extent(masks.shape[2], masks.shape[1]), Extent(images.shape[2], images.shape[1])
@@ -54,14 +54,14 @@ def fit_masks(masks: Tensor, images: Tensor) -> Tensor:
 
 
 def masks_of_faces(masks: Tensor, faces: Sequence[PictureFaces], taken: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The mask of each face that is taken, in its picture.
+    """Returns the mask of each face that is taken, in its picture.
 
     Args:
-        masks: (num_masks, height, width): one for all pictures, one per picture, or one per face, be it of all faces or
-            of those that are taken. If their number fits none of these, empty masks are left out: an empty mask is not
-            a face, as in `faces_from_masks`.
+        masks: (num_masks, height, width): one for all pictures, one per picture, or one per face, either for all faces
+            or for those that are taken. If their number fits none of these, empty masks are left out, because an empty
+            mask is not a face, as in `faces_from_masks`.
         faces: all faces, one entry per picture.
-        taken: index of the picture and of the face in it.
+        taken: index of the picture, and of the face in it.
     Returns:
         (height, width) for each entry of `taken`.
     Raises:
@@ -86,10 +86,10 @@ def masks_of_faces(masks: Tensor, faces: Sequence[PictureFaces], taken: Sequence
 
 
 def given_mask(mask: Tensor, face: Face, square: CropSquare, *, settings: CropSettings) -> Tensor:
-    """The user's mask of a face as its crop sees it, dilated and smoothed; its greys stay if it is neither.
+    """Returns the user's mask in the crop of a face, dilated and smoothed; its grey values stay if it is neither.
 
     Args:
-        mask: (height, width) in [0, 1], of the picture.
+        mask: (height, width) in [0, 1], on the picture.
     Returns:
         (size, size) float32 in [0, 1].
     """
@@ -108,11 +108,11 @@ def found_mask(
     max_area_px: float,
     parser: FaceParser | None,
 ) -> Tensor:
-    """What a parser sees of a face in its crop, or else its outline, dilated and smoothed within the limit of area.
+    """Returns the parsed face in its crop, or its outline, dilated and smoothed within the limit of area.
 
     Args:
         crop: (size, size, 3) in [0, 1].
-        max_area_px: the limit, square pixels of the picture.
+        max_area_px: the limit in square pixels of the picture.
     Returns:
         (size, size) float32 in [0, 1].
     """
@@ -120,7 +120,7 @@ def found_mask(
     mask = draw_hull(square.to_crop(face_hull(face)), square.size_px)
     if parser is not None:
         near = soften_mask(mask, dilate_px=growth_within(mask, max_area), feather_px=0)
-        parsed = parser(crop[None])[0] * near  # without a neighbour's face
+        parsed = parser(crop[None])[0] * near  # without the face of a neighbour
         mask = parsed if parsed.any() else mask
     return bounded_mask(
         mask,
@@ -132,10 +132,10 @@ def found_mask(
 
 
 def face_hull(face: Face) -> np.ndarray:
-    """Outline of a face in pixels of its picture: the convex hull of its landmarks, forehead included.
+    """Returns the outline of a face in pixels of its picture: the convex hull of its landmarks and the forehead.
 
     Args:
-        face: with 68 or more landmarks; with fewer or none the ellipse in the box stands in for the hull.
+        face: a face with 68 or more landmarks; with fewer, the ellipse in the box replaces the hull.
     Returns:
         (num_corners, 2), x then y.
     """
@@ -148,10 +148,10 @@ def face_hull(face: Face) -> np.ndarray:
 
 
 def hull_area(face: Face) -> float:
-    """Area that a face's mask is measured against: the convex hull of its landmarks alone, without a forehead.
+    """Returns the reference area of a face's mask: the convex hull of its landmarks, without the forehead.
 
     Args:
-        face: with 68 or more landmarks; with fewer or none the ellipse in the box stands in.
+        face: a face with 68 or more landmarks; with fewer, the ellipse in the box replaces the hull.
     Returns:
         Square pixels of the picture.
     """
@@ -165,17 +165,17 @@ def hull_area(face: Face) -> float:
 
 
 def polygon_area(corners: np.ndarray) -> float:
-    """Area of a polygon, (num_corners, 2), in square pixels."""
+    """Returns the area of a polygon, (num_corners, 2), in square pixels."""
     with importing(OPENCV):
         import cv2
     return float(cv2.contourArea(corners.astype(np.float32)))
 
 
 def draw_hull(corners: np.ndarray, size_px: int) -> Tensor:
-    """A convex polygon filled with ones.
+    """Draws a convex polygon filled with ones.
 
     Args:
-        corners: (num_corners, 2) pixels; may reach beyond the square.
+        corners: (num_corners, 2) pixels; they can be outside the square.
         size_px: side of the square.
     Returns:
         (size_px, size_px) float32, 0 or 1.
@@ -183,7 +183,9 @@ def draw_hull(corners: np.ndarray, size_px: int) -> Tensor:
     with importing(OPENCV):
         import cv2
     canvas = np.zeros((size_px, size_px), np.uint8)
-    centered = (corners - 0.5) * (1 << _SUBPIXEL_BITS)  # OpenCV's pixel (0, 0) has its centre there, ours at (0.5, 0.5)
+    centered = (corners - 0.5) * (
+        1 << _SUBPIXEL_BITS
+    )  # OpenCV's pixel (0, 0) has its centre at (0, 0), ours at (0.5, 0.5)
     cv2.fillConvexPoly(canvas, np.rint(centered).astype(np.int32), 1, cv2.LINE_8, _SUBPIXEL_BITS)
     return torch.as_tensor(canvas).float()
 
@@ -191,12 +193,12 @@ def draw_hull(corners: np.ndarray, size_px: int) -> Tensor:
 def soften_mask(mask: Tensor, *, dilate_px: float, feather_px: float) -> Tensor:
     """Dilates a mask and smooths its edge as a Gaussian kernel smooths a straight one.
 
-    The edge falls with the distance to the mask, so that it ends exactly where it should; a blur reaches further.
+    The edge falls with the distance to the mask, so that it ends at an exact distance. A blur would reach further.
 
     Args:
-        mask: (height, width); what is at least half of full counts as inside.
+        mask: (height, width); values of at least 0.5 count as inside.
         dilate_px: distance by which the solid part grows.
-        feather_px: width of the soft edge beyond it: four deviations of the kernel.
+        feather_px: width of the soft edge beyond it, four deviations of the kernel.
     Returns:
         (height, width) float32: 1 up to `dilate_px` from the mask, exactly 0 beyond `dilate_px + feather_px`.
     """
@@ -213,14 +215,14 @@ def soften_mask(mask: Tensor, *, dilate_px: float, feather_px: float) -> Tensor:
 
 
 def growth_within(mask: Tensor, max_area: float) -> float:
-    """How far a mask may grow on all sides before its area exceeds a limit.
+    """Returns how far a mask can grow on all sides before its area exceeds a limit.
 
     Args:
-        mask: (height, width), at least half of full counts as inside.
-        max_area: in pixels of the mask.
+        mask: (height, width); values of at least 0.5 count as inside.
+        max_area: the limit in pixels of the mask.
     Returns:
         The distance e in pixels with `A + P e + pi e^2 = max_area` (Steiner's formula, an upper bound of the grown area
-        where the mask is not convex); 0 where the mask is larger already.
+        if the mask is not convex); 0 if the mask is already larger.
     """
     inside = (mask >= 0.5).cpu().numpy().astype(np.uint8)
     area = int(inside.sum())
@@ -230,17 +232,17 @@ def growth_within(mask: Tensor, max_area: float) -> float:
         import cv2
     contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     perimeter = sum(cv2.arcLength(contour, closed=True) for contour in contours)
-    perimeter += math.pi  # the contours run through the outer pixels' centres, half a pixel inside their edges
+    perimeter += math.pi  # the contours pass through the centres of the outer pixels, half a pixel inside their edges
     return (math.sqrt(perimeter**2 + 4 * math.pi * (max_area - area)) - perimeter) / (2 * math.pi)
 
 
 def bounded_mask(mask: Tensor, *, dilate_px: float, feather_px: float, max_area: float, slack_px: float) -> Tensor:
-    """`soften_mask` with both widths reduced, in proportion, to what the limit of area allows.
+    """Applies `soften_mask` with both widths reduced in proportion, so that the area stays within a limit.
 
     Args:
-        mask, dilate_px, feather_px: as there.
-        max_area: in pixels of the mask.
-        slack_px: growth to leave unused, for the resampling that follows.
+        mask, dilate_px, feather_px: as in `soften_mask`.
+        max_area: the limit in pixels of the mask.
+        slack_px: growth that is left unused for the resampling that follows.
     """
     wanted = dilate_px + feather_px
     allowed = max(growth_within(mask, max_area) - slack_px, 0.0)

@@ -1,4 +1,4 @@
-"""Which identity a face is restored with."""
+"""Matches faces with the members of a cast."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ..faces.likeness import MIN_LIKENESS, best_assignment
 from ..geometry import Box
 
 MIN_OVERLAP = 0.5
-"""Part of the smaller of two boxes, a face and an identity's place, from which on they belong together."""
+"""The overlap of a face's box and an identity's place, relative to the smaller one, from which they belong together."""
 
 TIE_BREAK = 1e-3
-"""Weight of likeness against overlap: it only decides between faces at the same place."""
+"""The weight of likeness relative to overlap. It only decides between faces at the same place."""
 
 
 class MatchBy(str, Enum):
-    """How faces and the members of a cast find each other."""
+    """How faces are matched with the members of a cast."""
 
     AUTO = "auto"
-    """By place first, then by likeness; the last face left goes to the last member left."""
+    """By place first, and then by likeness. If one face and one member remain, they are matched."""
 
     ORDER = "order"
-    """Face 1 of every picture to member 1, and so on."""
+    """Face 1 of every picture goes to member 1, and so on."""
 
     FIRST = "first"
-    """Every face to the first member: a face swap."""
+    """Every face goes to the first member, for a face swap."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """Whose face it is: the index of the cast's member, and what spoke for them, as shown to the user."""
+    """The member of the cast whose face it is, by index, and the reason for the user."""
 
     member: int
     reason: str
@@ -47,15 +47,15 @@ def match_faces(
     *,
     by: MatchBy = MatchBy.AUTO,
 ) -> tuple[Match | None, ...]:
-    """Gives each face of one picture at most one member of a cast, and each member at most one face (except `FIRST`).
+    """Matches each face of a picture with at most one member of a cast, and each member with one face (except `FIRST`).
 
     Args:
         faces: boxes of the faces, fractions of the picture.
-        places: where each member's face or region is, fractions of the picture; None where that is not known.
-        likeness: cosine similarities, (num_faces, num_members); NaN where one cannot be measured; None if none can.
+        places: the place of each member's face or region, as fractions of the picture; None if it is unknown.
+        likeness: cosine similarities, (num_faces, num_members); NaN if one cannot be measured; None if none can.
         by: which evidence counts.
     Returns:
-        One entry per face; None where nothing speaks for any member.
+        One entry per face; None if there is no evidence for any member.
     Raises:
         InvalidInputError: there is no member, or `likeness` has another shape.
     """
@@ -93,7 +93,7 @@ def _assign(
     threshold: float,
     tie_break: np.ndarray | float = 0.0,
 ) -> None:
-    """Adds the best pairing of the faces and members that are still free, as far as it reaches the threshold."""
+    """Adds the best pairing of the faces and members that are still free, if it reaches the threshold."""
     taken = {match.member for match in found.values()}
     faces = [face for face in range(scores.shape[0]) if face not in found]
     members = [member for member in range(scores.shape[1]) if member not in taken]

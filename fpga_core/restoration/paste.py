@@ -1,4 +1,4 @@
-"""Putting restored faces back: on one canvas, each within its mask, and nothing else changed by a single bit."""
+"""Pastes restored faces back on one canvas, each within its mask. Nothing else changes by a single bit."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .face_crops import FaceCrop, check_images
 def paste_crops(
     images: Tensor, crops: Sequence[FaceCrop], restored: Tensor, *, masks: Tensor, are_colors_matched: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Puts crops that another node restored back into their pictures.
+    """Pastes crops that another node restored back into their pictures.
 
     Args:
-        images: (num_pictures, height, width, 3 or 4), those that were cropped.
-        crops: as they were taken; without any, nothing changes.
+        images: (num_pictures, height, width, 3 or 4), the pictures that were cropped.
+        crops: the crops as they were taken; without any, nothing changes.
         restored: (num_faces, any size, the same, 3).
-        masks: what is pasted, (num_faces, any size, the same).
-        are_colors_matched: give each crop the colours of the original, measured outside its mask.
+        masks: the pasted areas, (num_faces, any size, the same).
+        are_colors_matched: whether to match each crop to the colours of the original, measured outside its mask.
     Returns:
         As `paste_faces`.
     Raises:
@@ -66,15 +66,15 @@ def paste_crops(
 def paste_faces(
     images: Tensor, faces: Sequence[FaceCrop], *, are_colors_matched: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Lays restored faces on the pictures of a batch, each face's crop within its paste mask.
+    """Pastes restored faces into the pictures of a batch, each within its paste mask.
 
     Args:
         images: (num_pictures, height, width, channels) in [0, 1]; channels beyond the third (alpha) are kept.
         faces: with restored crops.
-        are_colors_matched: give each crop the colours of the original, measured outside its mask.
+        are_colors_matched: whether to match each crop to the colours of the original, measured outside its mask.
     Returns:
-        The new pictures, and what changed in each, (num_pictures, height, width) float32. Where that mask is 0, the
-        pixels are those of `images` bit for bit.
+        The new pictures, and the mask of what changed in each, (num_pictures, height, width) float32. Where it is 0,
+        the pixels are bit-identical to those of `images`.
     """
     pasted: list[Tensor] = []
     changed: list[Tensor] = []
@@ -89,17 +89,17 @@ def paste_faces(
 
 
 def lay_faces(picture: Tensor, faces: Sequence[FaceCrop]) -> tuple[Tensor, Tensor]:
-    """Lays restored faces on one picture, as `paste_faces` does on each of its own.
+    """Pastes restored faces into one picture, as `paste_faces` does for each picture.
 
-    Where masks overlap, a pixel changes as much as the strongest of them says, and the faces share it in proportion to
-    the squares of their weights; the order of the faces does not matter.
+    Where masks overlap, the strongest of them determines how much a pixel changes, and the faces share it in proportion
+    to the squares of their weights. The order of the faces does not matter.
 
     Args:
         picture: (height, width, channels) in [0, 1]; channels beyond the third (alpha) are kept.
-        faces: those of this picture, with restored crops.
+        faces: the faces of this picture, with restored crops.
     Returns:
-        The new picture, and the mask of what changed, (height, width) float32. Where that mask is 0, the pixels are
-        those of `picture` bit for bit.
+        The new picture, and the mask of what changed, (height, width) float32. Where it is 0, the pixels are
+        bit-identical to those of `picture`.
     """
     extent = Extent(picture.shape[1], picture.shape[0])
     laid = [_lay(face, extent) for face in faces]
@@ -118,13 +118,13 @@ def lay_faces(picture: Tensor, faces: Sequence[FaceCrop]) -> tuple[Tensor, Tenso
 
 
 def match_colors(restored: Tensor, original: Tensor, mask: Tensor) -> Tensor:
-    """Gives a restored crop the colours of the original, as measured where both show the same: outside the mask.
+    """Matches a restored crop to the colours of the original, measured outside the mask, where both show the same.
 
     Args:
         restored, original: (size, size, 3) in [0, 1].
         mask: M in [0, 1], (size, size).
     Returns:
-        The shape of `restored`; unchanged where the mask leaves fewer than two cells.
+        The shape of `restored`; unchanged if the mask leaves fewer than two cells.
     """
     outside = 1 - mask.flatten()[:, None]
     cells, wanted = restored.flatten(0, 1).float(), original.flatten(0, 1).to(restored)
@@ -133,7 +133,7 @@ def match_colors(restored: Tensor, original: Tensor, mask: Tensor) -> Tensor:
 
 
 def _recolored(face: FaceCrop, picture: Tensor) -> FaceCrop:
-    """A restored face with the colours of its picture."""
+    """Returns a restored face with the colours of its picture."""
     size = face.crop.shape[0]
     original = take_crop(picture[..., :3].cpu(), replace(face.square, size_px=size))
     mask = functional.interpolate(face.paste_mask[None, None], size=(size, size), mode="bilinear", antialias=True)
@@ -153,7 +153,7 @@ def _lay(face: FaceCrop, extent: Extent) -> Laid:
 
 
 def heaviest(weight: Tensor, num_cells: int) -> Tensor:
-    """The weights with all but the `num_cells` largest set to 0."""
+    """Returns the weights with all except the `num_cells` largest set to 0."""
     if int((weight > 0).sum()) <= num_cells:
         return weight
     values, cells = weight.flatten().topk(num_cells)
@@ -161,7 +161,7 @@ def heaviest(weight: Tensor, num_cells: int) -> Tensor:
 
 
 def _shared(laid: Sequence[Laid], number: int) -> Tensor:
-    """A face's weights after sharing with those that overlap it: `max_j w_j * w_i^2 / sum_j w_j^2`."""
+    """Returns a face's weights after sharing with overlapping faces: `max_j w_j * w_i^2 / sum_j w_j^2`."""
     own, box = laid[number][1:]
     largest, squares = own, own.square()
     for other, (_, weight, other_box) in enumerate(laid):
@@ -177,7 +177,7 @@ def _shared(laid: Sequence[Laid], number: int) -> Tensor:
 
 
 def _slices(box: Box, origin: Box = Box(0, 0, 0, 0)) -> tuple[slice, slice]:  # noqa: B008 (frozen)
-    """Rows and columns of a box within an array that starts at `origin`."""
+    """Returns the rows and columns of a box within an array that starts at `origin`."""
     return (
         slice(int(box.y0 - origin.y0), int(box.y1 - origin.y0)),
         slice(int(box.x0 - origin.x0), int(box.x1 - origin.x0)),

@@ -1,4 +1,4 @@
-"""What a restoration did, for people to read."""
+"""The report of a restoration."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .face_crops import FaceCrop
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RestoredFace:
-    """What the restoration of one face gave.
+    """The result of the restoration of one face.
 
     Attributes:
         crop: (size, size, 3) in [0, 1], on the CPU.
-        before, after: FaceSim with whose face it is, measured on the crop; None if it cannot be measured.
-        num_tries: restorations made, of which this was the best.
-        residual: largest relative residual of the inversion over its steps.
+        before, after: FaceSim with the matched person, measured on the crop; None if it cannot be measured.
+        num_tries: number of tries, of which this was the best.
+        residual: the largest relative residual of the inversion over its steps.
     """
 
     crop: Tensor
@@ -29,18 +29,18 @@ class RestoredFace:
     residual: float
 
     def is_below(self, facesim: float) -> bool:
-        """Whether its FaceSim is known and lower."""
+        """Returns whether its FaceSim is known and lower."""
         return self.after is not None and self.after < facesim
 
 
 @dataclass(frozen=True, eq=False)
 class FaceOutcome:
-    """How one face fared.
+    """The outcome for one face.
 
     Attributes:
-        face: as it was cropped.
-        restored: what was pasted; None if the face was left alone.
-        name: whose face it became; None if it was restored without an identity.
+        face: the face as it was cropped.
+        restored: the pasted face; None if the face was left alone.
+        name: the person whose face it became; None if it was restored without an identity.
         why_left_alone: the reason, if it was.
     """
 
@@ -62,13 +62,13 @@ class FaceOutcome:
 
 
 def write_report(outcomes: Sequence[FaceOutcome], *, num_found: int, size_limit_px: float, background: float) -> str:
-    """The whole report.
+    """Writes the whole report.
 
     Args:
-        outcomes: of the faces that were small enough.
-        num_found: faces found, of any size.
-        size_limit_px: the limit; 0 = none.
-        background: largest difference outside the masks.
+        outcomes: outcomes of the faces that were small enough.
+        num_found: number of faces found, of any size.
+        size_limit_px: the limit; 0 is no limit.
+        background: the largest difference outside the masks.
     """
     num_restored = sum(outcome.restored is not None for outcome in outcomes)
     small = f"; {len(outcomes)} under {size_limit_px:g} px" if size_limit_px else ""
@@ -83,7 +83,7 @@ def write_report(outcomes: Sequence[FaceOutcome], *, num_found: int, size_limit_
 
 
 def background_difference(before: Tensor, after: Tensor, changed: Tensor) -> float:
-    """The largest change outside the masks.
+    """Returns the largest change outside the masks.
 
     Args:
         before, after: (num_pictures, height, width, channels).

@@ -1,4 +1,4 @@
-"""The restoration itself: lines 3 to 9 of Alg. 1."""
+"""The restoration itself, lines 3 to 9 of Alg. 1."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def restore(
     settings: FusionSettings,
     counter: StepCounter,
 ) -> Iterator[RestorationStep]:
-    """Samples from the inverted noise while the cached run is fused in.
+    """Samples from the inverted noise, and fuses the cached run into it.
 
     Args:
-        denoise: the model with its identity and condition image, and with a patch that fuses its self-attention outputs
+        denoise: the model with its identity and condition image, and a patch that fuses its self-attention outputs
             while `counter` is set.
         cache: latents of the inversion.
         start: Z_T, (batch, channels, height, width) in sigma space.
-        sigmas: (T + 1,) descending to 0, those of the inversion.
+        sigmas: (T + 1,) descending to 0, equal to those of the inversion.
         masks: M.
-        settings: what is fused, when and how strongly.
-        counter: is set to t during the model call of a fused step t.
+        settings: what is fused, when, and how strongly.
+        counter: set to t during the model call of a fused step t.
     Yields:
         Steps T to 1.
     Source: FPGA Alg. 1, lines 3-9.

@@ -1,4 +1,4 @@
-"""How faces are restored: the settings of each part, as they travel from the nodes."""
+"""The settings of a restoration, as they come from the nodes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class CropSettings:
     """How faces are cropped and masked.
 
     Attributes:
-        size_px: side of the crops: the model's native size.
-        size_limit_px: only faces whose longer side is shorter are taken; 0 takes all.
-        margin: around the face's box on every side, as a fraction of its longer side.
-        is_upright: turn tilted faces upright.
-        mask_grow: by how much masks are dilated, as a fraction of the face's longer side.
-        mask_feather: width of their soft edge beyond that, as the same fraction.
+        size_px: side of the crops, usually the model's native size.
+        size_limit_px: only faces whose longer side is shorter are taken; 0 takes every face.
+        margin: extension of the face's box on every side, as a fraction of its longer side.
+        is_upright: whether to turn tilted faces upright.
+        mask_grow: dilation of the masks, as a fraction of the face's longer side.
+        mask_feather: width of their soft edge beyond that, as a fraction of the same.
     """
 
     size_px: int = 512
@@ -39,7 +39,7 @@ class CropSettings:
             raise InvalidInputError(f"the crop size is {self.size_px} px; it must be a multiple of 8, at least 64")
 
     def takes(self, face: Face, picture: Extent) -> bool:
-        """Whether a face is small enough, and inside its picture at all."""
+        """Returns whether a face is small enough, and inside its picture."""
         is_small = self.size_limit_px == 0 or face.size_px < self.size_limit_px
         return is_small and face.box.clipped(picture).area > 0
 
@@ -49,10 +49,10 @@ class InversionSettings:
     """How a picture is inverted, and what is kept of the run.
 
     Attributes:
-        repetitions: fixed-point repetitions: model calls per step beyond the first.
-        mode: whether whole maps are kept, or statistics.
-        budget_mib: the most memory that the cache may take.
-        is_half: keep maps in half precision.
+        repetitions: fixed-point repetitions: model calls per step after the first.
+        mode: whether complete maps or statistics are kept.
+        budget_mib: the most memory that the cache can use.
+        is_half: whether to keep maps in half precision.
     """
 
     repetitions: int = 1
@@ -74,18 +74,18 @@ class RestoreSettings:
     """How faces are restored.
 
     Attributes:
-        steps, cfg, scheduler: of the restoration; the inversion runs the same steps without guidance.
-        seed: of the noise that retries add.
+        steps, cfg, scheduler: sampling settings of the restoration; the inversion runs the same steps without guidance.
+        seed: seed of the noise that retries add.
         crop: which faces are taken, and how they are cropped and masked.
-        inversion: how they are inverted.
+        inversion: how the faces are inverted.
         fusion: style source, strengths, ranges.
-        identity_strength: 1 = as the adapter was trained.
+        identity_strength: 1 is the strength that the adapter was trained with.
         identity_in: the model, the ControlNet, or both.
-        match_by: how faces and identities find each other.
-        hint_style: how landmarks are drawn for the control.
-        are_colors_matched: give crops the colours of the original before they are pasted.
-        retry_below: faces with a lower FaceSim are restored again; 0 = never.
-        max_retries: how often.
+        match_by: how faces are matched with identities.
+        hint_style: how to draw landmarks for the control.
+        are_colors_matched: whether to match crops to the colours of the original before pasting.
+        retry_below: faces with a lower FaceSim are restored again; 0 turns retries off.
+        max_retries: the most retries for each face.
     """
 
     steps: int = 30

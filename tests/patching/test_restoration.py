@@ -434,7 +434,9 @@ def test_a_restoration_must_fit_its_inversion(model, conds):
     def sample(latent, sigmas):
         return sample_in_host(model, conds, inversion, latent, sigmas)
 
-    with pytest.raises(ShapeMismatchError, match=r"latent to restore is \(1, 4, 12, 8\), but the inverted one was \(2, 4"):
+    with pytest.raises(
+        ShapeMismatchError, match=r"latent to restore is \(1, 4, 12, 8\), but the inverted one was \(2, 4"
+    ):
         sample(latents(1), schedule(model))
     with pytest.raises(InvalidInputError, match="sampler runs 4 steps.*but the inversion ran 3"):
         sample(latents(), schedule(model, 4))

@@ -1,1 +1,1 @@
-"""A cast on ComfyUI: identities in the cross attention of a UNet or of a ControlNet."""
+"""A cast on ComfyUI: identities in the cross attention of a UNet or a ControlNet."""

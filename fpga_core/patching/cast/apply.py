@@ -26,23 +26,23 @@ def apply_cast(
     steps: StepRange = StepRange(),  # noqa: B008 (frozen)
     emphasis: LayerEmphasis = LayerEmphasis.UNIFORM,
 ) -> tuple[ModelPatcher, Conditioning, Conditioning]:
-    """Lets each person of a cast act in their own region, in every cross-attention layer.
+    """Applies a cast to a model: each person acts in their own region, in every cross-attention layer.
 
     Args:
         model: a UNet model of the adapter's architecture.
-        positive: gets the people's tokens.
-        negative: gets what the adapter's negative carries, with the same regions.
-        adapter: makes the tokens, and holds its own projections or shares the model's.
-        cast: who acts where; a member with strength 0 is absent.
-        strength: factor on every member's strength; 0 = nothing is done.
+        positive: receives the people's tokens.
+        negative: receives the adapter's negative tokens, with the same regions.
+        adapter: makes the tokens, and has its own projections or shares those of the model.
+        cast: the people and their regions; a member with strength 0 is absent.
+        strength: factor on every member's strength; 0 does nothing.
         steps: the part of the schedule in which the identities act. An adapter's LoRA acts in every step, as published.
         emphasis: how the strength varies over the layers.
     Returns:
-        A patched clone of the model, and the two conditionings; with nobody in the cast, the three as they came.
+        A patched clone of the model, and the two conditionings; if nobody acts, the three are returned unchanged.
     Raises:
         BaseModelError: the adapter does not fit the model; nothing is patched.
         UnsupportedModeError: the model is not a UNet.
-        InvalidInputError: an identity lacks what the adapter reads, or the strength is not finite.
+        InvalidInputError: an identity does not hold what the adapter reads, or the strength is not finite.
     Source: FPGA Eq. 1 and section 3.1.
     """
     check_adapter_fits(adapter, cross_attention_layers(unet_of(model)))

@@ -1,7 +1,7 @@
-"""Attaches a cast to a ComfyUI model: what the host calls while sampling, and the LoRA that an adapter brings along.
+"""Attaches a cast to a ComfyUI model: the callbacks during sampling, and the LoRA of an adapter.
 
-The conditioning carries the people's tokens and regions. When a run's latent size is known the regions are drawn on it,
-and in each call of the model the attention slots are claimed for the identities that this call carries.
+The conditioning carries the people's tokens and regions. When the latent size of a run is known, the regions are drawn
+on it. In each call of the model, the attention slots are claimed for the identities that this call carries.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .conditioning import is_cast_key, resolve_casts, rows_key, weights_key
 from .slots import claim_slots
 
 LORAS_ATTACHMENT = "fpga_identity_loras"
-"""A model's memory of the adapters whose LoRA it carries."""
+"""The attachment that records the adapters whose LoRA a model carries."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +47,18 @@ def attach_cast(
     steps: StepRange = StepRange(),  # noqa: B008 (frozen)
     emphasis: LayerEmphasis = LayerEmphasis.UNIFORM,
 ) -> ModelPatcher:
-    """A clone of a model in which the casts that conditionings carry under a key act.
+    """Returns a clone of a model in which casts act that conditionings carry under a key.
 
-    Where a conditioning carries none, the model acts as before.
+    Without such a cast, the model is unchanged.
 
     Args:
-        model: fits the adapter (`check_adapter_fits`).
-        adapter: made the tokens.
-        key: of `new_cast_key`.
+        model: a model that fits the adapter (`check_adapter_fits`).
+        adapter: the adapter that made the tokens.
+        key: a key from `new_cast_key`.
         steps: the part of the schedule in which the identities act. An adapter's LoRA acts in every step, as published.
         emphasis: how the strength varies over the layers.
     Raises:
-        BaseModelError: the model lacks a layer that the adapter's LoRA changes.
+        BaseModelError: the model does not have a layer that the adapter's LoRA changes.
     """
     warn_of_missing_branch(model, adapter)
     patch = CastPatch(key=key, adapter=adapter, steps=steps, emphasis=emphasis)
@@ -70,15 +70,15 @@ def attach_cast(
 
 
 def carries_cast(model: ModelPatcher) -> bool:
-    """Whether a cast has been attached to a model."""
+    """Returns whether a cast has been attached to a model."""
     return any(is_cast_key(key) for key in model.wrappers.get(WrappersMP.OUTER_SAMPLE, {}))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CastPatch:
-    """One application of a cast to a model: what the host calls while sampling.
+    """One application of a cast to a model, with the functions that the host calls during sampling.
 
-    Attributes: as the arguments of `attach_cast`.
+    Attributes: the arguments of `attach_cast`.
     """
 
     key: str
@@ -113,8 +113,8 @@ class CastPatch:
     ) -> Tensor:
         """Claims the attention slots for the identities in this call.
 
-        Here, and not in a DIFFUSION_MODEL wrapper, the regions still have full precision and are on the CPU, so that
-        finding the queries in a region makes no GPU wait; and a compiled model is entered after this.
+        This is not a DIFFUSION_MODEL wrapper, because here the regions still have full precision and are on the CPU, so
+        that no GPU waits while the queries in a region are found. A compiled model is also entered only after this.
         """
         model = cast(BaseModel, executor.class_obj)
         rows, weights = conds.pop(rows_key(self.key), None), conds.pop(weights_key(self.key), None)
@@ -125,23 +125,23 @@ class CastPatch:
             call = run.call(rows, weights, x)
             attach = partial(IdentityAttention, run=run, call=call, layers=layers)
             transformer_options = claim_slots(transformer_options, layers, attach)
-        inputs = (c_concat, c_crossattn, control)  # other packs' wrappers may read them by position
+        inputs = (c_concat, c_crossattn, control)  # wrappers of other packs may read them by position
         return executor(x, t, *inputs, transformer_options, **conds)
 
 
 def has_constant_weights(guider: CFGGuider) -> bool:
-    """Whether a run's weights are the same in every call: live branches and scheduled LoRAs change them."""
+    """Returns whether a run's weights are the same in every call. Live branches and scheduled LoRAs change them."""
     is_scheduled = any("hooks" in entry for entries in guider.conds.values() for entry in entries)
     return not is_scheduled and all(branch.form == "folded" for branch in applied_branches(guider.model_patcher))
 
 
 def check_adapter_fits(adapter: IdentityAdapter, layers: Mapping[BlockSlot, Attention], network: str = "model") -> None:
-    """Raises unless an adapter's widths and layers are those of a network.
+    """Raises unless an adapter's widths and layers match those of a network.
 
     Args:
-        adapter: shares the network's projections, or brings its own.
+        adapter: an adapter that shares the network's projections, or has its own.
         layers: the network's cross attentions.
-        network: what to call it.
+        network: the network's name in messages.
     Raises:
         BaseModelError: the adapter was made for another architecture.
     """
@@ -180,12 +180,13 @@ def warn_of_missing_branch(model: ModelPatcher, adapter: IdentityAdapter) -> Non
 
 
 def add_lora(model: ModelPatcher, adapter: IdentityAdapter) -> None:
-    """Adds the LoRA that belongs to an adapter to a model's patches, as published: at full weight, and once.
+    """Adds an adapter's LoRA to a model's patches once, at full weight, as published.
 
-    Several casts on one model may share an adapter, each for a part of the steps, say: its LoRA still counts once.
+    Several casts on one model can share an adapter, for example each for a part of the steps. Its LoRA still counts
+    once.
 
     Raises:
-        BaseModelError: the model lacks a layer that the LoRA changes.
+        BaseModelError: the model does not have a layer that the LoRA changes.
     """
     if adapter.lora is None:
         return

@@ -1,4 +1,4 @@
-"""The identities' share of one attention layer, and what a sampling run keeps for it."""
+"""The identities' part of one attention layer, and what a sampling run keeps for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .slots import AttentionCall
 
 @dataclass(frozen=True, eq=False)
 class CastCall:
-    """What one call of the model carries of a cast.
+    """The part of a cast that one call of the model carries.
 
     Attributes:
         rows: (batch, identities) row numbers in the run's table of tokens.
@@ -40,7 +40,7 @@ class CastCall:
         return self._rows[device]
 
     def on_grid(self, grid: Extent, q: Tensor) -> ActingQueries:
-        """The weights of a layer's queries, dtype and device of q, drawn once for each grid."""
+        """Returns the weights of a layer's queries, with the dtype and device of q, drawn once for each grid."""
         key = (grid, q.device, q.dtype)
         if key not in self._drawn:
             self._drawn[key] = ActingQueries.on_grid(self.weights, grid).to(q.device, q.dtype)
@@ -49,12 +49,12 @@ class CastCall:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CastRun:
-    """What one sampling run keeps of a cast; it ends with the run.
+    """What one sampling run keeps of a cast. It ends with the run.
 
     Attributes:
-        projections: the adapter's own; None: those of the layers themselves.
-        parts: what the run's conditionings carry; their tokens, one after the other, are the run's table.
-        emphasis: how strength varies over the layers.
+        projections: the adapter's own projections; None uses those of the layers.
+        parts: what the run's conditionings carry; their tokens, one after another, form the table of the run.
+        emphasis: how the strength varies over the layers.
         is_constant: whether the layers' own projections stay the same throughout the run.
     """
 
@@ -71,7 +71,7 @@ class CastRun:
         return torch.cat([part.tokens for part in self.parts])
 
     def member(self, row: int) -> tuple[int, str]:
-        """Number and name of the member whose tokens stand in a row of the table."""
+        """Returns the number and name of the member whose tokens are in a row of the table."""
         named = (
             (number, member.identity.name)
             for part in self.parts
@@ -80,21 +80,21 @@ class CastRun:
         return list(named)[row]
 
     def call(self, rows: Tensor, weights: Tensor, x: Tensor) -> CastCall:
-        """What a call carries; equal calls share one object, and with it the weights drawn on each grid.
+        """Returns what a call carries. Equal calls share one object, with its weights on each grid.
 
         Args:
             rows: (batch, identities).
             weights: (batch, identities, height, width).
             x: the call's latents, (batch, channels, height, width).
         Raises:
-            ShapeMismatchError: the regions are not of the latent's size.
+            ShapeMismatchError: the regions do not have the latent's size.
         """
         if (weights.shape[0], *weights.shape[2:]) != (x.shape[0], *x.shape[2:]):
             raise ShapeMismatchError(
                 f"the cast's regions are {tuple(weights.shape)}, but the latent is {tuple(x.shape)}; a pack that "
                 "samples in tiles is probably active: bypass it, or use the model from before Apply Cast in this pass"
             )
-        rows, weights = rows.cpu(), weights.cpu()  # where the host keeps them, except with several GPUs
+        rows, weights = rows.cpu(), weights.cpu()  # on the CPU, where the host keeps them, except with several GPUs
         for call in self._calls:
             if torch.equal(call.rows, rows) and torch.equal(call.weights, weights):
                 return call
@@ -102,7 +102,7 @@ class CastRun:
         return self._calls[-1]
 
     def key_value(self, slot: BlockSlot, layers: Mapping[BlockSlot, Attention], q: Tensor) -> KeyValue:
-        """Keys and values of the whole table in one layer, (rows, num_tokens, inner_dim), dtype and device of q."""
+        """Returns a layer's keys and values of the whole table, (rows, num_tokens, inner_dim), in q's dtype."""
         key = (slot, q.device, q.dtype)
         if (projected := self._projected.get(key)) is None:
             projected = self._project(slot, layers[slot], q)
@@ -127,15 +127,15 @@ class CastRun:
 
 @dataclass(frozen=True, eq=False)
 class IdentityAttention:
-    """Eq. 1 in one attention slot: what stood there before, plus the identities of this call.
+    """Eq. 1 in one attention slot: the previous attention plus the identities of this call.
 
     Attributes:
-        previous: what stood in the slot.
+        previous: the attention that was in the slot.
         slot: the layer.
-        run: keeps what is the same in every call.
-        call: who acts where in this call.
+        run: holds what is the same in every call.
+        call: the identities and regions of this call.
         layers: every cross attention of the network.
-        join: how the identities join the text.
+        join: how the identities are combined with the text.
     """
 
     previous: AttentionCall
@@ -162,10 +162,10 @@ class IdentityAttention:
 
 
 def layer_grid(extra_options: Mapping[str, Any], q: Tensor) -> Extent:
-    """Width and height of an attention layer's queries, as the host reports them.
+    """Returns width and height of an attention layer's queries, as the host reports them.
 
     Raises:
-        ShapeMismatchError: the queries are not one for each cell of the layer.
+        ShapeMismatchError: the number of queries is not that of the layer's cells.
     """
     height, width = extra_options["activations_shape"][-2:]
     grid = Extent(width, height)

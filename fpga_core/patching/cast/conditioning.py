@@ -19,12 +19,12 @@ KEY_PREFIX = "fpga_cast_"
 
 
 def new_cast_key() -> str:
-    """Names one application of a cast, on the model and in the conditioning alike."""
+    """Returns a new name for one application of a cast, on the model and in the conditioning."""
     return f"{KEY_PREFIX}{uuid.uuid4().hex}"
 
 
 def is_cast_key(name: object) -> bool:
-    """Whether `new_cast_key` made a name, or it was derived from one that it made."""
+    """Returns whether a name comes from `new_cast_key`, or is derived from one that does."""
     return str(name).startswith(KEY_PREFIX)
 
 
@@ -38,12 +38,12 @@ def weights_key(key: str) -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EncodedCast:
-    """What one conditioning carries of a cast.
+    """The part of a cast that one conditioning carries.
 
     Attributes:
         tokens: one set per member of the cast, (identities, num_tokens, token_dim).
-        cast: says where and how strongly each of them acts.
-        numbers: the members' places in the list that the user made, from 1.
+        cast: where and how strongly each of them acts.
+        numbers: the members' positions in the user's list, from 1.
         strength: factor on the members' own strengths.
     """
 
@@ -53,13 +53,13 @@ class EncodedCast:
     strength: float
 
     def weights(self, extent: Extent) -> Tensor:
-        """Strength times region on a grid, (1, identities, height, width) float32."""
+        """Returns strength times region on a grid, (1, identities, height, width) float32."""
         strengths = torch.tensor([self.strength * member.strength for member in self.cast.members])
         return (self.cast.rasterise(extent) * strengths[:, None, None])[None]
 
 
 class PendingCast(CONDRegular):
-    """An `EncodedCast` that awaits the size of the run's latent.
+    """An `EncodedCast` before the size of the run's latent is known.
 
     `resolve_casts` replaces it before anything is cropped.
     """
@@ -77,14 +77,14 @@ class PendingCast(CONDRegular):
 def resolve_casts(
     conds: Mapping[str, list[dict[str, Any]]], key: str, latent: Extent
 ) -> tuple[dict[str, list[dict[str, Any]]], tuple[EncodedCast, ...]]:
-    """Makes a run's pending casts into tensors that the host batches and crops.
+    """Turns a run's pending casts into tensors that the host batches and crops.
 
-    Each entry gets the rows of its identities in one table of tokens, and their regions on the latent. What is batched
-    are the row numbers, so that keys and values need to be projected only once for each row of the table.
+    Each entry gets the row numbers of its identities in one table of tokens, and their regions on the latent. The host
+    batches the row numbers, so that keys and values are projected only once for each row.
 
     Args:
-        conds: the guider's conditioning, entries by name; not changed.
-        key: names the cast in `model_conds`.
+        conds: the guider's conditioning, entries by name; it is not changed.
+        key: name of the cast in `model_conds`.
         latent: size of the run's latent.
     Returns:
         The conditioning without pending casts of that key, and the parts of the table in the order of their rows.

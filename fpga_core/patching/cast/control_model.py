@@ -1,7 +1,7 @@
 """A ControlNet's model with a cast in its cross attention.
 
-The host hands a ControlNet's blocks no `transformer_options`. Its own forward is therefore run on a stand-in that does;
-neither its class nor its weights are touched, so the loaded ControlNet serves other nodes as it did.
+The host does not pass `transformer_options` to a ControlNet's blocks. Its own forward therefore runs on a stand-in that
+does. Neither its class nor its weights are touched, so other nodes can use the loaded ControlNet as before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POSITIVE, NEGATIVE = 0, 1
 
 
 class CastSide(CONDRegular):
-    """Which of the two conditionings each picture of a batch belongs to, POSITIVE or NEGATIVE; a tuple."""
+    """Which conditioning each picture of a batch belongs to, POSITIVE or NEGATIVE, as a tuple."""
 
     def process_cond(self, batch_size: int, area: object = None, **kwargs: Any) -> CastSide:  # noqa: ANN401
         if area is not None:
@@ -54,14 +54,14 @@ class CastSide(CONDRegular):
 
 @dataclass(eq=False, kw_only=True)
 class CastControlModel:
-    """A ControlNet's model with a cast in its cross attention; the host calls it in the model's place.
+    """A ControlNet's model with a cast in its cross attention, which the host calls in place of the model.
 
     Attributes:
-        model: the ControlNet's own.
-        key: names the `CastSide` in the conditioning.
-        encoded: what positive and negative carry.
-        projections: the adapter's own for the ControlNet's layers; None: those of the layers themselves.
-        replaces_text: whether the tokens stand in the text's place; where nobody acts, it is the tokens of no one.
+        model: the ControlNet's own model.
+        key: name of the `CastSide` in the conditioning.
+        encoded: the casts of positive and negative.
+        projections: the adapter's own projections for the ControlNet's layers; None uses those of the layers.
+        replaces_text: whether the tokens take the place of the text; where nobody acts, the tokens of nobody do.
     """
 
     model: ControlNet
@@ -79,7 +79,7 @@ class CastControlModel:
         return self.model.dtype
 
     def begin_run(self) -> None:
-        """Forgets what was kept for the run before: projected tokens and regions drawn on its grids."""
+        """Forgets what was kept for the previous run: projected tokens, and regions on its grids."""
         self._run = CastRun(
             projections=self.projections, parts=self.encoded, emphasis=LayerEmphasis.UNIFORM, is_constant=True
         )
@@ -103,7 +103,7 @@ class CastControlModel:
         rows = torch.tensor(sides)[:, None] * num_identities + torch.arange(num_identities)
         weights = positive.weights(Extent(x.shape[-1], x.shape[-2]))
         if self.replaces_text:
-            weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # nothing more than the text's place
+            weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # only the place of the text
         return self._run.call(rows, weights.repeat(len(x) // len(weights), 1, 1, 1), x)
 
 
@@ -112,19 +112,19 @@ def forward_with_options(
     transformer_options: Mapping[str, Any],
     **inputs: Any,  # noqa: ANN401
 ) -> dict[str, list[Tensor]]:
-    """What a ControlNet's model gives if its blocks get `transformer_options`, as those of a UNet do.
+    """Runs a ControlNet's model with `transformer_options` for its blocks, as for those of a UNet.
 
     Args:
-        model: of a ControlNet of SD1.5 or SDXL.
-        transformer_options: with the patches of its attention layers.
-        inputs: of the model's own forward.
+        model: the model of a ControlNet for SD1.5 or SDXL.
+        transformer_options: options with the patches of its attention layers.
+        inputs: inputs of the model's own forward.
     """
     stand_in = cast(ControlNet, _OptionsForBlocks(model, transformer_options))
     return type(model).forward(stand_in, **inputs)
 
 
 class _OptionsForBlocks:
-    """Stands in for a ControlNet's model in its own forward; its blocks are called with `transformer_options`."""
+    """Stands in for a ControlNet's model in its own forward, and passes `transformer_options` to its blocks."""
 
     def __init__(self, model: ControlNet, options: Mapping[str, Any]) -> None:
         self._model = model

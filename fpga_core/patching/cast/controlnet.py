@@ -37,24 +37,24 @@ def apply_cast_controlnet(
     strength: float = 1.0,
     steps: StepRange = StepRange(),  # noqa: B008 (frozen)
 ) -> tuple[Conditioning, Conditioning]:
-    """Applies a ControlNet in whose cross attention each person of a cast acts in their own region.
+    """Applies a ControlNet whose cross attention reads each person of a cast in their own region.
 
     Args:
-        positive: gets the ControlNet, with the people.
-        negative: gets the ControlNet, with what the adapter's negative carries.
+        positive: receives the ControlNet with the people.
+        negative: receives the ControlNet with the adapter's negative tokens.
         control_net: any ControlNet of the SD1.5 or SDXL family that the host loaded; it is not changed.
-        adapter: makes the tokens. Its own projections are those of the UNet blocks that the ControlNet copies; without
-            any, the ControlNet's are shared. InstantID's tokens stand in the text's place.
-        cast: who acts where; a member with strength 0 is absent.
+        adapter: makes the tokens. Its own projections are those of the UNet blocks that the ControlNet copies. If it
+            has none, those of the ControlNet are shared. InstantID's tokens take the place of the text.
+        cast: the people and their regions; a member with strength 0 is absent.
         image: condition images, (num_images, height, width, 3) in [0, 1].
-        strength: of the ControlNet; 0 = nothing is done.
+        strength: strength of the ControlNet; 0 does nothing.
         steps: the part of the schedule in which the ControlNet acts.
     Returns:
-        The two conditionings; with nobody in the cast, with the plain ControlNet.
+        The two conditionings; if nobody acts, with the plain ControlNet.
     Raises:
         UnsupportedModeError: the ControlNet has no such cross attention.
         BaseModelError: the adapter does not fit the ControlNet.
-        InvalidInputError: an identity lacks what the adapter reads, or the image is not a picture.
+        InvalidInputError: an identity does not hold what the adapter reads, or the image is not a picture.
     Source: FPGA Eq. 1 and section 3.1; InstantID section 3.
     """
     hint = as_hint(image)
@@ -71,13 +71,13 @@ def apply_cast_controlnet(
 
 @dataclass(frozen=True, eq=False)
 class IdentityControlNet:
-    """A ControlNet in whose cross attention the identities of an adapter can act.
+    """A ControlNet whose cross attention can read the identities of an adapter.
 
     Attributes:
-        control_net: it is not changed.
-        model: the one that it runs.
-        projections: the adapter's own for the ControlNet's layers; None: those of the layers themselves.
-        replaces_text: whether the tokens stand in the text's place.
+        control_net: the ControlNet; it is not changed.
+        model: the model that it runs.
+        projections: the adapter's own projections for the ControlNet's layers; None uses those of the layers.
+        replaces_text: whether the tokens take the place of the text.
     """
 
     control_net: ControlNet
@@ -87,10 +87,10 @@ class IdentityControlNet:
 
     @classmethod
     def of(cls, control_net: ControlBase, adapter: IdentityAdapter) -> IdentityControlNet:
-        """Brings a ControlNet and an adapter together.
+        """Combines a ControlNet and an adapter.
 
         Raises:
-            UnsupportedModeError: the ControlNet is not of SD1.5's or SDXL's kind, or a pack has wrapped it.
+            UnsupportedModeError: the ControlNet is not one for SD1.5 or SDXL, or a pack has wrapped it.
             BaseModelError: the adapter does not fit the ControlNet.
         """
         model = getattr(control_net, "control_model", None)
@@ -110,11 +110,11 @@ class IdentityControlNet:
     def with_cast(
         self, encoded: tuple[EncodedCast, EncodedCast], positive: Conditioning, negative: Conditioning
     ) -> tuple[CastControlNet, Conditioning, Conditioning]:
-        """A copy of the ControlNet in which a cast acts, and conditionings that say which of them is which.
+        """Returns a copy of the ControlNet in which a cast acts, and conditionings marked as positive and negative.
 
         Args:
             encoded: what the positive and the negative carry.
-            positive, negative: are not changed.
+            positive, negative: the conditionings; they are not changed.
         """
         key = new_cast_key()
         model = CastControlModel(
@@ -129,7 +129,7 @@ class IdentityControlNet:
 
 
 class CastControlNet(ControlNet):
-    """A ControlNet of the host whose model carries a cast; it shares the weights of the one that it is made from."""
+    """A ControlNet of the host whose model carries a cast. It shares the weights of the original."""
 
     def __init__(self, source: ControlNet, control_model: CastControlModel) -> None:
         super().__init__(None, load_device=source.load_device, manual_cast_dtype=source.manual_cast_dtype)
@@ -137,7 +137,7 @@ class CastControlNet(ControlNet):
         self.control_model = control_model
         self.control_model_wrapped = source.control_model_wrapped
         if control_model.key not in self.extra_conds:
-            self.extra_conds.append(control_model.key)  # the host hands these on to the model
+            self.extra_conds.append(control_model.key)  # the host passes these on to the model
 
     def pre_run(self, model: BaseModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         super().pre_run(model, percent_to_timestep_function)

@@ -1,4 +1,4 @@
-"""From a cast to what the conditionings carry of it: the tokens of everyone who acts."""
+"""Encodes a cast for the conditionings: the tokens of everyone who acts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .conditioning import EncodedCast
 
 
 def encode_cast(adapter: IdentityAdapter, cast: Cast, strength: float) -> tuple[EncodedCast, EncodedCast] | None:
-    """Makes the tokens of everyone who acts, in an order that does not depend on the cast's.
+    """Makes the tokens of everyone who acts, in an order that does not depend on that of the cast.
 
-    Sums of floating point numbers depend on their order: in a canonical one, permuting the cast changes no bit. A
-    member that is listed twice with the same region and strength is one member.
+    Sums of floating-point numbers depend on their order. With a canonical order, permuting the cast does not change a
+    bit. A member that is listed twice with the same region and strength counts once.
 
     Returns:
-        What the positive and the negative carry; None if nobody acts.
+        The casts of the positive and the negative; None if nobody acts.
     Raises:
-        InvalidInputError: an identity lacks what the adapter reads, or strength or tokens are not finite.
+        InvalidInputError: an identity does not hold what the adapter reads, or strength or tokens are not finite.
     """
     if not math.isfinite(strength):
         raise InvalidInputError(f"strength is {strength}; it must be a finite number (1 is as trained)")

@@ -1,4 +1,4 @@
-"""Which identity was active where, recorded in one layer and one step of a sampling run (the paper's Fig. 6)."""
+"""Records which identity is active where, in one layer and one step of a sampling run (the paper's Fig. 6)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ...shapes import Extent
 from ..unet import cross_attention_layers, unet_of
 
 RECORDS_OPTION = "fpga_attention_records"
-"""Where in `transformer_options` the records of a run stand; runs that are not recorded lack it."""
+"""The key of a run's records in `transformer_options`, which exists only in recorded runs."""
 
 
 class AttentionRecord:
-    """What a recorded model's last run showed. Filled while sampling; every run begins it anew.
+    """The record of a model's latest run. It is filled during sampling, and every run starts it again.
 
     Args:
         layer: number of the cross-attention layer, from 0 in the order in which they run.
@@ -36,10 +36,10 @@ class AttentionRecord:
 
     @property
     def maps(self) -> tuple[AttentionMap, ...]:
-        """One map per picture and person, in that order.
+        """Returns one map per picture and person, in that order.
 
         Raises:
-            InvalidInputError: the run is not over, or no identity acted in that layer and step.
+            InvalidInputError: the run is not finished, or no identity acted in that layer and step.
         """
         if not self._maps:
             raise InvalidInputError(
@@ -50,7 +50,7 @@ class AttentionRecord:
         return tuple(sorted(self._maps.values(), key=lambda recorded: (recorded.picture, recorded.number)))
 
     def begin(self, latent: Extent, sigmas: Tensor) -> None:
-        """Forgets the run before.
+        """Forgets the previous run.
 
         Raises:
             InvalidInputError: the run is too short.
@@ -65,7 +65,7 @@ class AttentionRecord:
         self._sigmas = (float(sigmas[self.step]), float(sigmas[self.step + 1]))
 
     def wants(self, layer: int, extra_options: Mapping[str, Any]) -> bool:
-        """Whether this is the layer and the step, in a call for the whole latent."""
+        """Returns whether this is the layer and the step, in a call for the whole latent."""
         height, width = extra_options["original_shape"][-2:]
         if layer != self.layer or Extent(width, height) != self._latent:
             return False
@@ -80,13 +80,13 @@ class AttentionRecord:
         grid: Extent,
         extra_options: Mapping[str, Any],
     ) -> None:
-        """Keeps what the positive conditionings' identities did.
+        """Records what the identities of the positive conditionings did.
 
         Args:
             activity: (batch, identities, num_queries).
             members: number and name of each identity, for each entry of the batch.
-            grid: of the queries.
-            extra_options: the host's, which say what each part of the batch is.
+            grid: grid of the queries.
+            extra_options: options of the host, which say what each part of the batch is.
         """
         parts = list(zip(extra_options["cond_or_uncond"], extra_options["uuids"], strict=True))
         num_pictures = len(activity) // len(parts)
@@ -100,7 +100,7 @@ class AttentionRecord:
 
 
 def record_attention(model: ModelPatcher, layer: int, step: int) -> tuple[ModelPatcher, AttentionRecord]:
-    """A clone of `model` whose runs record one cross-attention layer in one step; stands before or after Apply Cast.
+    """Returns a clone of `model` that records one cross-attention layer in one step, before or after Apply Cast.
 
     Raises:
         InvalidInputError: the model has no such layer.

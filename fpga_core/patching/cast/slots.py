@@ -1,4 +1,4 @@
-"""How several packs share the one slot that each cross-attention layer of a UNet has."""
+"""Shares the single slot of each cross-attention layer of a UNet with other packs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ...block_slots import BlockSlot
 
 AttentionCall = Callable[..., Tensor]
-"""What stands in an attention slot: `(q, k, v, extra_options)` -> the output before `to_out`."""
+"""The content of an attention slot: `(q, k, v, extra_options)` -> the output before `to_out`."""
 
 
 def claim_slots(
@@ -20,18 +20,18 @@ def claim_slots(
     slots: Iterable[BlockSlot],
     attach: Callable[[AttentionCall, BlockSlot], AttentionCall],
 ) -> dict[str, Any]:
-    """Puts an attention of ours in front of whatever stands in the slots, for one call of the model.
+    """Wraps the attention in the slots with one of ours, for one call of the model.
 
-    The host gives each layer's slot to whoever wrote it last, under `(block, number, index)` or, if that is free,
-    under `(block, number)`. Claiming while the model is called, when every other node has had its turn, wraps their
-    attention in whichever order the nodes were connected, and leaves nothing behind on the model.
+    The host uses the last attention that was written to a layer's slot, under `(block, number, index)` or, if that is
+    free, under `(block, number)`. The slots are claimed while the model is called, after all other nodes. This wraps
+    their attention in any order of the nodes, and leaves nothing on the model.
 
     Args:
-        transformer_options: of this call; not changed.
+        transformer_options: options of this call; they are not changed.
         slots: the layers to claim.
-        attach: makes the attention of a slot from the one that stands there.
+        attach: makes the attention of a slot from the one that is there.
     Returns:
-        Options for the call, equal to `transformer_options` but for the claimed slots.
+        Options for the call, equal to `transformer_options` except for the claimed slots.
     """
     replacements = transformer_options.get("patches_replace", {})
     attn2 = dict(replacements.get("attn2", {}))
@@ -43,7 +43,7 @@ def claim_slots(
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
-    """What the host computes if nothing stands in the slot, through the same kernel."""
+    """Computes what the host computes for an empty slot, with the same kernel."""
     precision: torch.dtype | None = extra_options["attn_precision"]
     return optimized_attention(
         q, k, v, extra_options["n_heads"], attn_precision=precision, transformer_options=extra_options

@@ -1,4 +1,4 @@
-"""A RepControlNet on a ComfyUI model: the branch in the weights or beside them, the condition image on the prompts."""
+"""Applies a RepControlNet: its branch in or beside a model's weights, and its condition image on the prompts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BranchMode(str, Enum):
     FOLDED = "folded"
     LIVE = "live"
     ADAPTER_ONLY = "adapter_only"
-    """Nowhere: the model carries the fold already, and only the condition image is added."""
+    """Nowhere, because the model already carries the fold. Only the condition image is added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class RepControlNetSettings:
 
 @dataclass(frozen=True, eq=False)
 class AppliedRepControlNet:
-    """What `apply_repcontrolnet` gives: the patched clone, the two conditionings, and a sentence on what was done."""
+    """The result of `apply_repcontrolnet`: the patched clone, both conditionings, and a sentence on what was done."""
 
     model: ModelPatcher
     positive: Conditioning
@@ -72,7 +72,7 @@ def apply_repcontrolnet(
 
     Args:
         model: a UNet model of the branch's architecture.
-        positive, negative: get the encoded condition image.
+        positive, negative: receive the encoded condition image.
         branch: as read from its file.
         image: condition images, (num_images, height, width, 3) in [0, 1]; one image serves a whole batch.
         settings: where the branch goes, how strongly, and when.
@@ -114,7 +114,7 @@ def apply_branch(
 
 
 def choose_mode(branch: RepControlNet, settings: RepControlNetSettings) -> BranchMode:
-    """The mode that `auto` stands for here; any other mode is checked and returned.
+    """Returns the mode that `auto` stands for here. Any other mode is checked and returned.
 
     Raises:
         UnsupportedModeError: the mode cannot express the range of steps, or the file has no branch to fold.
@@ -146,11 +146,11 @@ def add_hint(
     strength: float = 1.0,
     steps: StepRange = StepRange(),  # noqa: B008 (frozen)
 ) -> tuple[Conditioning, Conditioning]:
-    """Puts a condition image, encoded by a RepControlNet's hint encoder, on both conditionings.
+    """Adds a condition image, encoded by a RepControlNet's hint encoder, to both conditionings.
 
     Args:
-        positive, negative: not changed.
-        branch: its hint encoder fits the model that samples.
+        positive, negative: the conditionings; they are not changed.
+        branch: a branch whose hint encoder fits the sampled model.
         image: condition images, (num_images, height, width, 3) in [0, 1].
         strength: scale of the encoded image; 0 leaves it out.
         steps: the part of the schedule in which it acts.

@@ -1,4 +1,4 @@
-"""RepControlNet folded into the weights of a model (paper section 3.3, Eq. 6), by the host's own weight patches."""
+"""Folds a RepControlNet into the weights of a model (paper section 3.3, Eq. 6) with the host's own weight patches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BranchForm = Literal["folded", "live"]
 
 @dataclass(frozen=True, kw_only=True)
 class AppliedBranch:
-    """A model's memory of one RepControlNet applied to it."""
+    """The attachment that records one RepControlNet on a model."""
 
     name: str
     branch_hash: str
@@ -30,12 +30,12 @@ class AppliedBranch:
 
 
 def applied_branches(model: ModelPatcher) -> tuple[AppliedBranch, ...]:
-    """The RepControlNets that `model` carries, in the order of their application."""
+    """Returns the RepControlNets that `model` carries, in the order of their application."""
     return model.get_attachment(BRANCHES_ATTACHMENT) or ()
 
 
 def remember_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float, beta: float, form: BranchForm) -> None:
-    """Writes on a model that it carries a branch, and refuses a branch that it carries already.
+    """Records on a model that it carries a branch. Raises if the model already carries it.
 
     Raises:
         PatchConflictError: the same branch was applied before, folded or live.
@@ -52,7 +52,7 @@ def remember_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float,
 
 
 def fold_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float = 1.0, beta: float = 1.0) -> ModelPatcher:
-    """A clone of `model` whose convolutions and linear layers are `alpha W + beta W_m`, weights and biases.
+    """Returns a clone of `model` whose convolutions and linear layers have weights and biases `alpha W + beta W_m`.
 
     The patches join the model's list in the order of application: a LoRA applied before the fold is scaled by alpha,
     `alpha (W + L) + beta W_m`; one applied after it is not, `alpha W + beta W_m + L`.

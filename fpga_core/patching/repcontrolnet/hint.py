@@ -1,4 +1,4 @@
-"""A RepControlNet's condition image on ComfyUI: encoded, and added after the UNet's first convolution."""
+"""A RepControlNet's condition image on ComfyUI, encoded and added after the UNet's first convolution."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class HintControl(ControlBase):
         return self.control_merge(control, previous, x_noisy.dtype)
 
     def feature_for(self, x_noisy: torch.Tensor) -> torch.Tensor:
-        """The encoded condition image at the latent's size, (num_images, channels, height, width)."""
+        """Returns the encoded condition image at the latent's size, (num_images, channels, height, width)."""
         size = x_noisy.shape[-2:]
         if size not in self.features:
             width_px, height_px = size[1] * PIXELS_PER_LATENT, size[0] * PIXELS_PER_LATENT

@@ -1,4 +1,4 @@
-"""RepControlNet as a live branch beside the base weights, for ranges of steps that a fold cannot express."""
+"""Runs a RepControlNet as a live branch beside the base weights, for step ranges that a fold cannot express."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BranchLayers(nn.Module):
 
 
 def branch_layer(base: nn.Module, path: str, branch: RepControlNet) -> nn.Module:
-    """A layer of the geometry of `base`, a convolution or linear layer, that holds the branch's own tensors."""
+    """Returns a convolution or linear layer with the geometry of `base` and the branch's own tensors."""
     weight, bias = branch.weights[f"{path}.weight"], branch.weights.get(f"{path}.bias")
     if isinstance(base, nn.Linear):
         layer = comfy.ops.manual_cast.Linear(base.in_features, base.out_features, bias=bias is not None, device="meta")
@@ -57,8 +57,8 @@ def branch_layer(base: nn.Module, path: str, branch: RepControlNet) -> nn.Module
 class LiveBranch:
     """Adds the branch's output to each base layer's own: `alpha (W x + b) + beta (W_m x + b_m)`.
 
-    The sum stands at the output of every convolution and linear layer, never after a GEGLU, so live and folded agree to
-    rounding. Forward hooks carry it: the base modules keep their `forward`, and removing the hooks restores them
+    The sum is at the output of every convolution and linear layer, never after a GEGLU, so live and folded agree up to
+    rounding. Forward hooks add it, so the base modules keep their `forward`, and removing the hooks restores them
     exactly.
     """
 
@@ -68,7 +68,7 @@ class LiveBranch:
         self.thread = threading.local()  # samplers may run in threads, one for each GPU
 
     def inject(self, patcher: ModelPatcher) -> None:
-        self.eject(patcher)  # a clone of an injected model believes that it is injected too
+        self.eject(patcher)  # a clone of an injected model counts as injected too
         unet = patcher.model.diffusion_model
         self.hooks[patcher.model] = [
             unet.get_submodule(path).register_forward_hook(partial(self._add_branch, layer))
@@ -87,7 +87,7 @@ class LiveBranch:
         return torch.add(output if self.alpha == 1 else output * self.alpha, layer(inputs[0]), alpha=self.beta)
 
     def within(self, steps: StepRange) -> Callable[..., torch.Tensor]:
-        """An APPLY_MODEL wrapper that lets the branch act only in a range of steps."""
+        """Returns an APPLY_MODEL wrapper that limits the branch to a range of steps."""
 
         def run(
             executor: WrapperExecutor, x: torch.Tensor, sigma: torch.Tensor, *args: object, **kwargs: object
@@ -109,9 +109,9 @@ def attach_branch(
     beta: float = 1.0,
     steps: StepRange = StepRange(),  # noqa: B008 (frozen)
 ) -> ModelPatcher:
-    """A clone of `model` with the branch running beside the base, inside `steps` only.
+    """Returns a clone of `model` with the branch running beside the base, only inside `steps`.
 
-    The branch's layers are a model of their own for the host, loaded and unloaded together with the base.
+    For the host, the branch's layers are a separate model, which is loaded and unloaded together with the base.
 
     Raises:
         UnsupportedModeError: the model is not a UNet.

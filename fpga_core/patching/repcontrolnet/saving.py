@@ -1,4 +1,4 @@
-"""Saving a model with a RepControlNet in its weights, as a plain file that any tool loads."""
+"""Saves a model with a RepControlNet in its weights, as a plain file that any tool can load."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def save_folded_model(
     """Writes `<stem>.safetensors`, every patch of `model` in its weights, and `<stem>adapter.safetensors`.
 
     Args:
-        model: a model that carries the fold of `branch`; other patches on it, LoRAs for instance, are saved too.
+        model: a model that carries the fold of `branch`; other patches on it, such as LoRAs, are saved too.
         stem: path of the files without an ending; the folder exists.
-        clip, vae: both, for a checkpoint; neither, for a diffusion model.
+        clip, vae: both for a checkpoint, or neither for a diffusion model.
     Raises:
         InvalidInputError: only one of clip and vae is given.
         PatchConflictError: the model does not carry the fold, or runs a branch live, which a file cannot express.
@@ -73,10 +73,10 @@ def save_folded_model(
 
 
 def prediction_keys(sampling: ModelSamplingDiscrete) -> dict[str, torch.Tensor]:
-    """Tensors by which the host's loader sees what a checkpoint predicts, named as its own Save Checkpoint does.
+    """Returns the tensors that tell the host's loader what a checkpoint predicts, as its Save Checkpoint names them.
 
     Args:
-        sampling: the model's `model_sampling`, of the checkpoint itself or of a node after it.
+        sampling: the model's `model_sampling`, from the checkpoint itself or from a node after it.
     """
     if not isinstance(sampling, V_PREDICTION):
         return {}

@@ -1,4 +1,4 @@
-"""Whether restoration can work with a model, and the shapes of the model's self-attention layers."""
+"""Checks whether a model can restore, and finds the shapes of its self-attention layers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..unet import transformer_blocks, unet_blocks, unet_of
 SUPPORTED = "checkpoints of Stable Diffusion 1.x, 2.x and SDXL, and their fine-tunes"
 
 TOKEN_MERGERS = {"HyperTile": "HyperTile", "TomePatchModel": "Tome Patch Model (token merging)"}
-"""Classes of nodes whose attention patches rearrange tokens, and the names that users know them by."""
+"""Node classes whose attention patches rearrange tokens, and their display names."""
 
 
 def check_restoring_model(model: ModelPatcher) -> None:
-    """Refuses models and patches whose self-attention cannot be recorded and replayed.
+    """Raises unless a model's self-attention can be recorded and replayed.
 
     Raises:
         UnsupportedModeError: the model is not an image UNet with eps- or v-prediction.
-        PatchConflictError: a node before it merges tokens or skips steps.
+        PatchConflictError: an earlier node merges tokens or skips steps.
     """
     unet, sampling = unet_of(model), model.get_model_object("model_sampling")
     if any(isinstance(module, SpatialVideoTransformer) for module in unet.modules()):
@@ -56,10 +56,10 @@ def check_restoring_model(model: ModelPatcher) -> None:
 
 
 def check_model_is_plain(model: ModelPatcher) -> None:
-    """Refuses a model that already carries a RepControlNet or a cast: both would act on the crops, at the wrong place.
+    """Raises if a model carries a RepControlNet or a cast, because both would act at the wrong place in a crop.
 
     Raises:
-        PatchConflictError: says which, and which earlier model to connect.
+        PatchConflictError: it does; the message says which earlier model to connect.
     """
     for branch in applied_branches(model):
         raise PatchConflictError(
@@ -75,13 +75,13 @@ def check_model_is_plain(model: ModelPatcher) -> None:
 
 
 def self_attention_layers(model: ModelPatcher, latent: Extent) -> tuple[AttentionLayer, ...]:
-    """Every self-attention layer of a UNet with the shape of its output, in the order in which they run.
+    """Returns every self-attention layer of a UNet with the shape of its output, in running order.
 
     Args:
-        model: passes `check_restoring_model`.
+        model: a model that passes `check_restoring_model`.
         latent: size of the latent.
     Returns:
-        The layers; shapes follow from the architecture, no model call is made.
+        The layers. Their shapes follow from the architecture, without a model call.
     """
     layers: list[AttentionLayer] = []
     skips: list[Extent] = []

@@ -1,4 +1,4 @@
-"""What steers each face by its landmarks: a RepControlNet or an ordinary ControlNet."""
+"""The control that steers each face by its landmarks: a RepControlNet or an ordinary ControlNet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FaceControl(Protocol):
     """Steers each face by the drawing of its landmarks."""
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
-        """The model with what the control changes on it; done once for all batches of faces.
+        """Returns the model with the control's patches; this is done once for all batches of faces.
 
         Raises:
             BaseModelError, CheckpointError: the control does not fit the model.
@@ -44,14 +44,14 @@ class FaceControl(Protocol):
         """Adds the hints of a batch of faces.
 
         Args:
-            acting: identities that act inside the control; None = none do.
+            acting: identities that act inside the control; None if none do.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class RepControlNetFaces:
-    """Landmarks through a RepControlNet: its branch goes into the model, its hint encoder reads the drawings."""
+    """Steers faces with a RepControlNet: its branch goes into the model, and its hint encoder reads the drawings."""
 
     branch: RepControlNet
     strength: float = 1.0
@@ -68,18 +68,18 @@ class RepControlNetFaces:
         *,
         acting: ActingFaces | None = None,
     ) -> tuple[Conditioning, Conditioning]:
-        """Adds the hints; a hint encoder has no cross attention that identities could act in."""
+        """Adds the hints. A hint encoder has no cross attention in which identities could act."""
         return add_hint(positive, negative, branch=self.branch, image=hints_of(faces), strength=self.strength)
 
 
 @dataclass(frozen=True, eq=False)
 class ControlNetFaces:
-    """Landmarks through an ordinary ControlNet.
+    """Steers faces with an ordinary ControlNet.
 
     Attributes:
-        control_net: as the host loaded it; it is not changed.
-        vae: encodes hints for the ControlNets that read latents.
-        strength: 1 = as trained, 0 = off.
+        control_net: the ControlNet as the host loaded it; it is not changed.
+        vae: encodes hints for ControlNets that read latents.
+        strength: 1 is as trained, and 0 is off.
         with_identities: the ControlNet with an adapter whose identities can act inside it.
     """
 
@@ -89,10 +89,10 @@ class ControlNetFaces:
     with_identities: IdentityControlNet | None = None
 
     def for_identities(self, adapter: IdentityAdapter) -> ControlNetFaces:
-        """This control, ready for identities that act inside it.
+        """Returns this control, ready for identities that act inside it.
 
         Raises:
-            UnsupportedModeError: the ControlNet has no cross attention that they could act in.
+            UnsupportedModeError: the ControlNet has no cross attention in which they could act.
             BaseModelError: the adapter does not fit the ControlNet.
         """
         return replace(self, with_identities=IdentityControlNet.of(self.control_net, adapter))
@@ -119,17 +119,17 @@ class ControlNetFaces:
 
 
 def hints_of(faces: Sequence[FaceCrop]) -> Tensor:
-    """The hints of faces, each of which has one, (faces, height, width, 3)."""
+    """Returns the hints of faces, (faces, height, width, 3); each face must have one."""
     return torch.stack([face.hint for face in faces if face.hint is not None])
 
 
 def choose_control(
     branch: RepControlNet | None, control_net: ControlNet | None, *, vae: VAE, strength: float
 ) -> FaceControl | None:
-    """The control that is connected, if any.
+    """Returns the connected control, if there is one.
 
     Raises:
-        InvalidInputError: both are.
+        InvalidInputError: both are connected.
     """
     if branch is not None and control_net is not None:
         raise InvalidInputError(

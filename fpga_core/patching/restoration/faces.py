@@ -1,4 +1,4 @@
-"""DIIR from end to end: the small faces of pictures are restored and put back, and nothing else changes."""
+"""DIIR from end to end: the small faces of pictures are restored and pasted back, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .restorer import FaceRestorer
 
 
 class RestoredPictures(NamedTuple):
-    """What a restoration gives.
+    """The result of a restoration.
 
     Attributes:
         images: (num_pictures, height, width, channels).
         before, after: the crops, (num_faces, size, size, 3); one black crop if no face was restored.
-        masks: what changed, (num_pictures, height, width).
-        report: for people to read.
+        masks: the area that changed, (num_pictures, height, width).
+        report: the report for the user.
     """
 
     images: Tensor
@@ -48,15 +48,15 @@ def restore_faces(
 ) -> RestoredPictures:
     """Restores the small faces of pictures, each with its own identity, and changes nothing else.
 
-    A face that is nobody's of the cast is left alone, as is one whose mask is empty.
+    A face that matches nobody in the cast is left alone, and so is one whose mask is empty.
 
     Args:
         images: (num_pictures, height, width, 3 or 4), from any source.
         faces: one entry per picture.
-        restorer: what they are restored with.
-        masks, parser: what the face is, as in `crop_faces`.
+        restorer: restores the faces.
+        masks, parser: define the area of a face, as in `crop_faces`.
     Returns:
-        Pictures, masks, crops and a report.
+        The pictures, masks, crops and a report.
     Raises:
         UnsupportedModeError, PatchConflictError: the model cannot restore.
         InvalidInputError, ShapeMismatchError: the inputs do not fit each other.
@@ -92,7 +92,7 @@ def restore_faces(
 
 
 def check_restorer(restorer: FaceRestorer) -> None:
-    """Raises InvalidInputError unless the parts of a restorer belong together."""
+    """Raises InvalidInputError unless the parts of a restorer fit together."""
     settings, recognition = restorer.settings, restorer.recognition
     if (restorer.cast is None) != (restorer.adapter is None):
         raise InvalidInputError("a cast and its identity adapter belong together; connect both, or neither")
@@ -109,7 +109,7 @@ def check_restorer(restorer: FaceRestorer) -> None:
 
 
 def outcome_of(face: FaceCrop, restored: RestoredFace | None, recognition: CastRecognition | None) -> FaceOutcome:
-    """What the report says of a face."""
+    """Returns the outcome for a face, for the report."""
     if restored is None:
         why = "its mask is empty"
         if recognition is not None and face.paste_mask.any():

@@ -22,18 +22,18 @@ from ..unet import cross_attention_layers, unet_of
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CastInCrops(EncodedCast):
-    """An encoded cast whose members act in crops rather than in places of one picture.
+    """An encoded cast whose members act in crops and not in places of one picture.
 
     Attributes:
         members: (batch,) index of the member that acts in each crop.
-        regions: where it acts in its crop, (batch, height, width) in [0, 1].
+        regions: the member's region in its crop, (batch, height, width) in [0, 1].
     """
 
     members: Tensor
     regions: Tensor
 
     def weights(self, extent: Extent) -> Tensor:
-        """Strength times region on a grid, (batch, identities, height, width) float32."""
+        """Returns strength times region on a grid, (batch, identities, height, width) float32."""
         regions = cell_means(self.regions.float()[:, None], extent)
         chosen = functional.one_hot(self.members, len(self.tokens)).float()
         return chosen[:, :, None, None] * regions * self.strength
@@ -48,10 +48,10 @@ class FaceIdentities:
     """The identities of a cast, ready to act in crops.
 
     Attributes:
-        adapter: made the tokens.
-        cast: who there is; places and strengths of the members do not count.
+        adapter: the adapter that made the tokens.
+        cast: the people; their places and strengths do not count.
         tokens, null_tokens: for the positive and the negative, (identities, num_tokens, token_dim).
-        key: names them in the model and the conditioning.
+        key: their name in the model and the conditioning.
     """
 
     adapter: IdentityAdapter
@@ -62,17 +62,17 @@ class FaceIdentities:
 
     @classmethod
     def encode(cls, adapter: IdentityAdapter, cast: Cast) -> FaceIdentities:
-        """Makes everyone's tokens.
+        """Makes the tokens of all members.
 
         Raises:
-            InvalidInputError: an identity lacks what the adapter reads.
+            InvalidInputError: an identity does not hold what the adapter reads.
         """
         tokens = stack_tokens([adapter.tokens(member.identity) for member in cast.members])
         null_tokens = stack_tokens([adapter.null_tokens(member.identity) for member in cast.members])
         return cls(adapter, cast, tokens, null_tokens, new_cast_key())
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
-        """A clone of the model that listens to these identities; it acts as before where a conditioning carries none.
+        """Returns a clone of the model that reads these identities. It is unchanged for conditioning without them.
 
         Raises:
             BaseModelError: the adapter does not fit the model.
@@ -81,10 +81,10 @@ class FaceIdentities:
         return attach_cast(model, self.adapter, self.key)
 
     def in_crops(self, faces: Sequence[FaceCrop], strength: float) -> ActingFaces:
-        """The identities of a batch of faces, each of which has a match; they act inside `identity_mask`.
+        """Returns the identities of a batch of matched faces, which act inside `identity_mask`.
 
         Args:
-            strength: 1 = as trained.
+            strength: 1 is as trained.
         """
         positive = CastInCrops(
             tokens=self.tokens,
@@ -99,7 +99,7 @@ class FaceIdentities:
     def condition(
         self, positive: Conditioning, negative: Conditioning, acting: ActingFaces
     ) -> tuple[Conditioning, Conditioning]:
-        """Lets identities act in the cross attention of a model that `attach` gave."""
+        """Lets identities act in the cross attention of a model from `attach`."""
         for_positive, for_negative = acting
         positive = add_cond(positive, self.key, PendingCast(for_positive))
         return positive, add_cond(negative, self.key, PendingCast(for_negative))

@@ -30,18 +30,18 @@ GUIDANCE_OPTIONS = (
     "sampler_post_cfg_function",
     "sampler_pre_cfg_function",
 )
-"""How nodes hook guidance into a model's options: an inversion runs without guidance, so without them."""
+"""Model options through which nodes change guidance. An inversion runs without guidance, and therefore without them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """A finished inversion: what a restoration replays.
+    """A finished inversion, which a restoration replays.
 
     Attributes:
-        cache: latents and self-attention outputs; freed with this object.
+        cache: latents and self-attention outputs, which are freed with this object.
         sigmas: (T + 1,) noise levels descending to 0, on the CPU.
-        residuals: (T, batch) of the fixed-point repetitions, least noisy step first.
-        layers: every self-attention layer of the model, in the order in which they run.
+        residuals: (T, batch) residuals of the fixed-point repetitions, least noisy step first.
+        layers: every self-attention layer of the model, in running order.
     """
 
     cache: FeatureCache
@@ -55,23 +55,23 @@ class Inversion:
 
     @property
     def residual(self) -> float:
-        """The largest of any step and picture."""
+        """The largest residual of any step and picture."""
         return float(self.residuals.max())
 
     def of_items(self, items: Sequence[int]) -> Inversion:
-        """The inversion of some items of the batch, on the same storage."""
+        """Returns the inversion of some items of the batch, on the same storage."""
         return Inversion(self.cache.of_items(items), self.sigmas, self.residuals[:, list(items)], self.layers)
 
 
 @dataclass(frozen=True, eq=False)
 class InversionSampler:
-    """The inversion as a sampler function of the host; runs over ascending sigmas.
+    """The inversion as a sampler function of the host, which runs over ascending sigmas.
 
     Attributes:
-        cache: is filled.
+        cache: the cache to fill.
         repetitions: fixed-point repetitions per step.
-        masks: on the latent, for statistics mode.
-        residuals: one (batch,) tensor for each step done.
+        masks: the masks on the latent, for statistics mode.
+        residuals: one (batch,) tensor for each finished step.
     """
 
     cache: FeatureCache
@@ -96,7 +96,7 @@ class InversionSampler:
         prompts = model.inner_model.conds["positive"]
 
         def record(features: Tensor, extra: Options) -> Tensor:
-            # With several prompts at once the features kept are those of the first.
+            # If there are several prompts, the features of the first are kept.
             first = next((prompt["uuid"] for prompt in prompts if acts_at(prompt, extra["sigmas"])), None)
             for prompt, chunk in zip(extra["uuids"], features.chunk(len(extra["uuids"])), strict=True):
                 if prompt == first:
@@ -117,7 +117,7 @@ class InversionSampler:
 
 
 def acts_at(prompt: Options, sigmas: Tensor) -> bool:
-    """Whether a conditioning that may be limited to a part of the steps acts at a noise level; the host's own rule."""
+    """Returns whether a conditioning acts at a noise level, by the host's own rule."""
     first, last = prompt.get("timestep_start", float("inf")), prompt.get("timestep_end", 0.0)
     return last <= float(sigmas[0]) <= first
 
@@ -132,15 +132,15 @@ def invert_latent(
     mask: Tensor | None = None,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Inversion]:
-    """Inverts latents to noise without guidance and keeps what any restoration may need.
+    """Inverts latents to noise without guidance, and keeps everything that a restoration can need.
 
     Args:
-        positive: prompts; features are kept for the first.
-        latent: (batch, 4, height, width) as the VAE gives it.
-        sigmas: (T + 1,) descending to 0, as the sampler will take them.
-        settings: how it is inverted, and what is kept.
+        positive: prompts; the features of the first are kept.
+        latent: (batch, 4, height, width) from the VAE.
+        sigmas: (T + 1,) descending to 0, equal to those of the sampler.
+        settings: how the latents are inverted, and what is kept.
         mask: (1 or batch, height, width); required in statistics mode.
-        callback: of the host.
+        callback: callback of the host.
     Returns:
         The inverted noise in the host's scale, and the inversion.
     Raises:
@@ -177,14 +177,14 @@ def record_inversion(
     device_bytes: int = 0,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Inversion]:
-    """As `invert_latent`, for a model that passes `check_restoring_model` and sigmas that pass `check_sigmas`.
+    """Does the work of `invert_latent`, after `check_restoring_model` and `check_sigmas` have passed.
 
     Args:
-        fusion: only what such a restoration reads is kept.
-        sources: in statistics mode, the style sources that it may choose from.
-        device_bytes: part of the cache that may stay on the model's device.
+        fusion: only what a restoration with these settings reads is kept.
+        sources: in statistics mode, the style sources that it can choose from.
+        device_bytes: part of the cache that can stay on the model's device.
     Raises:
-        InvalidInputError: there is no prompt or mask, or the budget is too small; nothing is run.
+        InvalidInputError: there is no prompt or mask, or the budget is too small; the model is not run.
         ShapeMismatchError: the latent does not fit the model, or the mask the latent.
     """
     channels = model.model.latent_format.latent_channels
@@ -202,7 +202,7 @@ def record_inversion(
     shape = tuple(latent.shape)
     masks = None if mask is None else MaskOnGrids(mask_on_latent(mask, shape))
     layers = self_attention_layers(model, Extent(width=shape[-1], height=shape[-2]))
-    # Maps are kept in the model's own 16 bits where it has them: a conversion would only cost time.
+    # If the model runs in 16 bits, maps are kept in its dtype, because a conversion would only cost time.
     dtype = torch.bfloat16 if model.model.get_dtype_inference() is torch.bfloat16 else torch.float16
     plan = CachePlan.of(
         settings.mode,

@@ -1,4 +1,4 @@
-"""A picture's prompt as its crops need it: without what is tied to places of the picture."""
+"""The prompt of a picture for its crops, without what is tied to places in the picture."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ WHOLE_PICTURE_OPTIONS = frozenset(
         "strength",
     }
 )
-"""What nodes add to a conditioning that is tied to places of the picture, and would hit a crop at the wrong place."""
+"""Entries of a conditioning that are tied to places in the picture, and would act at the wrong place in a crop."""
 
 
 def for_crops(conditioning: Conditioning) -> Conditioning:
-    """A picture's conditioning without what is tied to places of the picture.
+    """Returns a picture's conditioning without what is tied to places in the picture.
 
     Prompts that are limited to an area or a mask are left out, unless there are no others.
 
     Args:
-        conditioning: of the whole picture; not changed.
+        conditioning: the conditioning of the whole picture; it is not changed.
     """
     everywhere = [entry for entry in conditioning if "area" not in entry[1] and "mask" not in entry[1]]
     return [[text, _without_places(options)] for text, options in everywhere or conditioning]

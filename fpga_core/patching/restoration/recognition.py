@@ -1,4 +1,4 @@
-"""Which member of a cast a face shows, and how alike it came out."""
+"""Finds which member of a cast a face shows, and how closely it resembles them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ...restoration.matching import Match, MatchBy, match_faces
 
 @dataclass(frozen=True, eq=False)
 class CastRecognition:
-    """A cast whose members are told apart, by their places and by their faces.
+    """A cast whose members are recognised by their places and their faces.
 
     Attributes:
-        cast: who there is.
-        face_analysis: finds the faces in crops and compares them; None = FaceSim is not measured.
+        cast: the people.
+        face_analysis: finds the faces in crops and compares them; if it is None, FaceSim is not measured.
     """
 
     cast: Cast
@@ -34,27 +34,27 @@ class CastRecognition:
         return self.face_analysis is not None and self.face_analysis.recogniser is not None
 
     def match(self, picture: PictureFaces, by: MatchBy) -> tuple[Match | None, ...]:
-        """Whose each face of a picture is; large ones take part, so that no small one gets their identity."""
+        """Matches the faces of a picture. Large faces take part, so that no small face gets their identity."""
         boxes = [face.box.normalised(picture.extent) for face in picture.faces]
         places = [member.face_box or (member.region and member.region.box) for member in self.cast.members]
         alike = [[self._likeness(face, member) for member in range(len(places))] for face in picture.faces]
         return match_faces(boxes, places, np.array(alike).reshape(len(boxes), len(places)), by=by)
 
     def why_not_by_likeness(self, face: Face) -> str:
-        """What to add where a face found nobody, if its likeness to nobody could be measured; else nothing."""
+        """Returns why a face matches nobody, if its likeness could not be measured; otherwise nothing."""
         if any(face.embeddings.keys() & member.identity.embeddings.keys() for member in self.cast.members):
             return ""
         return ", and no recogniser saw both it and one of them; use the face analysis that encoded the identities"
 
     def facesim(self, crops: Tensor, faces: Sequence[FaceCrop]) -> list[float | None]:
-        """How alike the face in each crop is to the identity of whose face it is.
+        """Measures how closely the face in each crop resembles its matched identity.
 
         Args:
-            crops: (num_faces, size, size, 3), as they were or restored.
-            faces: what they are crops of.
+            crops: (num_faces, size, size, 3), original or restored.
+            faces: the faces of these crops.
         Returns:
-            Cosine similarities; 0 where no face is found at the expected place, None where none can be measured.
-        Source: FPGA section 4.1, with its IoU rule; measured on the crop rather than the picture.
+            Cosine similarities; 0 if no face is found at the expected place, None if they cannot be measured.
+        Source: FPGA section 4.1, with its IoU rule, measured on the crop and not on the picture.
         """
         if self.face_analysis is None or not self.can_measure:
             return [None] * len(faces)
@@ -70,7 +70,7 @@ class CastRecognition:
         return None if np.isnan(likeness) else likeness
 
     def _likeness(self, face: Face, member: int) -> float:
-        """Cosine similarity by a recogniser that saw both; NaN where there is none."""
+        """Returns the cosine similarity by a recogniser that saw both; NaN if there is none."""
         identity = self.cast.members[member].identity
         common = sorted(face.embeddings.keys() & identity.embeddings.keys())
         if not common:

@@ -1,4 +1,4 @@
-"""Takes cropped faces through inversion and restoration, many at once, each with its own identity and landmarks."""
+"""Inverts and restores cropped faces, many at once, each with its own identity and landmarks."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from .samplers import Callback
 from .sampling import RestorationSampler, restore_latent
 
 MEMORY_MARGIN = 1.5
-"""The host's own factor between what it estimates a model call to need and what it requires to be free."""
+"""The host's own factor between the estimated memory of a model call and the memory that must be free."""
 
 MakeCallback = Callable[[ModelPatcher, int], Callback]
-"""The host's progress callback for a model and a number of steps."""
+"""Makes the host's progress callback for a model and a number of steps."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """What changes from try to try; the inversion itself is deterministic, so repeating it changes nothing."""
+    """What changes from try to try. The inversion is deterministic, so repeating it would change nothing."""
 
     identity_factor: float
     style_factor: float
@@ -48,7 +48,7 @@ class Rung:
 
 
 def ladder(retry: int) -> Rung:
-    """The rungs: stronger identity, then weaker style too, then ever more fresh noise as well.
+    """Returns the settings of a retry: a stronger identity, then a weaker style too, then more and more fresh noise.
 
     Args:
         retry: 0 for the first try.
@@ -59,18 +59,18 @@ def ladder(retry: int) -> Rung:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FaceRestorer:
-    """Everything that faces are restored with.
+    """Everything that is needed to restore faces.
 
     Attributes:
         model: a plain SD1.x, SD2.x or SDXL model.
         vae: its autoencoder.
-        positive, negative: prompts of the picture; what is tied to places in it is left out.
+        positive, negative: prompts of the picture; parts that are tied to places in it are left out.
         settings: how faces are restored.
-        cast: whose faces they may be; None = faces are restored by the prompt alone.
-        adapter: makes the identities' tokens; belongs to the cast.
-        face_analysis: measures FaceSim; None = it is not measured.
-        control: keeps each face's pose and expression by its landmarks; None = only the inversion does.
-        make_callback: progress and previews.
+        cast: the people whose faces they can be; None restores faces from the prompt alone.
+        adapter: makes the identities' tokens; required with a cast.
+        face_analysis: measures FaceSim; with None, it is not measured.
+        control: keeps each face's pose and expression by its landmarks; with None, only the inversion keeps them.
+        make_callback: makes the callback for progress and previews.
     """
 
     model: ModelPatcher
@@ -86,17 +86,17 @@ class FaceRestorer:
 
     @property
     def recognition(self) -> CastRecognition | None:
-        """Tells whose face is whose; None without a cast."""
+        """The recognition of faces; None without a cast."""
         return None if self.cast is None else CastRecognition(self.cast, self.face_analysis)
 
     @property
     def sigmas(self) -> Tensor:
-        """Noise levels of the steps; some schedulers make one step more than they are asked for."""
+        """Returns the noise levels of the steps; some schedulers add one step to the requested number."""
         sampling = self.model.get_model_object("model_sampling")
         return comfy.samplers.calculate_sigmas(sampling, self.settings.scheduler, self.settings.steps)
 
     def restore(self, faces: Sequence[FaceCrop]) -> list[RestoredFace]:
-        """Restores faces in batches that fit the memory; one patched model serves them all.
+        """Restores faces in batches that fit into memory, all with one patched model.
 
         Args:
             faces: each has a hint if there is a control, and a match if there is a cast.
@@ -112,7 +112,7 @@ class FaceRestorer:
         ]
 
     def _attached(self) -> tuple[FaceRestorer, FaceIdentities | None]:
-        """This restorer with its control and identities in the model, and with prompts as crops need them."""
+        """Returns this restorer with its control and identities in the model, and with prompts for crops."""
         model, control, identities, where = self.model, self.control, None, self.settings.identity_in
         if control is not None:
             model = control.attach(model)
@@ -126,9 +126,9 @@ class FaceRestorer:
         return replace(self, model=model, control=control, **prompts), identities
 
     def batches(self, latents: Tensor) -> Iterator[slice]:
-        """Faces that go through the model at once: as many as memory and the cache's budget allow, at least one.
+        """Splits faces into batches as large as memory and the cache's budget allow, with at least one face.
 
-        The host splits cond from uncond where memory is short, but never a batch of latents.
+        The host separates cond and uncond if memory is short, but it never splits a batch of latents.
         """
         one = (1, *latents.shape[1:])
         settings, fusion = self.settings.inversion, self.settings.fusion
@@ -149,11 +149,11 @@ class FaceRestorer:
 
 @dataclass(frozen=True, eq=False)
 class FaceBatch:
-    """Faces that go through the model at once.
+    """A batch of faces that go through the model together.
 
     Attributes:
-        run: what they are restored with, attached.
-        identities: whose faces they may be; None without a cast.
+        run: the restorer, attached to the model.
+        identities: the identities of the cast; None without a cast.
         faces: the batch.
     """
 
@@ -162,7 +162,7 @@ class FaceBatch:
     faces: Sequence[FaceCrop]
 
     def restore(self, latents: Tensor) -> list[RestoredFace]:
-        """Inverts the faces once, restores them, and restores the weak ones again; the cache ends with it."""
+        """Inverts the faces once, restores them, and restores the weak ones again. The cache is freed at the end."""
         settings, everyone = self.run.settings, range(len(self.faces))
         before = self._facesim(torch.stack([face.crop for face in self.faces]), self.faces)
         inversion = self._invert(latents)
@@ -186,7 +186,7 @@ class FaceBatch:
         return best
 
     def _invert(self, latents: Tensor) -> Inversion:
-        """With the landmarks, since a folded RepControlNet expects them, and without identity: line 2 of Alg. 1."""
+        """Inverts the faces without identity, but with the landmarks that a folded RepControlNet expects (line 2)."""
         run, model = self.run, self.run.model
         positive, _ = self._conditioning(self.faces, acting=None)
         spare = free_bytes(model) - len(latents) * call_bytes(model, latents.shape)
@@ -208,7 +208,7 @@ class FaceBatch:
     def _try(
         self, inversion: Inversion, faces: Sequence[FaceCrop], *, rung: Rung, seed: int
     ) -> tuple[Tensor, list[float | None]]:
-        """Restores some faces of the batch; the crops and their FaceSims."""
+        """Restores some faces of the batch, and returns the crops and their FaceSims."""
         run, settings, acting = self.run, self.run.settings, None
         strength = settings.identity_strength * rung.identity_factor
         if self.identities is not None and strength != 0:
@@ -228,7 +228,7 @@ class FaceBatch:
         return crops, self._facesim(crops, faces)
 
     def _conditioning(self, faces: Sequence[FaceCrop], acting: ActingFaces | None) -> tuple[Conditioning, Conditioning]:
-        """Prompts with the landmarks of some faces of the batch, and with their identities where they act."""
+        """Returns prompts with the landmarks of some faces of the batch, and with their identities if they act."""
         positive, negative, where = self.run.positive, self.run.negative, self.run.settings.identity_in
         if self.identities is not None and acting is not None and where is not IdentityIn.CONTROLNET:
             positive, negative = self.identities.condition(positive, negative, acting)
@@ -247,11 +247,11 @@ class FaceBatch:
 
 
 def call_bytes(model: ModelPatcher, latent_shape: Sequence[int]) -> float:
-    """What a model call with cond and uncond of one latent takes, by the host's estimate and margin."""
+    """Returns the memory of a model call with cond and uncond of one latent, by the host's estimate and margin."""
     return model.model.memory_required([2, *latent_shape[1:]]) * MEMORY_MARGIN
 
 
 def free_bytes(model: ModelPatcher) -> float:
-    """Memory of the model's device that is free once the model is loaded."""
+    """Returns the memory of the model's device that is free after the model is loaded."""
     unloaded = max(model.model_size() - model.loaded_size(), 0)
     return cast(float, comfy.model_management.get_free_memory(model.load_device)) - unloaded

@@ -1,4 +1,4 @@
-"""What inversion and restoration share as ComfyUI samplers: previews, progress and interrupts are the host's.
+"""What inversion and restoration share as ComfyUI samplers. The host handles previews, progress and interrupts.
 
 Attention is reached through a patch that each sampler adds to the options of its own run, so that nothing is ever left
 on the model, whether a run succeeds, fails or is interrupted.
@@ -24,13 +24,13 @@ from ...restoration.sampling import RestorationStep
 from ...shapes import Extent, as_masks, cell_means
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
-"""The host's `(step, x0, x, total_steps)`, which draws progress and previews and raises on interrupts."""
+"""The host's `(step, x0, x, total_steps)`, which shows progress and previews and raises on interrupts."""
 
 Options = dict[str, Any]
 
 
 def denoiser(model: KSamplerX0Inpaint, extra_args: Options, attention: Callable[[Tensor, Options], Tensor]) -> Denoiser:
-    """The host's guided model as `x0 = denoise(x, sigma)`, with a patch on self-attention outputs for this run only."""
+    """Wraps the host's guided model as `x0 = denoise(x, sigma)`, with a self-attention patch for this run only."""
     options = create_model_options_clone(extra_args["model_options"])
     patches = options.setdefault("transformer_options", {}).setdefault("patches", {})
     patches["attn1_output_patch"] = [*patches.get("attn1_output_patch", ()), attention]
@@ -45,18 +45,18 @@ def denoiser(model: KSamplerX0Inpaint, extra_args: Options, attention: Callable[
 
 
 def slot_of(extra: Options) -> BlockSlot:
-    """The layer that the host's extra options of an attention patch speak of."""
+    """Returns the layer that the host's extra options of an attention patch name."""
     kind, number = extra["block"]
     return BlockSlot(kind, number, extra["block_index"])
 
 
 def progress(done: int, step: InversionStep | RestorationStep) -> Options:
-    """What the host's callback reads of a step."""
+    """Reports a step to the host's callback."""
     return {"i": done, "x": step.latent, "denoised": step.x0, "sigma": step.sigma, "sigma_hat": step.sigma}
 
 
 def mask_on_latent(mask: Tensor, latent_shape: tuple[int, ...]) -> Tensor:
-    """A mask averaged over latent pixels.
+    """Averages a mask over latent pixels.
 
     Args:
         mask: (1 or batch, height, width) in [0, 1].
@@ -64,7 +64,7 @@ def mask_on_latent(mask: Tensor, latent_shape: tuple[int, ...]) -> Tensor:
     Returns:
         (batch, 1, height, width) float32.
     Raises:
-        ShapeMismatchError: another number of masks, or another aspect ratio.
+        ShapeMismatchError: the number of masks or the aspect ratio does not fit.
     """
     (batch, _, height, width), mask = latent_shape, as_masks(mask)
     latent = Extent(width, height)

@@ -25,16 +25,16 @@ from .samplers import Callback, Options, denoiser, mask_on_latent, progress, sam
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RestorationSampler:
-    """The restoration as a sampler function of the host; starts from the inverted noise, whatever noise it is given.
+    """The restoration as a sampler function of the host. It starts from the inverted noise, whatever noise it is given.
 
-    The model, the latent and the sigmas are those of the inversion; `restoration_sampler` gives one that checks that.
+    The model, the latent and the sigmas must be those of the inversion; `restoration_sampler` checks that.
 
     Attributes:
-        inversion: what is replayed.
-        mask: M, (1 or batch, height, width) at any resolution of the latent's aspect ratio.
-        settings: what is fused, when and how strongly.
+        inversion: the inversion to replay.
+        mask: M, (1 or batch, height, width), at any resolution with the latent's aspect ratio.
+        settings: what is fused, when, and how strongly.
         noise_strength: from 0 (the inverted noise, line 3 of Alg. 1) to 1 (other noise entirely).
-        noise_seed: of that other noise.
+        noise_seed: seed of that other noise.
     """
 
     inversion: Inversion
@@ -54,7 +54,7 @@ class RestorationSampler:
         callback: Callable[[Options], None] | None = None,
         disable: bool | None = None,
     ) -> Tensor:
-        """Restores; x, (batch, channels, height, width), gives only dtype and device.
+        """Restores the latents; x, (batch, channels, height, width), only sets dtype and device.
 
         Raises:
             ShapeMismatchError: the mask does not fit the inversion.
@@ -89,7 +89,7 @@ class RestorationSampler:
         return x
 
     def _start(self, inverted: Tensor, sigma: Tensor) -> Tensor:
-        """Z_T, or a mixture with fresh noise of the same deviation."""
+        """Returns Z_T, or a mixture with fresh noise of the same deviation."""
         if self.noise_strength == 0:
             return inverted
         generator = torch.Generator().manual_seed(self.noise_seed)
@@ -100,7 +100,7 @@ class RestorationSampler:
 
 @dataclass(frozen=True, eq=False)
 class CheckedRestorationSampler:
-    """A restoration for any node that samples: it checks that what is connected there is what was inverted."""
+    """A restoration for any sampling node. It checks that the node's inputs are those that were inverted."""
 
     sampler: RestorationSampler
 
@@ -129,7 +129,7 @@ class CheckedRestorationSampler:
 
 
 def restoration_sampler(inversion: Inversion, mask: Tensor, settings: FusionSettings) -> KSAMPLER:
-    """The restoration as a SAMPLER of the host, for any node that samples."""
+    """Returns the restoration as a SAMPLER of the host, for any sampling node."""
     return KSAMPLER(CheckedRestorationSampler(RestorationSampler(inversion=inversion, mask=mask, settings=settings)))
 
 
@@ -145,10 +145,10 @@ def restore_latent(
     """Restores the latents of an inversion.
 
     Args:
-        model: the one that was inverted, be it with other conditioning.
+        model: the model that was inverted; the conditioning can differ.
         cfg: guidance scale.
-        sampler: with the inversion, mask and settings.
-        callback: of the host.
+        sampler: the sampler with its inversion, mask and settings.
+        callback: callback of the host.
     Returns:
         (batch, 4, height, width) in the host's scale.
     Source: FPGA Alg. 1, lines 3-9.

@@ -218,7 +218,7 @@ def test_masks_alone_say_where_faces_are():
         (
             lambda: crop_faces(images(), FACES, SETTINGS, masks=torch.ones(2, 9, 9)),
             ShapeMismatchError,
-            "height and width",
+            "aspect ratio",
         ),
         (lambda: CropSettings(size_px=100), InvalidInputError, "multiple of 8"),
     ],
