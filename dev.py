@@ -1,4 +1,4 @@
-"""Everything a developer runs, from one file that needs nothing but Python.
+"""Everything that a developer runs, in one file that needs only Python.
 
     python dev.py test [pytest arguments]      all tests, or the chosen ones
     python dev.py demo                         shipped workflows on the small world's models, and a sheet of pictures
@@ -35,8 +35,8 @@ def launch(environment: Environment, module: str, arguments: list[str]) -> int:
 def run(environment: Environment, arguments: list[str]) -> int:
     """Runs the environment's Python from the pack's root and returns its exit status.
 
-    Bytecode is kept beside the environment even if the user wants none in the checkout: without it, each program would
-    compile torch again, for seconds.
+    Bytecode is kept beside the environment even if the user wants none in the checkout. Without it, each program would
+    spend seconds compiling torch again.
     """
     variables = {**environment.variables, "PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode")}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -45,18 +45,20 @@ def run(environment: Environment, arguments: list[str]) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # the program was interrupted too, and ends in its own way
+            continue  # the program was interrupted too, and ends by itself
         except SystemExit:
             process.terminate()
             raise
 
 
 def test(environment: Environment, arguments: list[str]) -> int:
-    """The chosen tests; or all: the core, where ComfyUI cannot be imported, then the rest, then those with a server."""
+    """Runs the chosen tests, or all: the core without ComfyUI, then the others, then those with a server."""
     if arguments:
         return launch(environment, "pytest", arguments)
     workers = str(min(os.cpu_count() or 1, 4))
-    one_thread = replace(environment, variables={**environment.variables, "OMP_NUM_THREADS": "1"})  # a worker a core
+    one_thread = replace(
+        environment, variables={**environment.variables, "OMP_NUM_THREADS": "1"}
+    )  # one worker per core
     parts = [
         ("tests/core", one_thread, ["-n", workers, "tests/core"]),
         ("tests without a server", one_thread, ["-n", workers, *WITHOUT_SERVER]),

@@ -1,4 +1,4 @@
-"""Full-size models with random weights, on the meta device or in memory: the shapes of SD1.5, no download."""
+"""Full-size models with the shapes of SD1.5 and random weights, on the meta device or in memory, without a download."""
 
 import comfy.cldm.cldm
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
@@ -32,7 +32,7 @@ def random_controlnet(config: dict = SD15_UNET, dtype: torch.dtype = torch.bfloa
 
 
 def random_(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Fills a module's parameters in place with seeded values of a trained network's scale."""
+    """Fills a module's parameters in place with seeded values on the scale of a trained network."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -47,7 +47,7 @@ def random_(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def random_model(
     config: dict = SD15_UNET, dtype: torch.dtype = torch.bfloat16, computed: torch.dtype | None = None
 ) -> comfy.model_patcher.ModelPatcher:
-    """A ModelPatcher around an SD1.5 UNet with random weights, stored as `dtype`, computed in `computed` if given."""
+    """Returns a ModelPatcher of an SD1.5 UNet with random weights in `dtype`, computed in `computed` if given."""
     supported = comfy.supported_models.SD15(dict(config))
     supported.unet_config["dtype"] = dtype
     supported.manual_cast_dtype = computed

@@ -1,4 +1,4 @@
-"""What every bench does: parse `--json FILE` and `--tiny`, time alternatives in turn, print a table."""
+"""What every bench shares: it parses `--json FILE` and `--tiny`, times alternatives in turn, and prints a table."""
 
 import argparse
 import ctypes
@@ -22,7 +22,7 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def resident_mib() -> float:
-    """Memory that the process holds, after Python and the C library gave back what they only kept in reserve."""
+    """Returns the memory of the process, after Python and the C library have released their reserves."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
@@ -30,7 +30,7 @@ def resident_mib() -> float:
 
 
 def in_turn(names: Iterable[str], rounds: int) -> Iterator[str]:
-    """Every name once a round; each round begins with another one: what comes first in a round may be favoured."""
+    """Yields every name once per round. Rounds start with different names, because the first may have an advantage."""
     names = list(names)
     for round_number in range(rounds):
         start = round_number % len(names)
@@ -38,8 +38,7 @@ def in_turn(names: Iterable[str], rounds: int) -> Iterator[str]:
 
 
 def interleaved(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each alternative, one of each in turn, so that a machine that slows down slows all of them; one warm-
-    up each."""
+    """Times the alternatives in turn, so that a machine that slows down slows all of them, after one warm-up each."""
     for run in alternatives.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
@@ -51,7 +50,7 @@ def interleaved(alternatives: dict[str, Callable[[], object]], rounds: int) -> d
 
 
 def ratio_rows(seconds: dict[str, list[float]], baseline: str) -> list[dict]:
-    """Median seconds of each alternative, and the median, least and largest ratio to the baseline of the same round."""
+    """Returns each alternative's median seconds, and its median, smallest and largest ratio to its round's baseline."""
     rows = []
     for name, values in seconds.items():
         ratios = [value / base for value, base in zip(values, seconds[baseline], strict=True)]
@@ -68,7 +67,7 @@ def ratio_rows(seconds: dict[str, list[float]], baseline: str) -> list[dict]:
 
 
 def report(title: str, rows: Sequence[dict], file: Path | None = None) -> None:
-    """Prints rows as a table, and writes them as JSON where a file is named."""
+    """Prints rows as a table, and writes them as JSON if a file is named."""
     columns = list(rows[0])
     widths = [max(len(str(column)), *(len(str(row[column])) for row in rows)) for column in columns]
     print(f"\n{title}")

@@ -1,8 +1,8 @@
-"""A ComfyUI server with the stand-ins, and the memory that it holds while one prompt after another is queued.
+"""A ComfyUI server with the stand-ins, and its memory while one prompt after another is queued.
 
-The memory is the resident set of the server's process tree, as the operating system counts it. Two things would hide a
-leak in it, and are taken out: the C library keeps freed memory for later, so it is told to return large blocks at once;
-and Python collects cycles only now and then, so of every ten samples the least one counts.
+The memory is the resident set of the server's process tree, as the operating system counts it. Two effects would hide a
+leak, and are removed. The C library keeps freed memory for later, so it is told to return large blocks at once. Python
+collects cycles only now and then, so the smallest of every ten samples counts.
 """
 
 import os
@@ -18,10 +18,10 @@ from fpga.devtools.stand_ins import PACKS, place_stand_ins
 
 MIB = 2**20
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""For glibc; other C libraries ignore it."""
+"""These are for glibc; other C libraries ignore them."""
 
 TIMEOUT_S = 3600
-"""Of a prompt: a machine may have other work for a while."""
+"""The timeout of a prompt, for a machine that has other work for a while."""
 
 SAMPLES = 10
 PROGRESS = 50
@@ -38,26 +38,26 @@ def serving() -> Iterator[ComfyServer]:
 
 
 def resident_mib(server: ComfyServer) -> float:
-    """Memory of the server and every process that it started."""
+    """Returns the memory of the server and of every process that it started."""
     process = psutil.Process(server.process_id)
     return sum(part.memory_info().rss for part in (process, *process.children(recursive=True))) / MIB
 
 
 def sample(resident: list[float], server: ComfyServer) -> None:
-    """Appends what the server holds now, and says so now and then."""
+    """Appends the server's current memory, and prints it now and then."""
     resident.append(resident_mib(server))
     if len(resident) % PROGRESS == 0:
         print(f"{len(resident)} prompts: {resident[-1]:.1f} MiB", flush=True)
 
 
 def memory_row(resident: Sequence[float], warm_up: int, per: int, goal: float) -> dict:
-    """What a memory curve says.
+    """Returns the table row of a memory curve.
 
     Args:
         resident: MiB after each prompt.
         warm_up: prompts at the start that do not count.
         per: the slope's unit of prompts.
-        goal: what the slope shall stay below, in MiB per `per` prompts.
+        goal: the limit of the slope, in MiB per `per` prompts.
     """
     counted = resident[warm_up:]
     size = min(SAMPLES, len(counted) // 2)

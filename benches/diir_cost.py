@@ -1,8 +1,8 @@
-"""What restoring one face costs on a full-size SD1.5, over ordinary img2img of the same crop and steps.
+"""The cost of restoring one face on a full-size SD1.5, relative to ordinary img2img of the same crop and steps.
 
-Both sample 512x512 with guidance; the restoration inverts first, at half a guided step per model call. The ratio does
-not depend on the number of steps, so few are run; the autoencoder, which both need alike, is left out. Weights are
-random: they do not change the time. The goal is a ratio of at most 1.05 (1 + (1 + r) / 2) for r repetitions.
+Both sample 512x512 with guidance. The restoration inverts first, at half a guided step per model call. The ratio does
+not depend on the number of steps, so only a few are run. The autoencoder, which both need, is left out. The weights are
+random, because they do not change the time. The goal is a ratio of at most 1.05 (1 + (1 + r) / 2) for r repetitions.
 """
 
 from functools import partial

@@ -1,6 +1,6 @@
-"""What the inversion of one face keeps in memory, on a full-size SD1.5 at 512x512 and 30 steps.
+"""The memory of the inversion of one face, on a full-size SD1.5 at 512x512 and 30 steps.
 
-The cache's own count is held against the plan made before the run, the budget, and what the process really grew by.
+The cache's own count is compared with the plan before the run, with the budget, and with the growth of the process.
 """
 
 import comfy.samplers

@@ -1,8 +1,7 @@
-"""The paper's Table 5, counted from the modules: FLOPs, MACs and parameters of SD1.5, with a ControlNet, with a
-RepControlNet.
+"""The paper's Table 5, counted: FLOPs, MACs and parameters of SD1.5, alone, with ControlNet and with RepControlNet.
 
-The paper counts convolutions and linear layers only, two FLOPs to a MAC; the attention products are added in a column
-of their own.
+The paper counts only convolutions and linear layers, with two FLOPs per MAC. A separate column adds the attention
+products.
 """
 
 import comfy.sd1_clip
@@ -21,7 +20,7 @@ HINT = torch.empty(1, 3, 512, 512, device="meta")
 
 
 def layer_macs(module: nn.Module, *inputs: torch.Tensor) -> int:
-    """Multiply-accumulates of the convolutions and linear layers of one forward pass, read off each layer's output."""
+    """Counts the multiply-accumulates of convolutions and linear layers in a forward pass, by each layer's output."""
     total = 0
 
     def count(layer: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
@@ -36,7 +35,7 @@ def layer_macs(module: nn.Module, *inputs: torch.Tensor) -> int:
 
 
 def all_flops(module: nn.Module, *inputs: torch.Tensor) -> int:
-    """FLOPs of one forward pass with the attention products, by torch's own counter."""
+    """Counts the FLOPs of one forward pass with the attention products, with torch's own counter."""
     with FlopCounterMode(display=False) as counter:
         module(*inputs)
     return counter.get_total_flops()
@@ -47,7 +46,7 @@ def num_parameters(*modules: nn.Module) -> int:
 
 
 def text_encoder() -> nn.Module:
-    """CLIP-L's text model without the text projection, which SD1.5 does not have."""
+    """Returns CLIP-L's text model without the text projection, which SD1.5 does not have."""
     with torch.device("meta"):
         return comfy.sd1_clip.SDClipModel(device="meta").transformer.text_model
 

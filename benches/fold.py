@@ -1,7 +1,7 @@
-"""Folding a RepControlNet into a full-size SD1.5: its time beside a plain copy of the same bytes, and its memory.
+"""Time and memory of folding a RepControlNet into a full-size SD1.5, compared with a plain copy of the same bytes.
 
-The fold is what ComfyUI does when the patched model is loaded: it keeps each weight as a backup, computes the new one,
-and puts it in place. Loading the same model without patches is subtracted.
+ComfyUI folds when it loads the patched model: it keeps each weight as a backup, computes the new one, and puts it in
+place. The time to load the same model without patches is subtracted.
 """
 
 import time

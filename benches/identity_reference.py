@@ -1,7 +1,7 @@
-"""Public identity adapters on a full-size SD1.5 in float32, against Eq. 1 written as hooks and against diffusers.
+"""Public identity adapters on a full-size SD1.5 in float32, compared with Eq. 1 as hooks and with diffusers.
 
-Random weights in the exact public key layouts; one call of the UNet at 512x512. diffusers loads the same file with its
-own loader, the LoRA inside a FaceID file included. The relative error is that of the UNet's output.
+The bench uses random weights in the exact public key layouts, and one call of the UNet at 512x512. diffusers loads the
+same file with its own loader, including the LoRA inside a FaceID file. The relative error is that of the UNet's output.
 """
 
 import torch
@@ -26,13 +26,13 @@ ADAPTERS = {
     "FaceID-PlusV2": (faceid_plus, Variant.PLUS_V2, BUFFALO_L, CLIP),
     "plus-face": (plus_face, Variant.AUTO, None, CLIP),
 }
-# Edges on the grid of the coarsest layer: diffusers' bicubic masks are exact there
+# The edges are on the grid of the coarsest layer, where diffusers' bicubic masks are exact
 BOXES = (Box(0.0, 0.25, 0.25, 0.75), Box(0.5, 0.0, 1.0, 0.5))
 TIMESTEP = 500
 
 
 def regions(num_people: int, picture: Extent) -> tuple[list[Region | None], torch.Tensor | None]:
-    """The people's regions for the pack, and as diffusers wants them; one person has the whole picture."""
+    """Returns the people's regions in the forms of the pack and of diffusers; a single person has the whole picture."""
     if num_people == 1:
         return [None], None
     placed = [Region.from_box(box) for box in BOXES]

@@ -1,8 +1,9 @@
-"""A step of a full-size SD1.5 at 512x512 with 0 to 8 identities: the pack's one product, and one attention call each.
+"""A step of a full-size SD1.5 at 512x512 with 0 to 8 identities: in one product, or with one attention call each.
 
-All run in turn in one process, so that a machine that slows down slows all of them; a round's ratio is to the bare step
-of the same round. The peers' way, one attention call over the whole picture and one mask per identity in each layer, is
-what a chain of IPAdapter-style nodes does; its tokens are projected only once here, which is kinder than their code.
+All alternatives run in turn in one process, so that a machine that slows down slows all of them. Ratios are relative to
+the bare step of the same round. The peers' way has one attention call over the whole picture and one mask per identity
+in each layer, as in a chain of IPAdapter-style nodes. Its tokens are projected only once here, which favours it over
+the peers' code.
 """
 
 import torch
@@ -22,11 +23,11 @@ from unet_configs import SD15_UNET
 
 NUM_PEOPLE = (1, 2, 4, 8)
 COVERED = 0.1
-"""Part of the picture that the small regions cover together."""
+"""The part of the picture that the small regions cover together."""
 
 
 def small_regions(num_people: int) -> list[Region]:
-    """Square regions of one size, side by side, which cover COVERED of the picture together."""
+    """Returns equal square regions side by side, which cover COVERED of the picture together."""
     side = (COVERED / num_people) ** 0.5
     spots = [(column / 4 + 0.02, row / 2 + 0.1) for row in range(2) for column in range(4)]
     return [Region.from_box(Box(x, y, x + side, y + side)) for x, y in spots[:num_people]]
@@ -38,7 +39,7 @@ def cast_of(regions: list[Region | None]) -> Cast:
 
 
 def peers_way(model, adapter, cast: Cast, size: int):
-    """A clone of the model with one attention call, one mask and one sum per identity in every layer."""
+    """Returns a clone of the model with one attention call, one mask and one sum per identity in every layer."""
     tokens = [adapter.tokens(member.identity) for member in cast.members]
     null_tokens = [adapter.null_tokens(member.identity) for member in cast.members]
     masks = cast.rasterise(Extent(size, size))[:, None]
@@ -83,7 +84,8 @@ def main() -> None:
         ratio_rows({name: [pair[which] for pair in pairs] for name, pairs in measured.items()}, "no identity")
         for which in (0, 1)
     )
-    # Processor time tells more than the clock where other programs share the machine; with a GPU it tells nothing.
+    # Processor time is more informative than the clock if other programs share the machine. With a GPU, it means
+    # nothing.
     for row, other in zip(clock, processor, strict=True):
         row["by processor time"] = other["over no identity"]
     dtype = str(model.model.get_dtype()).removeprefix("torch.")

@@ -1,7 +1,7 @@
-"""How exactly DDIM inversion comes back on a trained model, and what each fixed-point repetition costs.
+"""The exactness of DDIM inversion on a trained model, and the cost of each fixed-point repetition.
 
-The small world's model, pictures that it was not trained on with their own captions: inverted at 30 steps, then sampled
-plainly (Euler, which is DDIM in these terms, guidance 1). The error is of the latent, relative to its norm.
+The small world's model inverts pictures that it was not trained on, with their own captions, in 30 steps. They are then
+sampled plainly (Euler, which is DDIM here, with guidance 1). The error is that of the latent, relative to its norm.
 """
 
 import statistics

@@ -1,7 +1,8 @@
-"""What storing the weights in half precision or fp8 costs a RepControlNet: folded and live against exact arithmetic.
+"""The error of a RepControlNet with weights in half precision or fp8, folded and live, against exact arithmetic.
 
-The reference is the fp32 model with weights folded by hand. "rounding alone" is the plain model in that dtype against
-the plain fp32 model: what the dtype costs without any RepControlNet. The UNet has SD1.5's blocks with 32 channels.
+The reference is the fp32 model with weights folded by hand. "rounding alone" compares the plain model in that dtype
+with the plain fp32 model, which shows the cost of the dtype without a RepControlNet. The UNet has SD1.5's blocks with
+32 channels.
 """
 
 import comfy.sample

@@ -1,9 +1,9 @@
-"""Memory of a server through 500 prompts whose casts change, and what they leave behind.
+"""The memory of a server over 500 prompts with changing casts, and what they leave behind.
 
-Every prompt has another cast: other people, number of people, regions and strengths, through Apply Cast and two steps
-of the small stand-in model. The server's own history is cleared after each, since it would grow with any prompt. The
-goal is a least-squares slope below 1 MiB per 100 prompts after a warm-up of 50; people encoded once; and the plain
-graph's picture the same bit for bit before and after.
+Every prompt has a different cast, with other people, regions and strengths, and runs Apply Cast and two steps of the
+small stand-in model. The server's own history is cleared after each prompt, because it would grow with any prompt. The
+goals are a least-squares slope below 1 MiB per 100 prompts after a warm-up of 50, people that are encoded only once,
+and a picture of the plain graph that is bit-identical before and after.
 """
 
 import random
@@ -32,7 +32,7 @@ def people_nodes() -> Prompt:
 
 
 def plain_graph(seed: int, denoise: float = 1.0) -> Prompt:
-    """An ordinary picture; another denoise that rounds to 1 is another cache key for the same sampling."""
+    """Returns the graph of an ordinary picture; another denoise that rounds to 1 changes the cache key alone."""
     sampling = {"steps": 2, "cfg": 5.0, "sampler_name": "ddim", "scheduler": "ddim_uniform", "denoise": denoise}
     size = {"width": SIDE_PX, "height": SIDE_PX, "batch_size": 1}
     wires = {"model": ["model", 0], "positive": ["text", 0], "negative": ["text", 0], "latent_image": ["latent", 0]}
@@ -48,7 +48,7 @@ def plain_graph(seed: int, denoise: float = 1.0) -> Prompt:
 
 
 def with_cast(graph: Prompt, chance: random.Random) -> Prompt:
-    """The graph with one to four people in random places at random strengths."""
+    """Returns the graph with one to four people in random places, with random strengths."""
     chosen = chance.sample(list(PEOPLE), chance.randint(1, len(PEOPLE)))
     boxes = [
         {"x": chance.randint(0, 75), "y": chance.randint(0, 75), "width": chance.randint(20, 50), "height": 45}

@@ -1,9 +1,9 @@
-"""Memory of a server through 200 different pictures whose faces are restored.
+"""The memory of a server over 200 different pictures whose faces are restored.
 
-Each picture is another cut of a group photo, its faces found, matched with a cast of three by likeness, and restored
-with a ControlNet, crops of 64 pixels and two steps of the small stand-in model. FaceSim is not measured: finding
-each face again would take most of the time. The server's own history is cleared after each, since it would grow with
-any prompt. The goal is a least-squares slope below 1 MiB per 20 pictures after the first 20.
+Each picture is a different crop of a group photo. Its faces are found, matched with a cast of three by likeness, and
+restored with a ControlNet, crops of 64 pixels and two steps of the small stand-in model. FaceSim is not measured,
+because finding each face again would take most of the time. The server's own history is cleared after each prompt,
+because it would grow with any prompt. The goal is a least-squares slope below 1 MiB per 20 pictures after the first 20.
 """
 
 import json
@@ -23,14 +23,14 @@ SMALLER = {"steps": 2, "crop_size_px": 64}
 
 
 def write_picture(photo: Image.Image, path: Path, chance: random.Random) -> None:
-    """Another part of the photo, another brightness."""
+    """Writes another part of the photo with another brightness."""
     x, y = chance.randint(0, photo.width - WIDTH), chance.randint(0, photo.height - HEIGHT)
     part = photo.crop((x, y, x + WIDTH, y + HEIGHT))
     ImageEnhance.Brightness(part).enhance(chance.uniform(0.7, 1.3)).save(path)
 
 
 def graph_for(workflow: Prompt, file: str) -> Prompt:
-    """The shipped workflow on another picture, with previews instead of saved files."""
+    """Returns the shipped workflow for another picture, with previews instead of saved files."""
     graph: Prompt = json.loads(json.dumps(workflow))
     for node in graph.values():
         if node["class_type"] == "FPGA_RestoreFaces":

@@ -1,7 +1,8 @@
 """One step of a full-size SD1.5 at 512x512, guidance's batch of two: bare, with a RepControlNet, with a ControlNet.
 
-All run in turn in one process, so that a machine that slows down slows all of them. Weights are random: they do not
-change the time. Loading and folding are not part of a step; `dev.py bench fold` measures them.
+All alternatives run in turn in one process, so that a machine that slows down slows all of them. The weights are
+random, because they do not change the time. Loading and folding are not part of a step; `dev.py bench fold` measures
+them.
 """
 
 import comfy.controlnet
@@ -36,7 +37,7 @@ def main() -> None:
 
     alternatives = {
         "bare UNet": (model, *conditionings),
-        "bare UNet again": (model, *conditionings),  # what the ratios are worth
+        "bare UNet again": (model, *conditionings),  # shows how reliable the ratios are
         "RepControlNet folded": with_branch(BranchMode.FOLDED),
         "ControlNet": (model, *controlled),
         "RepControlNet live": with_branch(BranchMode.LIVE),

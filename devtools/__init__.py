@@ -1,1 +1,1 @@
-"""The project's workshop: what `dev.py` runs. Nothing here is needed to use the pack."""
+"""The parts of `dev.py`. The pack itself does not need them."""

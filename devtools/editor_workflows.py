@@ -1,8 +1,8 @@
-"""`dev.py workflows`: writes each workflow of workflows/api/ in the editor's format too, by the editor itself.
+"""`dev.py workflows` makes the editor write each workflow of workflows/api/ in its own format.
 
-The API format is the source: what is queued over the API and what an artist opens are then the same graph. Nodes are
-laid out in columns by their distance from the loaders, with room for the pictures and reports that they show after a
-run. A node's `_meta` holds its title and, optionally, a `note` that stands beside it in the editor.
+The API format is the source, so that the API and the editor use the same graph. Nodes are arranged in columns by their
+distance from the loaders, with room for the pictures and reports that they show after a run. A node's `_meta` holds its
+title and, optionally, a `note` that is shown beside it in the editor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .stand_ins import PACKS, place_stand_ins
 WORKFLOWS = ROOT / "workflows"
 COLUMN_GAP, ROW_GAP = 80, 60
 PICTURES = ("LoadImage", "PreviewImage", "SaveImage", "MaskPreview")
-"""Nodes that show a picture."""
+"""The nodes that show a picture."""
 
 REPORTS_PX = {
     "FPGA_ApplyRepControlNet": 90,
@@ -31,7 +31,7 @@ REPORTS_PX = {
     "FPGA_RestoreFaces": 300,
     "FPGA_ScoreCast": 160,
 }
-"""Nodes that show a report, and its height."""
+"""The nodes that show a report, and its height."""
 
 LAY_OUT = """([prompt, gap, pictures, reports]) => {
   const nodes = new Map(app.graph._nodes.map((node) => [String(node.id), node]));
@@ -84,7 +84,7 @@ LAY_OUT = """([prompt, gap, pictures, reports]) => {
 
 
 def as_editor_workflow(page: Page, name: str, prompt: dict) -> dict:
-    """The editor's own form of an API workflow, laid out."""
+    """Returns an API workflow in the editor's own format, with its nodes arranged."""
     page.evaluate("async ([prompt, name]) => { await app.loadApiJson(prompt, name) }", [prompt, name])
     return page.evaluate(LAY_OUT, [prompt, [COLUMN_GAP, ROW_GAP], PICTURES, REPORTS_PX])
 
@@ -97,7 +97,7 @@ def write_editor_workflows() -> None:
 
         with ComfyServer(base, packs=PACKS) as server, open_browser() as browser:
             for path in sorted((WORKFLOWS / "api").glob("*.json")):
-                # A page of its own: in one that has shown another workflow, notes may keep that one's text.
+                # Each workflow gets a new page. In a page that has shown another workflow, notes can keep the old text.
                 page = browser.new_page(viewport={"width": 1920, "height": 1080})
                 Editor(page, server.address, a_node="FPGA_LoadRepControlNet")
                 workflow = as_editor_workflow(page, path.stem, json.loads(path.read_text(encoding="utf-8")))

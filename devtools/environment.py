@@ -1,4 +1,4 @@
-"""The virtual environment that tests, benches and the demo run in, built once and kept outside the checkout."""
+"""The virtual environment of tests, benches and the demo, which is built once and kept outside the checkout."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .progress import Progress
 ROOT = Path(__file__).resolve().parent.parent
 WORKSHOP = ROOT / "devtools"
 CONSTRAINTS = WORKSHOP / "constraints.txt"
-TESTED_PYTHONS = ((3, 11),)  # what constraints.txt was frozen with
-TORCH = "torch==2.13.0"  # on every Python: torchvision and torchaudio must match it
+TESTED_PYTHONS = ((3, 11),)  # the Python that constraints.txt was frozen with
+TORCH = "torch==2.13.0"  # the same on every Python, because torchvision and torchaudio must match it
 NETWORK_REMEDY = "check the network and pip's configuration, and run again to resume with this step"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What the workshop's programs run with.
+    """The environment in which the programs run.
 
     Attributes:
         python: the interpreter that has everything installed.
         comfyui: the folder of ComfyUI's main.py.
-        variables: the process environment that they need.
+        variables: the environment variables that they need.
     """
 
     python: Path
@@ -41,7 +41,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the building, done once its stamp is there."""
+    """One step of the build. It is done if its stamp exists."""
 
     title: str
     stamp: Path
@@ -53,7 +53,7 @@ class Step:
 
 
 def cache_folder() -> Path:
-    """Where everything that is built is kept, by the platform's convention."""
+    """Returns the folder for everything that is built, by the platform's convention."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
@@ -64,7 +64,7 @@ def cache_folder() -> Path:
 
 
 def prepare() -> Environment:
-    """Builds what the cache does not have yet, and returns the environment.
+    """Builds what is missing from the cache, and returns the environment.
 
     Raises:
         StepError: a step failed; the next run resumes with it.
@@ -74,7 +74,7 @@ def prepare() -> Environment:
 
 
 class Builder:
-    """Builds one environment, named after everything that it is built from."""
+    """Builds one environment, whose name depends on everything that it is built from."""
 
     def __init__(self, cache: Path, comfyui_folder: Path, is_given: bool):
         self.cache = cache
@@ -136,8 +136,8 @@ class Builder:
         self._pip_install(without_dependencies, "installing torchvision", progress)
 
     def _install_requirements(self, progress: Progress) -> None:
-        # One call, so that pip finds versions that suit ComfyUI and the pack. insightface brings onnxruntime, and
-        # onnxruntime-gpu would overwrite its files: the environment gets only the one that runs everywhere.
+        # One call, so that pip finds versions that fit ComfyUI and the pack. insightface installs onnxruntime, and
+        # onnxruntime-gpu would overwrite its files, so the environment gets only the one that runs everywhere.
         ours = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
         filtered = self.folder / "requirements.txt"
         filtered.write_text("".join(line for line in ours if "onnxruntime" not in line), encoding="utf-8")
@@ -146,13 +146,13 @@ class Builder:
         self._pip_install(arguments, "installing the packages", progress)
 
     def _cure(self, progress: Progress) -> None:
-        """Makes the native libraries load where the machine lacks what they were built for."""
+        """Makes the native libraries load if the machine does not have what they were built for."""
         is_cpu_build = "import torch; raise SystemExit(bool(torch.version.cuda or torch.version.hip))"
         if not self._succeeds("import torchvision, torchaudio") and self._succeeds(is_cpu_build):
             for library in self.venv.glob("**/site-packages/torchaudio/lib/*.so"):
                 library.unlink()
             self.cpu_torch_stamp.touch()
-        if not self._succeeds("import cv2"):  # a machine without libGL
+        if not self._succeeds("import cv2"):  # for machines without libGL
             headless: list[str | Path] = ["--force-reinstall", "--no-deps", "opencv-python-headless"]
             self._pip_install(headless, "installing OpenCV", progress)
         progress.run(
@@ -169,9 +169,9 @@ class Builder:
         progress.run(command, what=title, remedy=NETWORK_REMEDY)
 
     def _discard_half_installed(self) -> None:
-        """Forgets packages whose installation was interrupted, so that pip installs them again.
+        """Removes packages whose installation was interrupted, so that pip installs them again.
 
-        pip writes INSTALLER after all files of a package are in place; without it, the package only looks installed.
+        pip writes INSTALLER after all files of a package are in place. Without it, the package only seems installed.
         """
         for folder in self.venv.glob("**/site-packages/*.dist-info"):
             if not (folder / "INSTALLER").exists():
@@ -189,6 +189,6 @@ class Builder:
 
 
 def with_cpu_torch(variables: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """The process environment in which torchvision can be imported beside a CPU build of torch."""
+    """Returns the environment variables with which torchvision can be imported with a CPU build of torch."""
     paths = [str(WORKSHOP / "cpu_torch"), variables.get("PYTHONPATH")]
     return {**variables, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

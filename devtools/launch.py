@@ -1,7 +1,7 @@
 """Runs a module with the pack importable as `fpga`: `python devtools/launch.py MODULE [arguments]`.
 
-The pack's root never goes on `sys.path`: its `nodes/` would shadow ComfyUI's `nodes.py`. A synthetic package whose
-`__path__` is the root is registered instead, the way ComfyUI itself loads the pack.
+The pack's root never goes on `sys.path`, because its `nodes/` would shadow ComfyUI's `nodes.py`. Instead, a synthetic
+package with the root as `__path__` is registered, as ComfyUI itself does it.
 """
 
 import runpy
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def register_pack() -> None:
-    """Makes the pack importable under the name that every program of the workshop shares."""
+    """Makes the pack importable under the name that all development programs use."""
     runpy.run_path(str(ROOT / "__main__.py"))["register_pack"]("fpga")
 
 

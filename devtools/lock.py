@@ -1,4 +1,4 @@
-"""A lock between processes that the operating system lets go of, however its holder ends."""
+"""A lock between processes, which the operating system releases however its holder ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[int]:
-    """Holds the lock named by a file; waits, saying so, while another process has it. Yields its descriptor."""
+    """Holds the lock of a file and yields its descriptor. Waits, with a message, while another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         if not _take(file.fileno(), wait=False):

@@ -1,4 +1,4 @@
-"""Runs the steps of a long job: one line each on the screen, everything in a log, one line when a step fails."""
+"""Runs the steps of a long job, with one line each on the screen, everything in a log, and one line if a step fails."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 
 class StepError(Exception):
-    """One line: what failed and what to do about it."""
+    """One line that says what failed, and what to do about it."""
 
 
 class Progress:
     """The screen and the log of one job.
 
     Args:
-        log: file that every program's output is appended to.
-        held_files: descriptors that the programs inherit (a lock stays taken until the last of them has ended).
+        log: file to which the output of every program is appended.
+        held_files: descriptors that the programs inherit (a lock is held until the last of them has ended).
     """
 
     def __init__(self, log: Path, held_files: Sequence[int] = ()):
@@ -26,7 +26,7 @@ class Progress:
         self._held_files = tuple(held_files)
 
     def step(self, title: str, action: Callable[[], None]) -> None:
-        """Runs `action`, saying what it is and how long it took."""
+        """Runs `action`, and prints its name and duration."""
         started = time.monotonic()
         self._show(f"{title} ...", end="" if sys.stdout.isatty() else "\n")
         action()
@@ -35,10 +35,10 @@ class Progress:
     def run(
         self, command: Sequence[str | Path], what: str, remedy: str, environment: dict[str, str] | None = None
     ) -> None:
-        """Runs a program, its output in the log.
+        """Runs a program with its output in the log.
 
         Raises:
-            StepError: it ended with an error; the message has its last word, the remedy and the log's path.
+            StepError: it ended with an error; the message gives its last output, the remedy and the path of the log.
         """
         words = [str(word) for word in command]
         tail = ""
@@ -74,7 +74,7 @@ class Progress:
 
 
 def _more_telling(current: str, line: str) -> str:
-    """Of two lines of output, the one that says more about a failure: the latest, but an ERROR stays."""
+    """Returns the line of output that says more about a failure: the later one, unless the earlier one is an ERROR."""
     if not line or (current.startswith("ERROR") and not line.startswith("ERROR")):
         return current
     return line

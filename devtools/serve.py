@@ -1,4 +1,4 @@
-"""`dev.py serve`: the editor with the pack loaded, until Ctrl-C. Further arguments go to ComfyUI."""
+"""`dev.py serve` runs the editor with the pack loaded, until Ctrl-C. Other arguments go to ComfyUI."""
 
 import sys
 

@@ -20,17 +20,17 @@ NOT_PART_OF_THE_PACK = (".git", "__pycache__", "tests", "devtools", "laboratory"
 
 
 class ServerError(Exception):
-    """The server did not come up, or ended on its own; the message has the end of its log."""
+    """The server did not start, or ended unexpectedly. The message contains the end of its log."""
 
 
 class ComfyServer:
-    """Runs ComfyUI in a process of its own, between `with` and its end.
+    """A context manager that runs ComfyUI in a separate process.
 
     Args:
-        base_directory: where the server keeps models, input, output, user data and custom nodes; made if missing.
-        packs: further custom nodes to load, by the name of their folder in `custom_nodes`.
-        arguments: further arguments of ComfyUI's main.py.
-        port: where to listen; a free one if not given.
+        base_directory: folder for models, input, output, user data and custom nodes; created if it does not exist.
+        packs: other custom nodes to load, by the name of their folder in `custom_nodes`.
+        arguments: other arguments of ComfyUI's main.py.
+        port: port to listen on; by default a free one.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ComfyServer:
                 stderr=subprocess.STDOUT,
                 cwd=self.base_directory,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"},
-                start_new_session=True,  # Ctrl-C reaches whoever started the server, and that stops it in order
+                start_new_session=True,  # Ctrl-C goes to the starting program, which then stops the server
             )
         deadline = time.monotonic() + timeout
         while not self._answers():
@@ -101,17 +101,17 @@ class ComfyServer:
 
     @property
     def process_id(self) -> int:
-        """The server's process while it runs.
+        """Returns the id of the server's process while it runs.
 
         Raises:
-            ServerError: it does not run.
+            ServerError: it is not running.
         """
         if self._process is None:
             raise ServerError("the server has not been started, or has ended")
         return self._process.pid
 
     def wait(self) -> None:
-        """Returns once the server has ended."""
+        """Waits until the server has ended."""
         if self._process:
             self._process.wait()
 
@@ -145,7 +145,7 @@ def free_port() -> int:
 
 
 def place_pack(source: Path, target: Path) -> None:
-    """Makes a pack appear in `custom_nodes`: a link, or a copy where the system allows no links."""
+    """Places a pack in `custom_nodes`, as a link, or as a copy if the system does not allow links."""
     if target.is_symlink():
         target.unlink()
     elif target.exists():

@@ -12,14 +12,14 @@ CELL_PX, GAP_PX, TITLE_PX, CAPTION_PX = 240, 8, 34, 26
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a sheet, and what stands under it."""
+    """One picture of a sheet, and the caption below it."""
 
     caption: str
     picture: Image.Image
 
 
 def sheet(rows: Mapping[str, Sequence[Cell]]) -> Image.Image:
-    """One row for each title; small pictures are enlarged, large ones reduced.
+    """Draws one row for each title. Small pictures are enlarged, and large ones reduced.
 
     Args:
         rows: title -> pictures, at least one row with one picture.

@@ -1,8 +1,7 @@
 """Local stand-ins for the public files that the shipped workflows name, so that tests and the demo run the same graphs.
 
-Each is written under the public file's name into the models folder of a server that only tests or the demo use: the
-workflows themselves stay as they are. Their weights are random (seeded) unless said otherwise; docs/stand-ins.md lists
-them.
+Each is written under the public file's name into the models folder of a server that only tests or the demo use, so that
+the workflows stay unchanged. Their weights are random (seeded) unless stated otherwise. docs/stand-ins.md lists them.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ PACKS = {
     "fpga-stand-in-sd": SUPPORT / "stand_ins" / "small_sd",
     "fpga-small-world": SMALL_WORLD / "comfyui_node",
 }
-"""Custom nodes that a server needs beside the pack to load the stand-ins and the small world's models."""
+"""The custom nodes that a server needs, besides the pack, to load the stand-ins and the small world's models."""
 
 
 def small_checkpoint(path: Path) -> None:
-    """A small SD1.5 checkpoint: UNet, text encoder and autoencoder of `tests/support/stand_ins/small_sd`."""
+    """Makes a small SD1.5 checkpoint with UNet, text encoder and autoencoder of `tests/support/stand_ins/small_sd`."""
     import comfy.model_base
     import comfy.taesd.taesd
     import torch
@@ -51,7 +50,7 @@ def small_checkpoint(path: Path) -> None:
 
 
 def centre_output(decoder) -> None:
-    """Scales the last layer so that a random decoder paints mid-tones rather than black and white."""
+    """Scales the last layer so that a random decoder gives mid-tones instead of black and white."""
     import torch
 
     with torch.no_grad():
@@ -61,7 +60,7 @@ def centre_output(decoder) -> None:
 
 
 def small_repcontrolnet(path: Path) -> None:
-    """A RepControlNet for the small checkpoint."""
+    """Makes a RepControlNet for the small checkpoint."""
     import comfy.model_base
     from fpga.fpga_core.repcontrolnet.export import write_repcontrolnet
     from random_branches import random_branch
@@ -74,7 +73,7 @@ def small_repcontrolnet(path: Path) -> None:
 
 
 def load_small_sd():  # noqa: ANN201 - a module
-    """The custom node of the small architecture, imported here as ComfyUI imports it."""
+    """Imports the custom node of the small architecture as ComfyUI does."""
     spec = importlib.util.spec_from_file_location("small_sd", SUPPORT / "stand_ins" / "small_sd" / "__init__.py")
     if spec is None or spec.loader is None:
         raise ImportError("the small architecture's custom node cannot be loaded")
@@ -90,7 +89,7 @@ def small_unet_config(small_sd) -> dict:  # noqa: ANN001
 
 
 def small_controlnet(path: Path) -> None:
-    """An ordinary ControlNet for the small checkpoint, in the layout of the published files."""
+    """Makes an ordinary ControlNet for the small checkpoint, in the layout of the published files."""
     import comfy.cldm.cldm
     import comfy.ops
     import torch
@@ -107,7 +106,7 @@ def small_controlnet(path: Path) -> None:
 
 
 def small_faceid(path: Path) -> None:
-    """An IP-Adapter FaceID for the small checkpoint, in the public file's nested layout."""
+    """Makes an IP-Adapter FaceID for the small checkpoint, in the public file's nested layout."""
     import torch
     from random_adapters import faceid
 
@@ -115,14 +114,14 @@ def small_faceid(path: Path) -> None:
 
 
 def face_analysis_pack(folder: Path) -> None:
-    """A detector made of MTCNN's trained weights and a simple recogniser, in insightface's own layout."""
+    """Makes a detector with MTCNN's trained weights and a simple recogniser, in insightface's own layout."""
     from onnx_pack import build_pack
 
     build_pack(folder)
 
 
 def small_restoreformer(path: Path) -> None:
-    """A face restorer in RestoreFormer's published layout, small enough to take a second per face on a CPU."""
+    """Makes a face restorer in RestoreFormer's published layout that takes only a second per face on a CPU."""
     import torch
     from spandrel.architectures.RestoreFormer import RestoreFormer
 
@@ -134,7 +133,7 @@ def small_restoreformer(path: Path) -> None:
 
 
 def cut_from_group_photo(box: tuple[int, int, int, int], size: tuple[int, int] | None = None) -> Callable[[Path], None]:
-    """A part of insightface's own test picture, a group of six people; the box is (left, top, right, bottom)."""
+    """Crops insightface's own test picture, a group of six people; the box is (left, top, right, bottom)."""
 
     def write(path: Path) -> None:
         from PIL import Image
@@ -147,7 +146,7 @@ def cut_from_group_photo(box: tuple[int, int, int, int], size: tuple[int, int] |
 
 
 def portrait_photo(path: Path) -> None:
-    """scikit-image's portrait of the astronaut Eileen Collins (NASA, public domain)."""
+    """Returns scikit-image's portrait of the astronaut Eileen Collins (NASA, public domain)."""
     import skimage.data
     from PIL import Image
 
@@ -155,7 +154,7 @@ def portrait_photo(path: Path) -> None:
 
 
 def masked_drawing(path: Path) -> None:
-    """The portrait in flat colours with outlines, its face masked as ComfyUI's mask editor does: transparent."""
+    """Draws the portrait in flat colours with outlines. Its face is transparent, as ComfyUI's mask editor leaves it."""
     import skimage.data
     from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
@@ -184,7 +183,7 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
     "input/portrait_photo.png": portrait_photo,
     "input/drawing_with_masked_face.png": masked_drawing,
 }
-"""Public file, below the server's base directory -> what writes its stand-in."""
+"""Public file, inside the server's base directory -> function that writes its stand-in."""
 
 
 WORLD_FILES = {
@@ -195,11 +194,11 @@ WORLD_FILES = {
     "models/ipadapter/small_world_identity.safetensors": SMALL_WORLD / "weights" / "small_world_identity.safetensors",
     "models/insightface/models/small_world_faces": SMALL_WORLD / "weights" / "small_world_faces",
 }
-"""The small world's trained models, under names of their own."""
+"""The small world's trained models, under their own names."""
 
 
 def place_world(base_directory: Path) -> None:
-    """Copies the small world's models, those that have changed since."""
+    """Copies the small world's models that have changed."""
     for name, source in WORLD_FILES.items():
         for file in source.glob("*") if source.is_dir() else (source,):
             target = base_directory / name / file.relative_to(source)
@@ -209,7 +208,7 @@ def place_world(base_directory: Path) -> None:
 
 
 def place_stand_ins(base_directory: Path) -> None:
-    """Writes every stand-in that is not there yet, and copies the small world's models beside them."""
+    """Writes every stand-in that does not exist yet, and copies the small world's models beside them."""
     place_world(base_directory)
     register_pack()
     import_comfyui()

@@ -1,7 +1,7 @@
-"""Runs a script for as long as whoever started it lives: `python tethered.py SCRIPT [arguments]`.
+"""Runs a script for as long as the process that started it lives: `python tethered.py SCRIPT [arguments]`.
 
-Standard input is the tether. It closes when the starter ends, however that happens, and then so does this process:
-an interrupted test run leaves no server behind.
+Standard input is the tether. It closes when the starting process ends, however that happens, and then this process ends
+too. An interrupted test run therefore leaves no server behind.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def end_with_starter() -> None:
-    while os.read(0, 4096):  # sys.stdin would be locked by this thread while the interpreter ends
+    while os.read(0, 4096):  # this thread would lock sys.stdin while the interpreter ends
         pass
     os._exit(0)
 
