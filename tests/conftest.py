@@ -1,6 +1,6 @@
 """Makes the pack importable as `fpga`, and ComfyUI too if there is one (see devtools/launch.py).
 
-A run of tests/core alone cannot import ComfyUI: nothing that is tested there may need it.
+A run of tests/core alone cannot import ComfyUI, because nothing that is tested there may need it.
 """
 
 import os
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def chosen_folders(config: pytest.Config) -> set[str]:
-    """The folders under tests/ that the run was asked for; `.` stands for tests/ itself and for what lies outside."""
+    """Returns the folders under tests/ that were asked for; `.` stands for tests/ itself and for anything outside."""
     folders = set()
     for argument in config.args:
         path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
@@ -69,7 +69,7 @@ def client(server):
 
 
 def folder_of(item: pytest.Item) -> str:
-    """The folder under tests/ that a test belongs to."""
+    """Returns the folder under tests/ that a test belongs to."""
     return item.path.relative_to(ROOT / "tests").parts[0]
 
 
@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Under CI a skipped test is a failure where nothing that it needs may be missing."""
+    """In CI, a skipped test is a failure if everything that it needs must be there."""
     report = yield
     must_run = folder_of(item) in NEVER_SKIPPED_IN_CI or needs_comfyui(item)
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") and must_run:

@@ -3,12 +3,12 @@ import { ComfyWidgets } from "../../scripts/widgets.js";
 
 const WIDGET = "fpga_status";
 
-/** Shows, on the node itself, what a run of it said: which mode was chosen, who stands where, how alike each face came out. */
+/** Shows the report of a run on the node itself, for example the chosen mode, the places of a cast, or FaceSim. */
 function showStatus(node, lines) {
   let widget = node.widgets?.find((candidate) => candidate.name === WIDGET);
   if (!widget) {
     widget = ComfyWidgets.STRING(node, WIDGET, ["STRING", { multiline: true }], app).widget;
-    widget.serialize = false; // neither into workflows nor into prompts
+    widget.serialize = false; // not saved in workflows or prompts
     widget.options.serialize = false;
     if (widget.inputEl) widget.inputEl.readOnly = true;
   }

@@ -25,5 +25,5 @@ def no_error_of_ours(editor):
 
 
 def is_expected(error: str) -> bool:
-    """The editor asks for a translated help page first, and takes the plain one where there is none."""
+    """The editor asks for a translated help page first, and uses the plain one if there is none."""
     return "404" in error and "/docs/" in error

@@ -17,7 +17,7 @@ def nodes(client):
 
 
 def words(text: str) -> list[str]:
-    """The words of a text without Markdown's signs."""
+    """Returns the words of a text without Markdown markup."""
     return [word for word in "".join(c if c.isalnum() else " " for c in text).split() if word]
 
 
@@ -78,13 +78,13 @@ def test_a_shipped_workflow_is_the_api_files_graph(editor, file):
 
 
 def test_a_missing_node_is_noticed(editor):
-    """What the test of the workflows relies on."""
+    """Checks an assumption of the workflow test."""
     node = {"id": 1, "type": "NoSuchNode", "pos": [0, 0], "size": [100, 50], "flags": {}, "order": 0, "mode": 0}
     assert editor.load({"nodes": [node], "links": [], "groups": [], "version": 0.4}) == ["NoSuchNode"]
 
 
 def test_a_run_shows_its_picture(editor):
-    """What the test of the workflows relies on, without a model."""
+    """Checks an assumption of the workflow test, without a model."""
     link = [1, 1, 0, 2, 0, "IMAGE"]
     place = {"size": [200, 100], "flags": {}, "mode": 0}
     source = {"id": 1, "type": "EmptyImage", "pos": [0, 0], "order": 0, "widgets_values": [64, 48, 1, 255], **place}

@@ -1,4 +1,4 @@
-"""The rules of the code: short nodes, calls that name their arguments, no error swallowed, no line kept from ruff."""
+"""The rules of the code: short nodes, calls that name their arguments, no swallowed errors, few `fmt: skip`."""
 
 import ast
 import io
@@ -39,13 +39,13 @@ def functions(node: ast.AST) -> Iterator[tuple[Function, bool]]:
 
 
 def number_of_statements(function: Function) -> int:
-    """Of a function's body, nested ones included, the docstring not."""
+    """Returns the statements of a function's body, including nested ones, without the docstring."""
     statements = [node for node in ast.walk(function) if isinstance(node, ast.stmt)]
     return len(statements) - 1 - (ast.get_docstring(function) is not None)
 
 
 def positional_parameters(function: Function, is_method: bool) -> list[str]:
-    """Names of the parameters that may be given without their names, but for `self` and `cls`."""
+    """Returns the names of the parameters that can be passed by position, except `self` and `cls`."""
     found = [parameter.arg for parameter in (*function.args.posonlyargs, *function.args.args)]
     is_static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in function.decorator_list)
     return found[1:] if is_method and not is_static else found
@@ -61,7 +61,7 @@ def catches_everything(handler: ast.ExceptHandler) -> bool:
 
 
 def test_execute_has_one_to_five_statements():
-    """A statement counts once, over however many lines the formatter lays it, and so does each one inside it."""
+    """A statement counts once, over however many lines the formatter spreads it, and so does each one inside it."""
     executes = [
         (file, function) for file in NODES for function, _ in functions(parsed(file)) if function.name == "execute"
     ]
@@ -75,7 +75,7 @@ def test_execute_has_one_to_five_statements():
 
 
 def test_calls_name_their_arguments():
-    """Nobody can read a call with more than five unnamed arguments."""
+    """Calls with more than five unnamed arguments are hard to read."""
     calls = [
         f"{name(file)}:{node.lineno} {ast.unparse(node.func)}"
         for file in (*CORE, *NODES)

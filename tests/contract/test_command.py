@@ -1,4 +1,4 @@
-"""The console command `fpga-portrait`: it says what it can, says what went wrong, and works where dev.py is not."""
+"""The console command `fpga-portrait`: it lists its commands, reports errors, and works without dev.py."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ def test_errors_become_a_line_and_an_exit_status(error, status, message, monkeyp
 
 
 def test_it_runs_from_the_packs_folder_in_a_comfyui(comfyui):
-    """As someone does who has the pack from ComfyUI's Manager: without installing anything, from ComfyUI's folder."""
+    """Users of ComfyUI's Manager do this: run it from ComfyUI's folder, without installing anything."""
     command = [sys.executable, next((comfyui / "custom_nodes").iterdir()), "--version"]
     reply = subprocess.run(command, capture_output=True, text=True, cwd=comfyui, timeout=60)
     assert (reply.returncode, reply.stdout, reply.stderr) == (0, f"fpga-portrait {__version__}\n", "")

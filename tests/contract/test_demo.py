@@ -1,4 +1,4 @@
-"""What the demo shows fits the workflows that ship."""
+"""The demo fits the workflows that ship."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The workshop keeps what it promises: nothing half done is taken for done, nothing outlives its starter."""
+"""The development tools never take unfinished work for finished, and leave no process behind."""
 
 import io
 import json
@@ -72,7 +72,7 @@ def test_the_environment_is_named_after_what_it_is_built_from(tmp_path, monkeypa
 
 
 def test_half_installed_packages_are_forgotten(builder):
-    """pip writes INSTALLER last: a package without it was interrupted, and pip would take it for installed."""
+    """pip writes INSTALLER last. A package without it was interrupted, but pip would count it as installed."""
     packages = builder.venv / "lib" / "python3" / "site-packages"
     for name, is_whole in (("whole-1.dist-info", True), ("half-2.dist-info", False)):
         (packages / name).mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_half_installed_packages_are_forgotten(builder):
 
 
 def test_pip_writes_installer_after_a_packages_own_files():
-    """What the test above relies on, read off the packages that pip has installed here."""
+    """Checks the assumption of the test above on the packages that pip has installed here."""
     import pytest as installed
 
     package = Path(installed.__file__).parent

@@ -1,4 +1,4 @@
-"""Every name of ComfyUI's that the pack uses, written down: what to look at when ComfyUI changes."""
+"""The list of all names of ComfyUI that the pack uses, to check when ComfyUI changes."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""The rules of the layout: who may import whom, how long a file may be, and that nothing depends on one machine."""
+"""The rules of the layout: which modules import which, how long files can be, and that nothing depends on a machine."""
 
 import ast
 import re
@@ -56,7 +56,7 @@ def violations(files: list[Path], is_wrong: Callable[[Path, Module], bool]) -> l
 
 
 def absolute_imports(node: ast.AST) -> list[str]:
-    """Modules that one statement imports by their full names."""
+    """Returns the modules that one statement imports, by their full names."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
@@ -103,7 +103,7 @@ def test_only_nodes_import_sockets_and_folders():
 
 
 def test_packages_that_only_some_nodes_need_are_imported_where_they_are_used():
-    """At the top of a file, one missing package would take down all nodes."""
+    """If it were imported at the top of a file, one missing package would break all nodes."""
     at_the_top = [
         f"{name(file)}:{node.lineno}"
         for file in PACK
@@ -135,7 +135,7 @@ def test_training_rooms_import_only_those_before_them():
 
 
 def test_the_pure_core_imports_only_itself():
-    """Then whatever it imports in turn is pure as well."""
+    """This also holds for everything that it imports in turn."""
     files = {name(file) for file in PURE}
 
     def is_wrong(file: Path, module: Module) -> bool:
@@ -146,7 +146,7 @@ def test_the_pure_core_imports_only_itself():
 
 
 def test_the_pure_core_loads_where_comfyui_cannot_be_imported():
-    """Every module of it, in a process of its own."""
+    """Imports every module of it, in a separate process."""
     process = subprocess.run([sys.executable, "-c", IMPORT_ALL_PURE], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert process.stdout == f"{len(PURE)}\n"

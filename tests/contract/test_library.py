@@ -30,7 +30,7 @@ def test_every_part_is_there_and_says_what_it_is(name):
 
 
 def test_what_is_not_a_part_is_not_there():
-    """ComfyUI asks so for the names of other ways to write a node pack."""
+    """ComfyUI asks in this way for other forms of node packs."""
     assert not hasattr(fpga, "NODE_CLASS_MAPPINGS")
     assert not hasattr(fpga_core, "NODE_CLASS_MAPPINGS")
 

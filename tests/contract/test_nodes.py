@@ -1,4 +1,4 @@
-"""What every node owes its user: a help page, tooltips, search words, translations that match its sockets."""
+"""What every node must have: a help page, tooltips, search words, and translations that match its sockets."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Files that say the same thing twice say the same."""
+"""Files that repeat each other agree."""
 
 import re
 from fnmatch import fnmatch
@@ -71,7 +71,7 @@ def test_the_licence_is_the_whole_apache_2():
     "page", ["README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md")))]
 )
 def test_pages_name_files_that_exist(page):
-    """Every path from the root in code marks, and every relative link."""
+    """Checks every path from the root in backticks, and every relative link."""
     text = (ROOT / page).read_text(encoding="utf-8")
     folders = "|".join(entry.name for entry in ROOT.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     named = re.findall(rf"`((?:{folders})/[\w./-]*)`", text)

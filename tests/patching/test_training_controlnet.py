@@ -1,4 +1,4 @@
-"""Training of the ControlNet form on a small real model, held against what ComfyUI and the pack then compute."""
+"""Training of the ControlNet form on a small real model, compared with what ComfyUI and the pack then compute."""
 
 import comfy.controlnet
 import comfy.supported_models
@@ -28,7 +28,7 @@ BOTH = Curriculum(MultiModeFusion(0, 0, 1000))
 
 @pytest.fixture
 def tiny_family(monkeypatch):
-    """ComfyUI's loader recognises ControlNets by their UNet's family: it gets to know the tiny one."""
+    """ComfyUI's loader recognises ControlNets by their UNet's family, so the tiny one is registered."""
 
     class Tiny(comfy.supported_models.SD15):
         unet_config = {

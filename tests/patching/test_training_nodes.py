@@ -1,4 +1,4 @@
-"""The training nodes on a small real model: what they save is what they were asked for, and nothing else changes."""
+"""The training nodes on a small real model: they save what they should, and nothing else changes."""
 
 import json
 import math
@@ -126,7 +126,7 @@ def test_a_caption_of_any_length_has_one_window_of_tokens(models):
 
 
 def test_a_text_encoder_is_named_by_the_weights_that_it_reads(models):
-    """A checkpoint may lack the others, which then are whatever the memory held."""
+    """A checkpoint may not have the others, which are then uninitialised memory."""
     clip = tiny_clip()
     before = text_encoder_key(clip)
     with torch.no_grad():

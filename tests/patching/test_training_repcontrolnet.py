@@ -1,4 +1,4 @@
-"""Training of a RepControlNet and an identity on a small real model, held against what the nodes then compute."""
+"""Training of a RepControlNet and an identity on a small real model, compared with what the nodes then compute."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ CLONED = 9  # the first iteration with Clone Face Tuning
 
 
 def with_person(batch, row, adapter, branch=None, mode=BranchMode.FOLDED, clip_model=None):
-    """What the nodes do to a model for one picture of a batch."""
+    """Does what the nodes do to a model for one picture of a batch."""
 
     def patch(model, positive, negative):
         if branch is not None:
@@ -77,7 +77,7 @@ def test_the_exported_files_give_what_was_trained(tmp_path, mode, is_v):
 
 @pytest.mark.parametrize("recipe", [OWN, replace(OWN, clip_model="clip-32x9-0", clip_dim=32)], ids=["face", "clip"])
 def test_an_identity_alone_gives_what_was_trained(tmp_path, recipe):
-    """Identity without control, with projections of its own and with CLIP features."""
+    """Identity without control, with its own projections and with CLIP features."""
     batch = tiny_batch(clip_dim=recipe.clip_dim)
     training = RepControlNetTraining.of(tiny_model(), BOTH, recipe, part=TrainedPart.NONE)
     assert all(name.startswith("identity.") for name in training.state_dict())
@@ -121,7 +121,7 @@ def test_a_run_continues_from_its_own_file(tmp_path):
 
 
 def test_patches_of_the_model_are_part_of_the_base(tmp_path):
-    """What was folded or merged before is in the weights that stay frozen, and the model stays as it was."""
+    """Earlier folds and merges are in the frozen weights, and the model is not changed."""
     batch, model = tiny_batch(), tiny_model()
     first = RepControlNetTraining.of(model, BOTH)
     train(first, batch, 2)
@@ -198,7 +198,7 @@ def test_a_half_precision_base_trains_nearly_alike():
 
 
 def test_training_works_inside_inference_mode():
-    """ComfyUI runs nodes in inference mode; what was built there can be trained outside of it."""
+    """ComfyUI runs nodes in inference mode. Models that are built there can be trained outside it."""
     with torch.inference_mode():
         model = tiny_model()
         training = RepControlNetTraining.of(model, BOTH, RECIPE)

@@ -1,4 +1,4 @@
-"""Where adapter files' numbers point, against diffusers' own list of attention processors."""
+"""The layers that the numbers in adapter files mean, compared with diffusers' own list of attention processors."""
 
 import re
 

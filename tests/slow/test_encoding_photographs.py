@@ -1,4 +1,4 @@
-"""From photographs that packages ship to an identity, through insightface and a real pack of ONNX files."""
+"""Encodes photographs that packages ship as an identity, with insightface and a real pack of ONNX files."""
 
 from importlib.resources import files
 
@@ -22,7 +22,7 @@ def pack(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def collins() -> torch.Tensor:
-    """Eileen Collins's portrait, as it is and in two variants."""
+    """Returns Eileen Collins's portrait, unchanged and in two variants."""
     straight = torch.from_numpy(astronaut()[:256, 96:352].copy()).float()[None] / 255
     return torch.cat([straight, straight * 0.85, straight.clamp(0.05, 0.9)])
 

@@ -1,4 +1,4 @@
-"""An adapter's tokens against diffusers' own loader and networks, fed with the same files."""
+"""An adapter's tokens, compared with diffusers' own loader and networks on the same files."""
 
 import pytest
 import torch

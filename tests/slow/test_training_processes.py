@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: killed and started again, and several at once."""
+"""Trainings in separate processes: killed and started again, and several at once."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ def launch(folder, **arguments):
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path):
-    """As one process that accumulates two micro-batches; they also go on where one process stopped."""
+    """They match one process that accumulates two micro-batches, and continue where one process stopped."""
     one, two = tmp_path / "one", tmp_path / "two"
     run_toy(two, accumulation=2, **{**SETTINGS, "iterations": 1})
     assert launch(two, **SETTINGS).count("stopped False") == 2

@@ -19,7 +19,7 @@ NODE_PLACE = (100, 100)
 
 
 def find_browser() -> str | None:
-    """The Chromium of the system; None where there is none."""
+    """Returns the Chromium of the system; None if there is none."""
     on_path = (shutil.which(name) for name in BROWSERS)
     return next((path for path in [*on_path, *filter(os.path.exists, INSTALLED_BROWSERS)] if path), None)
 
@@ -37,7 +37,7 @@ def open_browser() -> Iterator[Browser]:
 
 
 class Editor:
-    """One page with the editor, ready to be worked with.
+    """One page with the editor, ready for use.
 
     Attributes:
         errors: what the page logged as an error or threw, with where it came from.
@@ -89,7 +89,7 @@ class Editor:
         )
 
     def tooltip_at(self, graph_x: float, graph_y: float) -> str:
-        """What the editor explains where the mouse rests, in graph coordinates."""
+        """Returns the tooltip at a place, in graph coordinates."""
         tooltip = self.page.locator(".node-tooltip")
         self.page.mouse.move(*self._on_page(NODE_PLACE[0] - 60, graph_y))  # beside the node: nothing to explain there
         tooltip.wait_for(state="hidden")
@@ -162,7 +162,7 @@ class Editor:
         )
 
     def overlapping(self) -> list[list[str]]:
-        """Titles of every two nodes that cover each other."""
+        """Returns the titles of every two nodes that overlap."""
         return self.page.evaluate(
             """() => {
                 const boxes = app.graph.nodes.map(node => [node.title, ...node.pos, ...node.size])
@@ -174,7 +174,7 @@ class Editor:
         )
 
     def run(self, timeout: float = 200) -> None:
-        """Presses Run and waits for the end of the run, which is interrupted when it takes too long.
+        """Presses Run and waits for the end of the run, which is interrupted if it takes too long.
 
         Raises:
             AssertionError: the run failed, or the editor refused to queue it.
@@ -197,7 +197,7 @@ class Editor:
         assert ended and ended[0] == "execution_success", ended or refused
 
     def wait_for_pictures(self) -> list[tuple[int, int]]:
-        """Width and height of every picture that a node shows, once there is one."""
+        """Returns width and height of every picture that a node shows, as soon as there is one."""
         sizes = """() => {
             const pictures = app.graph.nodes.flatMap(node => node.imgs ?? []).filter(image => image.naturalWidth > 0)
             return pictures.length ? pictures.map(image => [image.naturalWidth, image.naturalHeight]) : null

@@ -36,7 +36,7 @@ def relative_error(actual, expected):
 
 
 def carried(text, adapter, people, extent, strength=1.0, null=False, **options):
-    """What a text carries of a cast, for the reference."""
+    """Returns the part of a cast that a text carries, for the reference."""
     make = adapter.null_tokens if null else adapter.tokens
     tokens = torch.cat([make(member.identity) for member in people.members])
     strengths = torch.tensor([strength * member.strength for member in people.members])

@@ -1,6 +1,6 @@
-"""The published token formulas as plain float64 functions over state dicts, for the pack to be held against.
+"""The published token formulas as plain float64 functions over state dicts, to compare the pack with.
 
-Source: ip_adapter/resampler.py and ip_adapter/ip_adapter_faceid.py of tencent-ailab/IP-Adapter, read and written anew.
+Source: ip_adapter/resampler.py and ip_adapter/ip_adapter_faceid.py of tencent-ailab/IP-Adapter, read and written again.
 """
 
 import math

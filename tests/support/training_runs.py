@@ -1,4 +1,4 @@
-"""Short runs of training on one batch, and one call of a patched model by ComfyUI to hold them against."""
+"""Short runs of training on one batch, and one call of a patched model by ComfyUI to compare them with."""
 
 import comfy.samplers
 import torch
@@ -12,7 +12,7 @@ def seeded(seed: int = 7) -> torch.Generator:
 
 
 def train(training, batch, num_steps: int, iteration: int = 0, rate: float = 3e-3) -> list[float]:
-    """Losses of so many steps of Adam on one batch with the same noise."""
+    """Returns the losses of this many steps of Adam on one batch with the same noise."""
     trained = [parameter for parameter in training.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(trained, rate)
     losses = []
@@ -27,7 +27,7 @@ def train(training, batch, num_steps: int, iteration: int = 0, rate: float = 3e-
 
 @torch.no_grad()
 def predicted(training, batch, timestep: int = 500) -> torch.Tensor:
-    """What the trained network says of a batch's latents, with the skeleton and everyone's identity."""
+    """Returns the trained network's prediction for a batch's latents, with the skeleton and everyone's identity."""
     identity = None
     if training.identity is not None:
         tokens = training.identity.tokens(batch, torch.zeros(len(batch), dtype=torch.bool))
@@ -49,7 +49,7 @@ class OneCall(comfy.samplers.Sampler):
 
 @torch.no_grad()
 def sampled_once(model, batch, row: int, patch, timestep: int = 500, is_v: bool = False) -> torch.Tensor:
-    """What ComfyUI's own call of a patched model says of one picture's latents: eps, or v.
+    """Returns the prediction (eps or v) of ComfyUI's own call of a patched model for one picture's latents.
 
     Args:
         patch: (model, positive, negative) to the same three, patched.

@@ -1,4 +1,4 @@
-"""Makes ComfyUI's modules impossible to import, wherever they lie: for runs that show that nothing needs them."""
+"""Makes ComfyUI's modules impossible to import, wherever they are, to show that nothing needs them."""
 
 import sys
 from importlib.abc import MetaPathFinder
@@ -20,5 +20,5 @@ class Refusal(MetaPathFinder):
 
 
 def refuse_comfyui() -> None:
-    """From now on an import of ComfyUI fails."""
+    """Makes every later import of ComfyUI fail."""
     sys.meta_path.insert(0, Refusal())

@@ -1,4 +1,4 @@
-"""The Fréchet distance against the formula's plain reading and cases that are known."""
+"""The Fréchet distance, compared with the plain formula and with known cases."""
 
 import numpy as np
 import pytest

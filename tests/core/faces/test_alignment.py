@@ -1,4 +1,4 @@
-"""Aligned crops against insightface's and scikit-image's own."""
+"""Aligned crops, compared with those of insightface and scikit-image."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Anti-aliased shapes against the same shapes counted on a 8 times finer grid."""
+"""Anti-aliased shapes, compared with the same shapes counted on an 8 times finer grid."""
 
 import numpy as np
 import pytest

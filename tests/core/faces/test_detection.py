@@ -1,4 +1,4 @@
-"""Which faces come out of a detection, in which order, and as what."""
+"""The faces that a detection returns, their order, and their form."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 @dataclass
 class Scripted:
-    """A FaceAnalyzer that finds what it was told to, and keeps what it was shown."""
+    """A FaceAnalyzer that finds what it is told to, and records what it is shown."""
 
     faces: list
     description: str = "scripted"

@@ -70,7 +70,7 @@ def face(landmarks: np.ndarray) -> Face:
 
 
 def one_dot(x: float, y: float) -> Face:
-    """A face of which only the nose was seen."""
+    """A face with only the nose visible."""
     landmarks = np.full((5, 2), np.nan)
     landmarks[2] = x, y
     return face(landmarks)
@@ -84,7 +84,7 @@ def picture(*faces: Face, bodies=(), extent=SQUARE) -> PictureFaces:
 
 
 def pixel(image: torch.Tensor, point) -> np.ndarray:
-    """The pixel that a point in continuous coordinates lies in."""
+    """Returns the pixel that contains a point in continuous coordinates."""
     return image[int(point[1]), int(point[0])].numpy()
 
 
@@ -159,7 +159,7 @@ def test_dots_are_placed_to_a_fraction_of_a_pixel(x, y):
 
 @pytest.mark.parametrize("style", FaceStyle)
 def test_drawing_larger_is_drawing_a_larger_picture(style):
-    """Any size: the drawing depends on where the points are in the result, not on the source's size."""
+    """The drawing depends on the places of the points in the result, not on the size of the source."""
     rng = np.random.default_rng(0)
     points = rng.uniform(40, 200, (68, 2)).astype(np.float32)
     small = picture(face(points), bodies=[body(STANDING / 2)], extent=Extent(257, 301))

@@ -1,4 +1,4 @@
-"""FACE_LANDMARKS and POSE_KEYPOINT payloads: coordinates, missing parts, and everything malformed."""
+"""FACE_LANDMARKS and POSE_KEYPOINT payloads: coordinates, missing parts, and malformed values."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_the_box_of_a_pose_face_holds_its_points_and_a_forehead():
 
 
 def test_points_that_were_not_seen():
-    """Confidence below 0.3, zero, and SDPose's (-1, -1); less than half seen is no face."""
+    """Confidence below 0.3, zero, and SDPose's (-1, -1); with less than half of the points, there is no face."""
     confidence = np.ones(70)
     confidence[:10], confidence[10] = 0.29, 0.3
     points = FACE.copy()

@@ -13,7 +13,7 @@ scores = st.tuples(st.integers(1, 5), st.integers(1, 5)).flatmap(
 
 
 def best_sum(values: np.ndarray) -> float:
-    """By trying every pairing."""
+    """Finds the best sum by trying every pairing."""
     if values.shape[0] > values.shape[1]:
         values = values.T
     num_rows, num_columns = values.shape

@@ -1,4 +1,4 @@
-"""Telling apart the ONNX runtimes that write one folder, on made-up installations."""
+"""Distinguishes the ONNX runtimes that write to one folder, on made-up installations."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ CPU_BUILD = ["AzureExecutionProvider", CPU]
 
 
 def install(folder: Path, name: str, version: str) -> None:
-    """Leaves what pip leaves of a distribution: a dist-info folder."""
+    """Creates what pip leaves of a distribution: a dist-info folder."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
@@ -109,7 +109,7 @@ def test_other_requests_say_what_the_build_lacks():
 
 
 def test_an_empty_package_is_an_error_with_the_command(tmp_path, monkeypatch):
-    """What uninstalling one of two distributions leaves: a folder that imports, and holds nothing."""
+    """Uninstalling one of two distributions leaves a folder that can be imported and contains nothing."""
     (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:

@@ -20,7 +20,7 @@ RECOGNISER = b"recogniser" * 1000
 
 @dataclass
 class Hub:
-    """Serves files below `/<repository>/resolve/<revision>/`, and remembers what was asked for."""
+    """Serves files below `/<repository>/resolve/<revision>/`, and records the requests."""
 
     files: dict[str, bytes]
     ignores_ranges: bool = False
@@ -83,7 +83,7 @@ def ignore(done: int, total: int) -> None:
 
 
 class Stop(Exception):
-    """What a user's Cancel raises."""
+    """The error that a user's Cancel raises."""
 
 
 def stop_after(num_bytes: int):

@@ -1,4 +1,4 @@
-"""The pack's own identity adapter file: what is written is read again, and nothing else is."""
+"""The pack's own identity adapter file: it reads what it writes, and nothing else."""
 
 import dataclasses
 import hashlib

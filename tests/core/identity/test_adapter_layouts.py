@@ -75,7 +75,7 @@ def test_pickled_and_safetensors_files_give_the_same_adapter(tmp_path):
 
 
 def test_faceid_plusv2_has_as_many_parameters_as_the_published_file():
-    """156,558,509 bytes of half precision and some pickle."""
+    """The file has 156,558,509 bytes of half precision and some pickle."""
     file = flat(faceid_plus("sd15", device="meta"))
     assert sum(tensor.numel() for tensor in file.values()) == 78_260_736
 

@@ -1,4 +1,4 @@
-"""Where the numbers in adapter files point (tests/slow compares with diffusers' own list)."""
+"""The layers that the numbers in adapter files mean (tests/slow compares them with diffusers' own list)."""
 
 from fpga.fpga_core.block_slots import BlockSlot
 from fpga.fpga_core.identity.attention_layouts import SD15, SDXL

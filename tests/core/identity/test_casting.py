@@ -32,7 +32,7 @@ def identity(name: str, seed: int = 0, recogniser: str = RECOGNISER) -> Identity
 
 
 def place(number: int, x: float, seed: int | None = None) -> Place:
-    """A box of a tenth of the picture at `x`, with the face of the person of `seed`."""
+    """Makes a box of a tenth of the picture at `x`, with the face of the person of `seed`."""
     box = Box(x, 0.4, x + 0.1, 0.6)
     embeddings = {} if seed is None else {RECOGNISER: embedding(seed)}
     return Place(f"box {number}", Region.from_box(box), box, embeddings)

@@ -1,4 +1,4 @@
-"""From photos to an identity, with a made-up analyser (tests/slow has photographs and insightface)."""
+"""Encodes photos as an identity, with a made-up analyser (tests/slow has photographs and insightface)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ def face(x0: float, size: float, embedding: np.ndarray | None = None, recogniser
 
 @dataclass
 class MadeUpAnalysis:
-    """Sees what it is told to, photo by photo."""
+    """A face analysis that sees what it is told to, photo by photo."""
 
     seen: Sequence[Sequence[Face]]
     recogniser: str | None = "rec"
@@ -38,7 +38,7 @@ class MadeUpAnalysis:
 
 @dataclass
 class MadeUpEncoder:
-    """Hidden states that are the image's mean colour, so that a test knows what was encoded."""
+    """Returns the image's mean colour as hidden states, so that a test knows what was encoded."""
 
     key: str = "clip"
     images: list[torch.Tensor] = field(default_factory=list)
@@ -52,7 +52,7 @@ class MadeUpEncoder:
 
 
 def embeddings(count: int, similarity: float = 0.6, strangers: Sequence[int] = (), seed: int = 0) -> np.ndarray:
-    """Rows whose cosine is about `similarity`, but for the strangers, of any length."""
+    """Returns rows of any length whose cosine is about `similarity`, except for the strangers."""
     rng = np.random.default_rng(seed)
 
     def direction() -> np.ndarray:

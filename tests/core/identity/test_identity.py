@@ -1,4 +1,4 @@
-"""Identities: how photos become one, what does not fit together, and the file that keeps them."""
+"""Identities: how photos are combined, what does not fit together, and the identity file."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Layer emphasis: the shapes that the choices are named for."""
+"""Layer emphasis: the curves that the choices are named after."""
 
 import pytest
 from fpga.fpga_core.identity.layer_emphasis import WEAKEST, LayerEmphasis

@@ -1,4 +1,4 @@
-"""Masked multi-identity attention against Eq. 1 written as loops, and the invariants that it promises."""
+"""Masked multi-identity attention, compared with Eq. 1 as loops, and its invariants."""
 
 import math
 
@@ -160,7 +160,7 @@ def test_an_identity_that_shares_its_region_with_itself_counts_once():
 
 
 def test_repeating_the_set_of_tokens_changes_nothing():
-    """What lets identities of 1 and 5 photos share a batch."""
+    """Identities of 1 and 5 photos can share a batch."""
     o, q, keys, values, weights, heads = random_case()
     once = add_identities(o, q, keys=keys, values=values, acting=ActingQueries(weights), num_heads=heads)
     thrice = add_identities(

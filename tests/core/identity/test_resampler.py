@@ -1,4 +1,4 @@
-"""An adapter's tokens against the published formulas, written down in support/published_resamplers.py."""
+"""An adapter's tokens, compared with the published formulas in support/published_resamplers.py."""
 
 import logging
 
@@ -221,7 +221,7 @@ def test_missing_clip_features_are_named():
 
 
 def test_stacked_tokens_attend_as_each_alone():
-    """Softmax attention over a repeated set is that over the set: exact up to rounding."""
+    """Softmax attention over a repeated set equals that over the set, up to rounding."""
     generator = torch.Generator().manual_seed(3)
     alone = [torch.randn(1, count, 8, generator=generator) for count in (16, 32, 48)]
     queries = torch.randn(1, 10, 8, generator=generator)

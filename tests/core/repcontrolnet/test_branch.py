@@ -1,4 +1,4 @@
-"""What a branch says about itself, and where its training starts."""
+"""The header of a branch, and the start of its training."""
 
 import pytest
 import torch

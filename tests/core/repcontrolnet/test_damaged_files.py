@@ -1,4 +1,4 @@
-"""Fuzz: whatever happens to a file, it is refused with a named error, or gives the very same tensors."""
+"""Fuzzing: whatever happens to a file, it is refused with a named error, or gives exactly the same tensors."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ LAYERS = tiny_layers()
 
 
 def load(path) -> RepControlNet:
-    """What the nodes do before anything is patched."""
+    """Runs the checks that the nodes do before anything is patched."""
     branch = read_repcontrolnet(*read_safetensors(path), path.name)
     check = check_hint_encoder_fits if branch.is_hint_encoder_only else check_branch_fits
     check(branch, LAYERS)
@@ -82,7 +82,7 @@ THIRD_PARTY, OWN, OWN_METADATA = third_party_state_dict(BRANCH), *as_file_conten
 @settings(max_examples=300, deadline=None)
 @given(damages=st.lists(DAMAGES, min_size=1, max_size=3), is_own=st.booleans(), has_honest_hash=st.booleans())
 def test_tensors_removed_renamed_reshaped_or_doubled(damages, is_own, has_honest_hash):
-    """Also with the hashes computed anew, as a careless converter would: then the layers themselves must tell."""
+    """This also holds if a careless converter recomputes the hashes. The layers themselves must then show it."""
     original = OWN if is_own else THIRD_PARTY
     state_dict = dict(original)
     for damage, index, value in damages:

@@ -55,7 +55,7 @@ def test_parameters_of_different_layers_do_not_fold():
 
 
 class QuantizedLinear(nn.Module):
-    """As ComfyUI's layers for mixed precision: no subclass of `nn.Linear`, and with parameters of its own."""
+    """Like ComfyUI's layers for mixed precision: not a subclass of `nn.Linear`, and with its own parameters."""
 
     def __init__(self):
         super().__init__()

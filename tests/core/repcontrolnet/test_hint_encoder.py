@@ -1,4 +1,4 @@
-"""The hint encoder: ControlNet's, whatever its widths."""
+"""The hint encoder is that of ControlNet, whatever its widths."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_building_keeps_the_weights_and_their_dtype_and_trains_nothing():
 
 
 class TracedOperations:
-    """Stands for ComfyUI's classes of operations."""
+    """Stands in for ComfyUI's classes of operations."""
 
     class Conv2d(torch.nn.Conv2d):
         pass

@@ -1,4 +1,4 @@
-"""RepControlNet files: recognised by their tensors, read exactly, and refused by name when anything is wrong."""
+"""RepControlNet files: recognised by their tensors, read exactly, refused with a named error if anything is wrong."""
 
 import json
 import re

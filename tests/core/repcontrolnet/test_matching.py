@@ -42,7 +42,7 @@ def test_layers_that_do_not_belong_are_listed():
 
 
 def test_another_shape_is_given():
-    """An inpainting model of the same base takes nine channels instead of four."""
+    """An inpainting model of the same base reads nine channels instead of four."""
     layers = tiny_layers() | {"input_blocks.0.0.weight": torch.Size([8, 9, 3, 3])}
     with pytest.raises(
         CheckpointShapeError, match=r"'input_blocks.0.0.weight' in 'tiny' is \(8, 4, 3, 3\).*\(8, 9, 3, 3\)"

@@ -33,7 +33,7 @@ FACES = found([(10, 10, 30, 35), (40, 5, 100, 80), (100, 60, 118, 82)], [(50, 40
 
 
 def paste_masks(*args, **kwargs) -> torch.Tensor:
-    """What is pasted of each face that is taken."""
+    """Returns the paste mask of each face that is taken."""
     return torch.stack([crop.paste_mask for crop in crop_faces(*args, **kwargs)])
 
 
@@ -46,7 +46,7 @@ def test_only_small_faces_of_every_picture_are_taken():
 
 
 def test_a_record_knows_its_own_face_match_and_hint():
-    """Matches are listed with all faces of their picture, those that are too large included."""
+    """Matches are listed with all faces of their picture, including those that are too large."""
     landmarks = np.random.default_rng(0).uniform((100, 60), (118, 82), (68, 2))
     small, large, third = FACES[0].faces
     third = Face(third.box, landmarks=landmarks)
@@ -165,7 +165,7 @@ def test_masks_of_all_faces_serve_those_that_are_taken():
 
 
 def test_faces_that_masks_show_are_taken_by_their_own_masks():
-    """One of the masks is empty and one is of a face that is too large."""
+    """One of the masks is empty, and one belongs to a face that is too large."""
     drawn = torch.zeros(4, 90, 120)
     drawn[0, 10:30, 20:50] = drawn[2, 5:85, 30:100] = drawn[3, 40:45, 60:61] = 1
     first, second = crop_faces(images(1), faces_from_masks(drawn, images(1)), SETTINGS, masks=drawn)

@@ -51,7 +51,7 @@ def test_without_usable_landmarks_the_ellipse_in_the_box_stands_in(landmarks):
 
 
 def test_the_area_is_measured_by_the_landmarks_alone():
-    """The forehead that the outline adds to 68 points is part of the mask, but not of what its size is held against."""
+    """The forehead that the outline adds to 68 points is part of the mask, but not of the reference for its size."""
     rng = np.random.default_rng(0)
     landmarks = rng.uniform(20, 80, (68, 2))
     face = Face(Box(20, 20, 80, 80), landmarks=landmarks)

@@ -1,4 +1,4 @@
-"""Who is whom: place first, likeness second, elimination last."""
+"""Matching: place first, likeness second, elimination last."""
 
 import itertools
 
