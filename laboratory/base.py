@@ -14,14 +14,20 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from ..fpga_core.checkpoints import write_safetensors
+from ..fpga_core.checkpoints import read_safetensors, write_safetensors
+from ..fpga_core.training.comfy.encoding import ComfyEncoder
+from ..fpga_core.training.data.encoded_set import encoded_image
+from ..fpga_core.training.data.encodings import EncodingStore
+from ..fpga_core.training.data.reading import TrainingSet
 from . import comfyui_node as node
 from .autoencoder import SD15_SCALE, as_tensor
 from .checkpoint_file import checkpoint_tensors
 from .gallery import Gallery
 from .loop import DEVICE, Recipe, autocast, train
+from .shipped import load_checkpoint
 
 RECIPE = Recipe(num_steps=4500, learning_rate=5e-4, weight_decay=0.01, ema=0.999)
+FINER_RECIPE = Recipe(num_steps=1200, learning_rate=3e-4, weight_decay=0.01, ema=0.995, seed=5)
 BATCH = 32
 TEXT_DROPPED = 0.1
 
@@ -86,9 +92,40 @@ def alphas_cumprod() -> Tensor:
 
 
 def train_base(autoencoder: comfy.taesd.taesd.TAESD, pictures: Gallery, file: Path) -> BaseModel:
-    base = initial_base()
     latents = latents_of(autoencoder, pictures.pictures)
-    tokens = tokens_of([scene.caption for scene in pictures.scenes])
+    return train_on(initial_base(), RECIPE, latents, [scene.caption for scene in pictures.scenes], file)
+
+
+def train_finer_base(base: BaseModel, latents: Tensor, captions: list[str], file: Path) -> BaseModel:
+    """Trains a base on, on the latents of another autoencoder."""
+    return train_on(base, FINER_RECIPE, latents, captions, file)
+
+
+def latents_of_lessons(checkpoint: Path, lessons: Path, cache: Path) -> tuple[Tensor, list[str]]:
+    """Latents and captions of a training set; the pack's trainers then find its pictures encoded.
+
+    Args:
+        checkpoint: whose autoencoder is used.
+        lessons: the training set.
+        cache: keeps encodings.
+    """
+    model, clip, vae = load_checkpoint(checkpoint)
+    data = TrainingSet(lessons)
+    encoder = ComfyEncoder(model, clip, vae, None)
+    store = EncodingStore(cache)
+    latents, captions = [], []
+    for index in range(len(data)):
+        sample = data.read(index)
+        latents.append(encoded_image(sample.image, encoder, store)["latents"])
+        captions.append(sample.caption)
+        if index % 1000 == 0:
+            print(f"encoded: {index} of {len(data)}", flush=True)
+    return torch.stack(latents), captions
+
+
+def train_on(base: BaseModel, recipe: Recipe, latents: Tensor, captions: list[str], file: Path) -> BaseModel:
+    """Trains a base to predict noise in latents, given captions."""
+    tokens = tokens_of(captions)
     empty = tokens_of([""])[0]
     kept = alphas_cumprod()
 
@@ -104,7 +141,23 @@ def train_base(autoencoder: comfy.taesd.taesd.TAESD, pictures: Gallery, file: Pa
             predicted = base(noisy.to(DEVICE), timestep.float().to(DEVICE), text.to(DEVICE))
         return mse_loss(predicted.float(), noise.to(DEVICE))
 
-    return train(base, RECIPE, loss_of, file)
+    return train(base, recipe, loss_of, file)
+
+
+def read_base(file: Path) -> BaseModel:
+    """UNet and text encoder of a checkpoint of the world."""
+    base = initial_base()
+    prefixes = {"model.diffusion_model.": "unet.", "cond_stage_model.transformer.": "text."}
+    tensors = {
+        prefix + name.removeprefix(stored): tensor.float()
+        for name, tensor in read_safetensors(file)[0].items()
+        for stored, prefix in prefixes.items()
+        if name.startswith(stored)
+    }
+    missing = base.load_state_dict(tensors, strict=False).missing_keys
+    if missing != ["text.text_projection.weight"]:
+        raise ValueError(f"{file} is not a checkpoint of the world: it lacks {', '.join(missing)}")
+    return base
 
 
 def write_checkpoint(base: BaseModel, autoencoder: comfy.taesd.taesd.TAESD, file: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import onnxruntime
 from ..fpga_core.faces.pack_download import file_sha256
 from ..fpga_core.training.data.samples import TrainingSample
 from ..fpga_core.training.data.writing import ShardWriter, write_header
-from .gallery import SIZE_PX, gallery
+from .gallery import SIZE_PX, Gallery
 from .painter import paint_mask
 from .recogniser import as_input, portrait
 
@@ -37,22 +37,25 @@ class WorldRecogniser:
 
 
 def lessons(
-    pictures_folder: Path, num_scenes: int, recogniser: WorldRecogniser, first: int = 0, *, are_groups: bool = False
+    pictures: Gallery, recogniser: WorldRecogniser, first: int = 0, *, are_groups: bool = False, keys: str = ""
 ) -> Iterator[TrainingSample]:
     """Every scene of one person, with the face from *another* picture of that person: pose cannot leak through it.
 
     Args:
+        pictures: scenes and their pictures.
+        recogniser: sees the faces.
+        first: number of the first scene; what is drawn at random follows from numbers.
         are_groups: every scene of several people in their place; one of them, drawn at random, is told about.
+        keys: the samples' keys begin so.
     """
-    pictures = gallery(pictures_folder, num_scenes, first)
-    for index, scene in enumerate(pictures.scenes):
-        number = first + index
+    for number, scene in enumerate(pictures.scenes, start=first):
         if (len(scene.actors) > 1) is not are_groups:
             continue
+        index = number - first
         actor = scene.actors[np.random.default_rng((14, number)).integers(len(scene.actors))]
         other = portrait(actor.person, np.random.default_rng((9, number)))
         yield TrainingSample(
-            key=f"{number:06}",
+            key=f"{keys}{number:06}",
             caption=scene.caption,
             image=pictures.pictures[index],
             skeleton=pictures.skeletons[index],
@@ -63,38 +66,33 @@ def lessons(
         )
 
 
-def write_lessons(folder: Path, pictures_folder: Path, num_scenes: int, recogniser_file: Path, first: int = 0) -> None:
-    """Writes the shards of the scenes from `first` on, once."""
-    recogniser = WorldRecogniser(recogniser_file)
-    if (folder / "dataset.json").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with ShardWriter(folder) as writer:
-        for sample in lessons(pictures_folder, num_scenes, recogniser, first):
-            writer.write(sample)
-    write_header(folder, recogniser=recogniser.hash, source="the small world of laboratory")
-
-
-def write_all_lessons(
-    folder: Path, singles: Path, pictures_folder: Path, num_scenes: int, recogniser_file: Path
+def write_set(
+    folder: Path,
+    recogniser_file: Path,
+    samples: Callable[[WorldRecogniser], Iterator[TrainingSample]],
+    *,
+    others: Path | None = None,
 ) -> None:
-    """The lessons of one person, and those of groups after them, once.
+    """Writes a training set, once.
 
     Args:
         folder: gets the shards.
-        singles: what `write_lessons` wrote.
+        recogniser_file: the ONNX file.
+        samples: what is written, by what the recogniser sees.
+        others: a training set whose shards this one has too.
     """
     recogniser = WorldRecogniser(recogniser_file)
     if (folder / "dataset.json").exists():
         return
-    groups = folder / "groups"
-    groups.mkdir(parents=True, exist_ok=True)
-    with ShardWriter(groups) as writer:
-        for sample in lessons(pictures_folder, num_scenes, recogniser, are_groups=True):
+    added = folder / "added"
+    added.mkdir(parents=True, exist_ok=True)
+    with ShardWriter(added) as writer:
+        for sample in samples(recogniser):
             writer.write(sample)
-    for shard in singles.glob("*.tar"):
-        shutil.copy(shard, folder / shard.name)
-    for shard in groups.glob("*.tar"):
-        shard.rename(folder / f"groups-{shard.name}")
-    groups.rmdir()
+    if others is not None:
+        for shard in others.glob("*.tar"):
+            shutil.copy(shard, folder / shard.name)
+    for shard in added.glob("*.tar"):
+        shard.rename(folder / f"{folder.name}-{shard.name}")
+    added.rmdir()
     write_header(folder, recogniser=recogniser.hash, source="the small world of laboratory")

@@ -47,8 +47,9 @@ LOG_EVERY = 50
 
 
 def autocast() -> torch.autocast:
-    """Half precision: twice as fast on every processor that knows bfloat16."""
-    return torch.autocast(DEVICE.type, dtype=torch.bfloat16)
+    """Half precision where it is faster: on a GPU, and on a CPU that multiplies matrices of bfloat16 (AMX)."""
+    is_faster = DEVICE.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=is_faster)
 
 
 def train(

@@ -37,8 +37,9 @@ def paint_face_masks(scene: Scene, size_px: int) -> np.ndarray:
 
 
 def paint_background(scene: Scene, size: int) -> np.ndarray:
-    across = np.arange(size, dtype=np.float32)[None, :, None] / size
-    down = across.transpose(1, 0, 2)
+    steps = np.arange(size, dtype=np.float32) / size
+    across = (scene.window.x0 + scene.window.width * steps)[None, :, None]
+    down = (scene.window.y0 + scene.window.height * steps)[:, None, None]
     light = 0.72 + 0.28 * down
     if scene.pattern == "striped":
         light = light * np.where(across * 8 % 1 < 0.5, 1, np.float32(0.8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -75,14 +75,42 @@ def expression_of(smile: float) -> str:
     return "smiling" if smile > 1 / 3 else "sad" if smile < -1 / 3 else "calm"
 
 
+WHOLE = Box(0, 0, 1, 1)
+
+
 @dataclass(frozen=True)
 class Scene:
-    """One picture's content, independent of its size."""
+    """One picture's content, independent of its size.
+
+    Attributes:
+        shot: how much of whom it shows, by its caption.
+        background, pattern: a name of COLORS, and one of PATTERNS.
+        actors: who is in it.
+        window: the part of the background that is seen; 0 to 1 is all of it.
+    """
 
     shot: Shot
     background: str
     pattern: str
     actors: tuple[Actor, ...]
+    window: Box = WHOLE
+
+    def zoomed(self, window: Box) -> Scene:
+        """The scene of a square part of the picture, whose corners are fractions of it; its caption stays."""
+        scale = 1 / window.width
+        heads = (
+            replace(
+                actor.head,
+                x=(actor.head.x - window.x0) * scale,
+                y=(actor.head.y - window.y0) * scale,
+                radius=actor.head.radius * scale,
+            )
+            for actor in self.actors
+        )
+        actors = tuple(replace(actor, head=head) for actor, head in zip(self.actors, heads, strict=True))
+        seen = window.scaled(self.window.width, self.window.height)
+        x, y = self.window.x0, self.window.y0
+        return replace(self, actors=actors, window=Box(seen.x0 + x, seen.y0 + y, seen.x1 + x, seen.y1 + y))
 
     @property
     def caption(self) -> str:

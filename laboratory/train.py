@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from ..commands.comfyui import import_comfyui
@@ -19,9 +20,10 @@ from ..devtools.environment import cache_folder
 from ..fpga_core.training.engine.loss_log import FILE as LOG_FILE
 
 NUM_PICTURES = 16000
+NUM_FINER_PICTURES, NUM_FINER_CROPS = 8000, 6000
 IDENTITY_DIM = 384
 NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END = 800, 1200, 2400
-LESSONS, ALL_LESSONS = "lessons", "all_lessons"
+LESSONS, ALL_LESSONS, FINER_LESSONS = "lessons", "all_lessons", "finer_lessons"
 NETWORK_OPTIONS = (
     "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400),
     "--both", str(NUM_BEFORE_END - NUM_BEFORE_CLONES), "--batch-size", "32", "--learning-rate", "4e-4",
@@ -90,6 +92,30 @@ def train_autoencoder() -> None:
     train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder())
 
 
+def train_finer_autoencoder() -> None:
+    from .autoencoder import read_autoencoder, train_finer
+    from .base import read_base, write_checkpoint
+    from .gallery import gallery
+
+    folder = work_folder()
+    coarse, finer = folder / "checkpoint.safetensors", folder / "finer_autoencoder.safetensors"
+    pictures = gallery(folder / "pictures", NUM_PICTURES)
+    autoencoder = train_finer(read_autoencoder(coarse), pictures, folder)
+    write_checkpoint(read_base(coarse), autoencoder, finer)
+
+
+def train_finer_base() -> None:
+    """Trains the base on, on what the finer autoencoder makes of pictures and of crops of faces."""
+    from .autoencoder import read_autoencoder
+    from .base import latents_of_lessons, read_base, train_finer_base, write_checkpoint
+
+    folder = work_folder()
+    checkpoint = folder / "finer_autoencoder.safetensors"
+    latents, captions = latents_of_lessons(checkpoint, folder / FINER_LESSONS, folder / "encodings")
+    base = train_finer_base(read_base(checkpoint), latents, captions, folder / "finer_base.pt")
+    write_checkpoint(base, read_autoencoder(checkpoint), folder / "finer_checkpoint.safetensors")
+
+
 def train_reader() -> None:
     from .gallery import gallery
     from .reader import export_reader, held_out_accuracy, train_reader
@@ -103,12 +129,39 @@ def train_reader() -> None:
 
 
 def write_lessons() -> None:
-    from .lessons import write_all_lessons, write_lessons
+    from .gallery import gallery
+    from .lessons import lessons, write_set
     from .shipped import RECOGNISER
 
     folder = work_folder()
-    write_lessons(folder / LESSONS, folder / "pictures", NUM_PICTURES, RECOGNISER)
-    write_all_lessons(folder / ALL_LESSONS, folder / LESSONS, folder / "pictures", NUM_PICTURES, RECOGNISER)
+    pictures = gallery(folder / "pictures", NUM_PICTURES)
+    write_set(folder / LESSONS, RECOGNISER, lambda recogniser: lessons(pictures, recogniser))
+    write_set(
+        folder / ALL_LESSONS,
+        RECOGNISER,
+        lambda recogniser: lessons(pictures, recogniser, are_groups=True),
+        others=folder / LESSONS,
+    )
+
+
+def write_finer_lessons() -> None:
+    """Pictures of one person and of groups, and crops of faces as Restore Faces takes them."""
+    from .gallery import crop_number, gallery
+    from .lessons import lessons, write_set
+    from .shipped import RECOGNISER
+
+    folder = work_folder()
+    pictures = gallery(folder / "pictures", NUM_FINER_PICTURES)
+    crops = gallery(folder / "crops", NUM_FINER_CROPS, scene_of=crop_number)
+    write_set(
+        folder / FINER_LESSONS,
+        RECOGNISER,
+        lambda recogniser: chain(
+            lessons(pictures, recogniser),
+            lessons(pictures, recogniser, are_groups=True),
+            lessons(crops, recogniser, keys="crop"),
+        ),
+    )
 
 
 def train_network(name: str) -> None:
@@ -188,6 +241,9 @@ STAGES: dict[str, Callable[[], None]] = {
     "lessons": write_lessons,
     "stages": lambda: train_network("stages"),
     "branch": lambda: train_network("branch"),
+    "finer_autoencoder": train_finer_autoencoder,
+    "finer_lessons": write_finer_lessons,
+    "finer_base": train_finer_base,
     "ship_branch": ship_branch,
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),

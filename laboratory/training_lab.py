@@ -21,9 +21,9 @@ from ..fpga_core.training.data.encoded_set import EncodedSet
 from ..fpga_core.training.engine.averaging import ParameterAverage
 from ..fpga_core.training.engine.saved_states import newest_state, read_state
 from ..fpga_core.training.method.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
-from .gallery import HELD_OUT_SEED
+from .gallery import HELD_OUT_SEED, gallery
 from .laboratory import Case, Laboratory, Spread, Way
-from .lessons import write_lessons
+from .lessons import lessons, write_set
 from .scenes import Shot
 from .shipped import RECOGNISER, load_checkpoint
 from .trials import SETTINGS, TRIALS, Trial, trial_folder, world_set
@@ -66,7 +66,8 @@ class TrainingLab:
         self.lab = Laboratory()
         self.cases: Sequence[Case] = self.lab.cases(Shot.HALF, num_cases)
         held_out = folder / "held_out_lessons"
-        write_lessons(held_out, folder / "held_out_pictures", NUM_HELD_OUT, RECOGNISER, HELD_OUT_SEED)
+        pictures = gallery(folder / "held_out_pictures", NUM_HELD_OUT, HELD_OUT_SEED)
+        write_set(held_out, RECOGNISER, lambda recogniser: lessons(pictures, recogniser, HELD_OUT_SEED))
         self.held_out = world_set(held_out, self.lab.recogniser.hash, folder / "encodings")
 
     def figures(self, trial: Trial, trained: Path | None) -> Figures:

@@ -136,12 +136,11 @@ class EncodedSet:
 
     def _encode(self, sample: TrainingSample) -> Encoding:
         encoder, store = self._encoder, self._store
-        image_key = content_key("image", encoder.image_key, sample.image)
         stored = np.zeros(0) if sample.embedding is None else sample.embedding
         face_key = content_key("face", encoder.face_key, sample.face, stored)
         mask = torch.as_tensor(sample.mask).float()[None] / 255
         return {
-            **store.get(image_key, lambda: {"latents": encoder.encode_image(sample.image)}),
+            **encoded_image(sample.image, encoder, store),
             **store.get(face_key, lambda: encoder.encode_face(sample)),
             "text": self._encode_caption(sample.caption),
             "skeleton": torch.as_tensor(sample.skeleton).movedim(-1, 0),  # HWC -> CHW
@@ -152,3 +151,9 @@ class EncodedSet:
     def _encode_caption(self, caption: str) -> Tensor:
         key = content_key("text", self._encoder.text_key, caption)
         return self._store.get(key, lambda: {"text": self._encoder.encode_caption(caption)})["text"]
+
+
+def encoded_image(image: np.ndarray, encoder: SampleEncoder, store: EncodingStore) -> Encoding:
+    """ "latents" of a picture, from the store if they are there."""
+    key = content_key("image", encoder.image_key, image)
+    return store.get(key, lambda: {"latents": encoder.encode_image(image)})
