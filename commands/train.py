@@ -81,6 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.0,
         help="share of the last stage that shows landmarks alone, with an equal share for skeletons alone",
     )
+    stages.add_argument(
+        "--face-weight", type=float, default=0.0, help="what a face adds to a latent pixel's weight of 1 in the loss"
+    )
     engine = parser.add_argument_group("engine")
     default = TrainingSettings
     engine.add_argument("--batch-size", type=int, default=default.batch_size, help="per process and micro-batch")
@@ -217,7 +220,7 @@ def run(given: argparse.Namespace) -> int:
     plan = TrainingPlan(
         task=Task(given.task),
         settings=settings,
-        curriculum=Curriculum(fusion),
+        curriculum=Curriculum(fusion, face_weight=given.face_weight),
         has_identity=given.with_identity,
         identity_dim=given.identity_dim or PROJECTION_DIM,
         is_checkpointed=given.gradient_checkpointing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +16,17 @@ from ..fpga_core.faces.drawing import DrawnParts
 from ..fpga_core.identity.adapter_layouts import read_identity_adapter
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from ..fpga_core.training.method.output_files import CONTROLNET_FILE, IDENTITY_FILE
-from .laboratory import Laboratory, Rows, Spread, Way, as_bytes, markdown, save_pictures
+from .laboratory import Case, Laboratory, Way, as_bytes, save_pictures
 from .scenes import Shot
 from .shipped import BRANCH, IDENTITY_ADAPTER
+from .tables import FACESIM, POSE_ERROR, Rows, markdown, paired
 from .training_lab import present, read_way
 from .trials import trial_folder
 
 NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 64, 24, 16
 WITH_CLONES, WITHOUT_CLONES = "with clones", "without clones"
-PAINTED = "true pictures"
+PAINTED, CEILING = "true pictures", "true pictures through the autoencoder"
+SHIPPED = "FPGA, RepControlNet folded"
 NUM_RESAMPLES = 20
 """Of the pictures, with replacement: the spread of their FID."""
 WEIGHTS = ((1.0, 0.0), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0), (1.0, 1.25), (0.8, 1.0), (0.9, 1.0), (1.1, 1.0), (0.5, 0.5))
@@ -61,7 +63,7 @@ def evaluate_portraits(folder: Path) -> str:
     lab, shipped = Laboratory(), shipped_way()
     keys_values = trial_folder(folder, "tokens and the branch's keys and values")
     ways = ways_of({
-        "FPGA, RepControlNet folded": lambda: shipped,
+        SHIPPED: lambda: shipped,
         "FPGA, ControlNet form, 1,200 iterations": lambda: controlnet_way(folder / "controlnet"),
         "FPGA, RepControlNet folded, 1,200 iterations": lambda: read_way(folder / "as_long_as_controlnet"),
         "identity without control (a trial of 500 iterations)": lambda: replace(read_way(keys_values), strength=0.0),
@@ -69,15 +71,20 @@ def evaluate_portraits(folder: Path) -> str:
         "base, text alone": Way,
     })  # fmt: skip
     cases = lab.cases(Shot.HALF, NUM_PORTRAITS)
-    pictures = {PAINTED: [case.painted() for case in cases]}
+    pictures = true_pictures(lab, cases)
     pictures |= {name: list(lab.generate(way, cases)) for name, way in ways.items()}
     save_pictures(folder / "tables" / "portraits.jpg", pictures)
-    rows = {
-        name: [lab.measure(case, picture) for case, picture in zip(cases, row, strict=True)]
-        for name, row in pictures.items()
-    }
+    rows = measured(lab, cases, pictures)
     features = {name: lab.reader.read(np.stack([as_bytes(one) for one in row]))[0] for name, row in pictures.items()}
-    return markdown(rows, lambda name: {"FID": fid(features[name], features[PAINTED])})
+    return markdown(
+        rows, lambda name: {"FID": fid(features[name], features[PAINTED])}, references=dict.fromkeys(rows, SHIPPED)
+    )
+
+
+def true_pictures(lab: Laboratory, cases: Sequence[Case]) -> dict[str, list[Tensor]]:
+    """What every table is read against: the true pictures, and what the autoencoder lets through of them."""
+    painted = [case.painted() for case in cases]
+    return {PAINTED: painted, CEILING: [lab.through_autoencoder(picture) for picture in painted]}
 
 
 def fid(features: np.ndarray, true: np.ndarray) -> str:
@@ -99,67 +106,66 @@ def evaluate_groups(folder: Path) -> str:
     })  # fmt: skip
     rows: dict[str, list[Mapping[str, float]]] = {}
     shown: dict[str, list[Tensor]] = {}
+    references: dict[str, str] = {}
     for shot in (Shot.DUO, Shot.TRIO):
         cases = lab.cases(shot, NUM_GROUPS)
+        people = f"{shot.num_people} people"
+        pictures = {f"{people}, {name}": row for name, row in true_pictures(lab, cases).items()}
         for training, way in ways.items():
             for has_masks, masks in ((True, "masks"), (False, "no masks")):
-                name = f"{shot.num_people} people, {masks}, {training}"
-                shown[name] = list(lab.generate(replace(way, has_masks=has_masks), cases))
-                rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, shown[name], strict=True)]
-                print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
+                pictures[f"{people}, {masks}, {training}"] = list(
+                    lab.generate(replace(way, has_masks=has_masks), cases)
+                )
+        for name, row in pictures.items():
+            rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, row, strict=True)]
+            references[name] = f"{people}, masks, shipped"
+            print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
+        shown |= pictures
     save_pictures(folder / "tables" / "groups.jpg", shown)
-    if not {WITH_CLONES, WITHOUT_CLONES} <= ways.keys():
-        return markdown(rows)
     lines = [
-        f"{measure} with Clone Face Tuning less without, picture by picture, with masks: "
-        f"{Spread.of(differences(rows, measure))}"
-        for measure in ("bleed", "FaceSim")
+        f"{measure} with Clone Face Tuning less without, {num} people, picture by picture, with masks: "
+        f"{paired(rows, f'{num} people, masks, {WITH_CLONES}', f'{num} people, masks, {WITHOUT_CLONES}', measure)}"
+        for num in (2, 3)
+        for measure in ("bleed", FACESIM)
+        if {WITH_CLONES, WITHOUT_CLONES} <= ways.keys()
     ]
-    return "\n\n".join([markdown(rows), *lines])
-
-
-def differences(rows: Rows, measure: str) -> list[float]:
-    """Of the training with Clone Face Tuning and the one without, for each picture of two and three people."""
-    return [
-        one[measure] - other[measure]
-        for num_people in (2, 3)
-        for one, other in zip(
-            rows[f"{num_people} people, masks, {WITH_CLONES}"],
-            rows[f"{num_people} people, masks, {WITHOUT_CLONES}"],
-            strict=True,
-        )
-    ]
+    return "\n\n".join([markdown(rows, references=references, compared=(FACESIM, "bleed")), *lines])
 
 
 def evaluate_conditions(folder: Path) -> str:
     """What Multi-Mode Fusion is for: both drawings, and each alone; the paper's stages, and what ships."""
     lab = Laboratory()
     cases = lab.cases(Shot.HALF, NUM_SWEPT)
-    rows: dict[str, list[Mapping[str, float]]] = {}
-    shown: dict[str, list[Tensor]] = {}
+    pictures = true_pictures(lab, cases)
     ways = ways_of({"the paper's stages": lambda: read_way(folder / "stages"), "shipped": shipped_way})
     for training, way in ways.items():
         for parts in DrawnParts:
             name = f"{training}, {parts.value.replace('_', ' ')}"
-            shown[name] = list(lab.generate(replace(way, parts=parts), cases))
-            rows[name] = [lab.measure(case, picture) for case, picture in zip(cases, shown[name], strict=True)]
-    save_pictures(folder / "tables" / "conditions.jpg", shown)
-    return markdown(rows)
+            pictures[name] = list(lab.generate(replace(way, parts=parts), cases))
+    save_pictures(folder / "tables" / "conditions.jpg", pictures)
+    rows = measured(lab, cases, pictures)
+    both = f"shipped, {DrawnParts.FACE_AND_BODY.value.replace('_', ' ')}"
+    return markdown(rows, references=dict.fromkeys(rows, both), compared=(FACESIM, POSE_ERROR))
 
 
 def evaluate_weights(folder: Path) -> str:  # noqa: ARG001
     """Eq. 6: alpha and beta."""
     lab, shipped = Laboratory(), shipped_way()
     cases = lab.cases(Shot.HALF, NUM_SWEPT)
-    rows: Rows = {
-        f"alpha {alpha:g}, beta {beta:g}": [
-            lab.measure(case, picture)
-            for case, picture in zip(
-                cases,
-                lab.generate(Way(shipped.branch, adapter=shipped.adapter, alpha=alpha, beta=beta), cases),
-                strict=True,
-            )
-        ]
-        for alpha, beta in WEIGHTS
+    pictures = true_pictures(lab, cases)
+    for alpha, beta in WEIGHTS:
+        pictures[weights_name(alpha, beta)] = list(lab.generate(replace(shipped, alpha=alpha, beta=beta), cases))
+    rows = measured(lab, cases, pictures)
+    return markdown(rows, references=dict.fromkeys(rows, weights_name(1, 1)))
+
+
+def weights_name(alpha: float, beta: float) -> str:
+    return f"alpha {alpha:g}, beta {beta:g}"
+
+
+def measured(lab: Laboratory, cases: Sequence[Case], pictures: Mapping[str, Sequence[Tensor]]) -> Rows:
+    """Every measure of every row of pictures of the same cases."""
+    return {
+        name: [lab.measure(case, picture) for case, picture in zip(cases, row, strict=True)]
+        for name, row in pictures.items()
     }
-    return markdown(rows)

@@ -6,7 +6,7 @@ never from the renderer's parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -137,6 +137,10 @@ class Laboratory:
             members.append(CastMember(identity, region, face.box.normalised(SMALL)))
         return Case(number, scene, Cast(tuple(members), SMALL))
 
+    def through_autoencoder(self, picture: Tensor) -> Tensor:
+        """A picture, (1, height, width, 3), encoded and decoded: the best that a perfect UNet could make of it."""
+        return self.vae.decode(self.vae.encode(picture)).detach().float().cpu().clamp(0, 1)
+
     def encode(self, text: str) -> list:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
@@ -256,44 +260,3 @@ def save_pictures(file: Path, rows: Mapping[str, Sequence[Tensor]]) -> None:
     file.parent.mkdir(exist_ok=True)
     sheet(cells).reduce(2).save(file, quality=88)
     print(f"pictures: {file}", flush=True)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A measure over many pictures."""
-
-    mean: float
-    error: float
-    """Standard error of the mean."""
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        known = np.array([value for value in values if not np.isnan(value)])
-        error = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else float("nan")
-        return cls(float(known.mean()) if len(known) else float("nan"), float(error))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.error:.3f}"
-
-
-Rows = Mapping[str, Sequence[Mapping[str, float]]]
-"""Measures of every picture of every row of a table."""
-
-
-def markdown(rows: Rows, *more: Callable[[str], Mapping[str, str]]) -> str:
-    """A table: one line a row, means and standard errors.
-
-    Args:
-        rows: name -> one mapping of measures for each picture.
-        more: further columns of a row, by its name.
-    """
-    lines: list[list[str]] = []
-    head: list[str] = []
-    for name, pictures in rows.items():
-        measured = {key: str(Spread.of([picture[key] for picture in pictures])) for key in pictures[0]}
-        for columns in more:
-            measured |= columns(name)
-        head = head or ["", *measured, "n"]
-        lines.append([name, *measured.values(), str(len(pictures))])
-    table = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in table)

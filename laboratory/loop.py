@@ -9,12 +9,14 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ def autocast() -> torch.autocast:
     """Half precision where it is faster: on a GPU, and on a CPU that multiplies matrices of bfloat16 (AMX)."""
     is_faster = DEVICE.type == "cuda" or torch.cpu._is_amx_tile_supported()
     return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=is_faster)
+
+
+def fastest_attention() -> AbstractContextManager[None]:
+    """On a CPU, attention in its plain form: for pictures as small as these it is a fifth faster than the fused one."""
+    return nullcontext() if DEVICE.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
 
 
 def train(

@@ -29,9 +29,10 @@ from ..fpga_core.restoration.paste import paste_faces
 from ..fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from .gallery import SIZE_PX
 from .generation_lab import controlnet_way, shipped_way, ways_of
-from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_bytes, enlarge, markdown, save_pictures
+from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_bytes, enlarge, save_pictures
 from .painter import paint
 from .scenes import Shot
+from .tables import markdown
 
 NUM_CASES = 12
 CROP = CropSettings(size_px=SIZE_PX, size_limit_px=0)

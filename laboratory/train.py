@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from ..fpga_core.training.engine.loss_log import FILE as LOG_FILE
 NUM_PICTURES = 16000
 NUM_FINER_PICTURES, NUM_FINER_CROPS = 8000, 6000
 IDENTITY_DIM = 384
-NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END = 800, 1200, 2400
+NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END, NUM_OF_BRANCH = 800, 1200, 2400, 4800
 LESSONS, ALL_LESSONS, FINER_LESSONS = "lessons", "all_lessons", "finer_lessons"
+FINER_CHECKPOINT = "finer_checkpoint.safetensors"
 NETWORK_OPTIONS = (
     "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400),
     "--both", str(NUM_BEFORE_END - NUM_BEFORE_CLONES), "--batch-size", "32", "--learning-rate", "4e-4",
@@ -31,17 +33,65 @@ NETWORK_OPTIONS = (
     "--num-checkpoints", "6", "--sample-every", "400", "--save-dtype", "float16", "--identity-dim", str(IDENTITY_DIM),
 )  # fmt: skip
 """Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What the pack's own trainer trains on the world.
+
+    Attributes:
+        lessons: the training set.
+        task: what is trained.
+        begins_after: the network and its iteration that this one goes on from; None: it starts anew.
+        checkpoint: file in the work folder of the base that it is trained on; None: the shipped one.
+        options: what the trainer is told beside NETWORK_OPTIONS.
+    """
+
+    lessons: str = LESSONS
+    task: str = "repcontrolnet"
+    begins_after: tuple[str, int] | None = None
+    checkpoint: str | None = None
+    options: tuple[str, ...] = ()
+
+
 NETWORKS = {
-    "stages": ("repcontrolnet", LESSONS, None, ()),
-    "branch": (
-        "repcontrolnet", ALL_LESSONS, NUM_BEFORE_END, ("--both", "4000", "--cooldown", "1200", "--single-share", "0.2")
+    "stages": Network(),
+    "branch": Network(
+        lessons=ALL_LESSONS,
+        begins_after=("stages", NUM_BEFORE_END),
+        options=("--both", "4000", "--cooldown", "1200", "--single-share", "0.2"),
     ),
-    "without_clones": ("repcontrolnet", LESSONS, NUM_BEFORE_CLONES, ("--clone-every", "0")),
-    "controlnet": ("controlnet", LESSONS, None, ("--iterations", str(NUM_OF_CONTROLNET))),
-    "as_long_as_controlnet": ("repcontrolnet", LESSONS, NUM_OF_CONTROLNET, ("--iterations", str(NUM_OF_CONTROLNET))),
-}  # fmt: skip
-"""What the pack's own trainer trains on the world: task, lessons, the iteration of the stages that it begins after,
-and what it is told beside NETWORK_OPTIONS."""
+    "finer_branch": Network(
+        lessons=FINER_LESSONS,
+        begins_after=("branch", NUM_OF_BRANCH),
+        checkpoint=FINER_CHECKPOINT,
+        options=(
+            "--both",
+            "14000",
+            "--cooldown",
+            "2400",
+            "--single-share",
+            "0.2",
+            "--face-weight",
+            "2",
+            "--precision",
+            "no",
+            "--ema-decay",
+            "0.998",
+            "--checkpoint-every",
+            "200",
+            "--num-checkpoints",
+            "2",
+            "--sample-every",
+            "1000",
+        ),  # fmt: skip
+    ),
+    "without_clones": Network(begins_after=("stages", NUM_BEFORE_CLONES), options=("--clone-every", "0")),
+    "controlnet": Network(task="controlnet", options=("--iterations", str(NUM_OF_CONTROLNET))),
+    "as_long_as_controlnet": Network(
+        begins_after=("stages", NUM_OF_CONTROLNET), options=("--iterations", str(NUM_OF_CONTROLNET))
+    ),
+}
 MIN_VERIFICATION = 0.99
 """The recogniser's gate: how often held-out people must be told apart."""
 
@@ -113,7 +163,7 @@ def train_finer_base() -> None:
     checkpoint = folder / "finer_autoencoder.safetensors"
     latents, captions = latents_of_lessons(checkpoint, folder / FINER_LESSONS, folder / "encodings")
     base = train_finer_base(read_base(checkpoint), latents, captions, folder / "finer_base.pt")
-    write_checkpoint(base, read_autoencoder(checkpoint), folder / "finer_checkpoint.safetensors")
+    write_checkpoint(base, read_autoencoder(checkpoint), folder / FINER_CHECKPOINT)
 
 
 def train_reader() -> None:
@@ -167,22 +217,25 @@ def write_finer_lessons() -> None:
 def train_network(name: str) -> None:
     """Trains control and identity together, with `fpga-portrait train`, on the shipped checkpoint and recogniser."""
     from ..commands import main as fpga_portrait
+    from .loop import fastest_attention
     from .shipped import CHECKPOINT, COMFYUI_NODE
 
     folder = work_folder()
-    task, lessons, begins_at, options = NETWORKS[name]
+    network = NETWORKS[name]
     files = {
-        "--checkpoint": CHECKPOINT,
+        "--checkpoint": CHECKPOINT if network.checkpoint is None else folder / network.checkpoint,
         "--custom-node": COMFYUI_NODE,
-        "--data": folder / lessons,
+        "--data": folder / network.lessons,
         "--output": folder / name,
         "--cache": folder / "encodings",
     }
-    if begins_at is not None:
-        files["--start-from"] = folder / "stages" / f"checkpoint-{begins_at:08}.pt"
-    words = [task, *NETWORK_OPTIONS, *options, *(str(word) for pair in files.items() for word in pair)]
-    if status := fpga_portrait(["train", *words]):
-        sys.exit(status)
+    if network.begins_after is not None:
+        other, iteration = network.begins_after
+        files["--start-from"] = folder / other / f"checkpoint-{iteration:08}.pt"
+    words = [network.task, *NETWORK_OPTIONS, *network.options, *(str(word) for pair in files.items() for word in pair)]
+    with fastest_attention():
+        if status := fpga_portrait(["train", *words]):
+            sys.exit(status)
 
 
 def train_trials() -> None:
@@ -215,8 +268,8 @@ def ship_branch() -> None:
     folder = work_folder() / "branch"
     shutil.copy(folder / "repcontrolnet.safetensors", BRANCH)
     shutil.copy(folder / "identity_adapter.safetensors", IDENTITY_ADAPTER)
-    _, _, begins_at, options = NETWORKS["branch"]
-    figures = {"stages": NETWORK_OPTIONS, f"branch, after iteration {begins_at}": options}
+    network = NETWORKS["branch"]
+    figures = {"stages": NETWORK_OPTIONS, f"branch, after {network.begins_after}": network.options}
     write_figures(WEIGHTS / "training_branch.json", {**figures, "losses": excerpt(folder / LOG_FILE)})
 
 
@@ -244,6 +297,7 @@ STAGES: dict[str, Callable[[], None]] = {
     "finer_autoencoder": train_finer_autoencoder,
     "finer_lessons": write_finer_lessons,
     "finer_base": train_finer_base,
+    "finer_branch": lambda: train_network("finer_branch"),
     "ship_branch": ship_branch,
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),

@@ -22,10 +22,11 @@ from ..fpga_core.training.engine.averaging import ParameterAverage
 from ..fpga_core.training.engine.saved_states import newest_state, read_state
 from ..fpga_core.training.method.output_files import IDENTITY_FILE, REPCONTROLNET_FILE
 from .gallery import HELD_OUT_SEED, gallery
-from .laboratory import Case, Laboratory, Spread, Way
+from .laboratory import Case, Laboratory, Way
 from .lessons import lessons, write_set
 from .scenes import Shot
 from .shipped import RECOGNISER, load_checkpoint
+from .tables import Spread
 from .trials import SETTINGS, TRIALS, Trial, trial_folder, world_set
 
 NUM_CASES = 24

@@ -62,6 +62,8 @@ class TrainingPlan:
             branch: the branch to start from; None starts a new one.
         """
         fusion, clone_face = self.curriculum.fusion, self.curriculum.clone_face
+        # Named only if it is set, so that states from before this setting go on.
+        weighted = {"face weight": self.curriculum.face_weight} if self.curriculum.face_weight else {}
         return {
             "task": self.task.value,
             "identity": self.trains_identity,
@@ -75,4 +77,5 @@ class TrainingPlan:
             "identity dropped": self.curriculum.drops.identity,
             "branch": "new" if branch is None else branch.header.branch_hash[:16],
             "base model": base_hash[:16],
+            **weighted,
         }

@@ -18,10 +18,12 @@ from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from fpga.fpga_core.shapes import Extent
 from fpga.fpga_core.training.comfy.repcontrolnet import RepControlNetTraining
 from fpga.fpga_core.training.method.curriculum import Curriculum
+from fpga.fpga_core.training.method.denoising import denoising_loss
 from fpga.fpga_core.training.method.folded_branch import TrainedPart
 from fpga.fpga_core.training.method.fusion import Drops, MultiModeFusion
 from fpga.fpga_core.training.method.identity_network import IdentityRecipe, Projections
 from tiny_models import tiny_model, tiny_sdxl
+from torch.nn import functional
 from training_batches import tiny_batch
 from training_runs import RECOGNISER, predicted, sampled_once, seeded, train
 
@@ -177,6 +179,15 @@ def test_the_loss_is_eq_4():
     assert parts["l_cfa"] > 0 and parts["cfa_feature_norm"] > 0
     assert torch.isclose(parts["loss"], parts["l_cldm"] + 0.2 * parts["l_cfa"])
     assert set(training(tiny_batch(), CLONED - 1, seeded())) == {"loss", "l_cldm"}
+
+
+def test_faces_count_as_much_more_as_asked_and_by_default_not_at_all():
+    predicted, target, mask = torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(1, 1, 2, 2)
+    mask[..., 0, 0], target[..., 0, 0], target[..., 1, 1] = 1, 1, 1
+    assert denoising_loss(predicted, target, mask, 0) == functional.mse_loss(predicted, target) == 2 / 4
+    assert torch.isclose(denoising_loss(predicted, target, mask, 3), torch.tensor((4 + 1) / (4 + 3)))
+    with pytest.raises(InvalidInputError, match="extra weight -1"):
+        Curriculum(face_weight=-1)
 
 
 def test_checkpointing_changes_memory_alone():

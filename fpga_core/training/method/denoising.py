@@ -117,7 +117,7 @@ class DenoisingModel(TrainingModel):
         hint = condition_image(batch, fusion.shown_at(iteration), left_out)
         predicted = self.predict(x, timesteps, text=text, hint=hint, identity=identity, record=record)
         target = self.base.schedule.target(batch.latents, noise, timesteps)
-        loss = functional.mse_loss(predicted, target)
+        loss = denoising_loss(predicted, target, batch.face_masks, self.curriculum.face_weight)
         parts = {"l_cldm": loss.detach()}
         if record is not None and record.features is not None:
             tuning = self.curriculum.clone_face
@@ -159,3 +159,17 @@ class DenoisingModel(TrainingModel):
                 f"the data have latents of {found[0]} channels and text {found[1]} wide, but the model reads "
                 f"{expected[0]} and {expected[1]}; encode the data with this model's own VAE and text encoder"
             )
+
+
+def denoising_loss(predicted: Tensor, target: Tensor, face_masks: Tensor, face_weight: float) -> Tensor:
+    """The mean squared error, in which the pixels of faces may count more.
+
+    Args:
+        predicted, target: (batch, channels, height, width).
+        face_masks: coverage in [0, 1], (batch, 1, height, width).
+        face_weight: what a face adds to a pixel's weight of 1. Weights are divided by their mean.
+    """
+    if face_weight == 0:
+        return functional.mse_loss(predicted, target)
+    weights = 1 + face_weight * face_masks
+    return ((predicted - target).square() * (weights / weights.mean())).mean()

@@ -3,9 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.shapes import Extent
 from fpga.laboratory.anatomy import landmarks, smile_of
-from fpga.laboratory.gallery import conditions_of, gallery, scene_number
+from fpga.laboratory.gallery import conditions_of, crop_number, gallery, scene_number
 from fpga.laboratory.painter import paint, paint_face_masks
 from fpga.laboratory.people import random_person
 from fpga.laboratory.scenes import Shot, random_scene
@@ -34,6 +35,23 @@ def test_landmarks_lie_in_their_face_and_the_box_around_it(scene):
         assert abs(rows.min() - box.y0) < 2 and abs(columns.max() + 1 - box.x1) < 2
         eyes_and_mouth = inner[19:].astype(int)
         assert mask[eyes_and_mouth[:, 1], eyes_and_mouth[:, 0]].mean() > 0.95
+
+
+def test_a_zoomed_scene_shows_that_part_of_the_picture(scene):
+    window = Box(0.25, 0.125, 0.5, 0.375)
+    part = paint(scene, 512)[64:192, 128:256].astype(int)
+    assert np.abs(paint(scene.zoomed(window), 128) - part).mean() < 1
+    again = scene.zoomed(Box(0, 0, 0.5, 0.5)).zoomed(Box(0.5, 0.25, 1, 0.75))
+    assert np.abs(paint(again, 128).astype(int) - part).mean() < 1
+    assert scene.zoomed(window).caption == scene.caption
+
+
+def test_face_crops_show_one_face_as_restoration_crops_it():
+    for number in range(20):
+        scene = crop_number(number)
+        (face,) = scene.faces(SIZE).faces
+        assert 128 / 2.3 < face.size_px < 128 / 1.5 and face.box.x0 > 0 and face.box.y1 < 128
+        assert scene == crop_number(number)
 
 
 def test_eyes_are_painted_where_the_landmarks_are():
