@@ -294,18 +294,18 @@ STAGES: dict[str, Callable[[], None]] = {
     "lessons": write_lessons,
     "stages": lambda: train_network("stages"),
     "branch": lambda: train_network("branch"),
+    "ship_branch": ship_branch,
     "finer_autoencoder": train_finer_autoencoder,
     "finer_lessons": write_finer_lessons,
     "finer_base": train_finer_base,
     "finer_branch": lambda: train_network("finer_branch"),
-    "ship_branch": ship_branch,
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),
     "as_long_as_controlnet": lambda: train_network("as_long_as_controlnet"),
     "trials": train_trials,
 }
 RECIPE_STAGES = tuple(STAGES)[: tuple(STAGES).index("ship_branch") + 1]
-"""What is shipped; the laboratory's further networks are trained where they are named."""
+"""What is shipped. The laboratory's further networks are trained only if they are named."""
 
 
 def main(arguments: list[str]) -> None:
