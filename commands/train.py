@@ -82,7 +82,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="share of the last stage that shows landmarks alone, with an equal share for skeletons alone",
     )
     stages.add_argument(
-        "--face-weight", type=float, default=0.0, help="extra weight of the pixels of faces in the loss; every pixel has a weight of 1"
+        "--face-weight",
+        type=float,
+        default=0.0,
+        help="extra weight of the pixels of faces in the loss; every pixel has a weight of 1",
     )
     engine = parser.add_argument_group("engine")
     default = TrainingSettings
