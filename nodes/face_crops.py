@@ -13,7 +13,7 @@ from ..fpga_core.restoration.face_crops import crop_faces, faces_in_crops, stack
 from ..fpga_core.restoration.finding import known_faces
 from ..fpga_core.restoration.paste import paste_crops
 from .files import modified_at
-from .restoration_widgets import CATEGORY, crop_inputs, crop_settings
+from .restoration_widgets import CATEGORY, crop_inputs, crop_settings, upright_is_known
 from .sockets import FaceAnalysisSocket, FaceCropsSocket, FaceParserSocket, FacesSocket
 
 PARSERS = "face_parsers"
@@ -78,6 +78,10 @@ class CropFaces(io.ComfyNode):
         taken = crop_faces(image, found, settings, masks=mask, parser=face_parser)
         crops, masks = stack_crops(taken, settings.size_px)
         return io.NodeOutput(channels_first(crops), masks, taken, faces_in_crops(taken, settings.size_px))
+
+    @classmethod
+    def validate_inputs(cls, upright=None) -> bool | str:
+        return upright is None or upright_is_known(upright)
 
 
 def channels_first(crops: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,9 @@ from ..fpga_core.patching.restoration.restorer import FaceRestorer
 from ..fpga_core.patching.restoration.sampling import restoration_sampler
 from ..fpga_core.patching.unet import native_size_px
 from ..fpga_core.restoration.finding import known_faces
+from ..fpga_core.restoration.fusion import FusionSettings
 from ..fpga_core.restoration.matching import MatchBy
-from ..fpga_core.restoration.settings import IdentityIn
+from ..fpga_core.restoration.settings import RECOMMENDED_FUSION, IdentityIn
 from .restoration_widgets import (
     CATEGORY,
     crop_inputs,
@@ -21,7 +22,9 @@ from .restoration_widgets import (
     fusion_settings,
     inversion_inputs,
     inversion_settings,
+    preset_inputs,
     restore_settings,
+    upright_is_known,
 )
 from .sockets import (
     CastSocket,
@@ -103,7 +106,7 @@ class RestorationSampler(io.ComfyNode):
                 io.Mask.Input(
                     "mask", tooltip="The area to restore: one mask for all, or one per picture in the latent."
                 ),
-                *fusion_inputs(),
+                *fusion_inputs(FusionSettings()),
             ],
             outputs=[
                 io.Sampler.Output(
@@ -299,7 +302,7 @@ class RestoreFaces(io.ComfyNode):
                         "restored faces have a tint."
                     ),
                 ),
-                *fusion_inputs(),
+                *fusion_inputs(RECOMMENDED_FUSION),
                 *inversion_inputs(),
                 io.Float.Input(
                     "retry_below",
@@ -313,6 +316,15 @@ class RestoreFaces(io.ComfyNode):
                     ),
                 ),
                 io.Int.Input("max_retries", default=3, min=0, max=10, tooltip="The most retries for each weak face."),
+                io.Conditioning.Input(
+                    "face_prompt",
+                    optional=True,
+                    tooltip=(
+                        "A prompt that describes a close-up of the face, such as 'close-up photo of a young woman'. It "
+                        "replaces positive in the crops. Connect it if positive describes a whole scene."
+                    ),
+                ),
+                *preset_inputs(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures with the restored faces."),
@@ -345,6 +357,10 @@ class RestoreFaces(io.ComfyNode):
         result = restore_faces(image, found, restorer, masks=mask, parser=face_parser)
         return io.NodeOutput(*result, ui=ui.PreviewText(result.report))
 
+    @classmethod
+    def validate_inputs(cls, upright=None) -> bool | str:
+        return upright is None or upright_is_known(upright)
+
 
 def face_restorer(
     *,
@@ -357,6 +373,7 @@ def face_restorer(
     face_analysis=None,
     repcontrolnet=None,
     control_net=None,
+    face_prompt=None,
     **widgets,
 ) -> FaceRestorer:
     """What the sockets and widgets of Restore Faces say."""
@@ -370,6 +387,7 @@ def face_restorer(
         adapter=adapter,
         face_analysis=face_analysis,
         control=choose_control(repcontrolnet, control_net, vae=vae, strength=widgets["control_strength"]),
+        face_prompt=face_prompt,
         make_callback=latent_preview.prepare_callback,
     )
 

@@ -6,9 +6,19 @@ from ..fpga_core.faces.drawing import FaceStyle
 from ..fpga_core.restoration.cache_plan import CacheMode
 from ..fpga_core.restoration.fusion import FusionSettings, StyleSource
 from ..fpga_core.restoration.matching import MatchBy
-from ..fpga_core.restoration.settings import CropSettings, IdentityIn, InversionSettings, RestoreSettings
+from ..fpga_core.restoration.settings import (
+    CropSettings,
+    IdentityIn,
+    InversionSettings,
+    InvertWith,
+    Preset,
+    RestoreSettings,
+)
 
 CATEGORY = "FPGA Portrait/restoration"
+
+UPRIGHT = {"auto": None, "on": True, "off": False}
+"""The choices of `upright`."""
 
 LAST_LAYER = 999
 """The widget value that stands for the last layer of any model."""
@@ -35,12 +45,12 @@ def inversion_inputs() -> list[io.Input]:
         io.Combo.Input(
             "cache_mode",
             options=CacheMode,
-            default=CacheMode.FULL,
+            default=CacheMode.AUTO,
             advanced=True,
             tooltip=(
                 "What the cache keeps of self-attention. full: complete maps, which replay the background; about 660 "
-                "MiB per face at 512 pixels and 30 steps. statistics: means and deviations only; about 8 MiB. Choose "
-                "statistics to save memory."
+                "MiB per face at 512 pixels and 30 steps. statistics: means and deviations only; about 8 MiB. auto: "
+                "full if a face fits the budget, otherwise statistics."
             ),
         ),
         io.Int.Input(
@@ -59,23 +69,78 @@ def inversion_inputs() -> list[io.Input]:
 def inversion_settings(widgets: dict) -> InversionSettings:
     """The settings that the widgets of `inversion_inputs` give."""
     return InversionSettings(
+        invert_with=InvertWith(widgets.get("invert_with", InvertWith.PROMPT)),
         repetitions=widgets["repetitions"],
         mode=CacheMode(widgets["cache_mode"]),
         budget_mib=widgets["cache_budget_mib"],
     )
 
 
-def fusion_inputs() -> list[io.Input]:
+def upright_choice(upright: str | bool) -> str:
+    """The choice that a value of `upright` stands for; graphs saved before there were choices hold a switch."""
+    if isinstance(upright, bool):
+        return "on" if upright else "off"
+    return upright
+
+
+def upright_is_known(upright: str | bool) -> bool | str:
+    """Whether a value of `upright` is one of its choices, or a switch of an older graph; if not, why."""
+    return upright_choice(upright) in UPRIGHT or f"upright is {upright!r}; choose auto, on or off"
+
+
+def preset_inputs() -> list[io.Input]:
+    """The widgets of Restore Faces that came later: at the end, and optional, so that older graphs run."""
+    return [
+        io.Combo.Input(
+            "preset",
+            options=Preset,
+            default=Preset.RECOMMENDED,
+            optional=True,
+            tooltip=(
+                "recommended: all widgets count, and their defaults are recommended. as in the paper: the style of "
+                "the broken face in all steps, landmarks in the inversion, and the identity inside the mask only, "
+                "whatever their widgets say; the report lists them."
+            ),
+        ),
+        io.Combo.Input(
+            "invert_with",
+            options=InvertWith,
+            default=InvertWith.PROMPT,
+            optional=True,
+            advanced=True,
+            tooltip=(
+                "What the model is told while it looks for the noise of a crop. Whatever the broken face does not "
+                "show ends up in that noise as its opposite, so less is better: prompt. prompt_and_landmarks is as in "
+                "the paper; everything adds the identity; nothing leaves out the words too."
+            ),
+        ),
+        io.Float.Input(
+            "identity_region",
+            default=CropSettings.identity_region,
+            min=0.0,
+            max=5.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip=(
+                "Where the identity acts: the face, enlarged by this factor about its centre. Adapters are trained on "
+                "heads, which are about 1.45 times as large. 0: only inside the mask."
+            ),
+        ),
+    ]
+
+
+def fusion_inputs(default: FusionSettings) -> list[io.Input]:
     """The widgets that say what is fused, when, and how strongly."""
     return [
         io.Combo.Input(
             "style_source",
             options=StyleSource,
-            default=StyleSource.FACE,
+            default=default.style_source,
             tooltip=(
-                "Where the restored face takes its colours from (AdaIN). face: from the broken face. surroundings: "
-                "from the area around it, as the paper's algorithm literally says. off: from neither; use it for a "
-                "face swap."
+                "Where the restored face takes its colours from (AdaIN). off: from the prompt and the identity, as it "
+                "suits faces without details. face: from the broken face. surroundings: from the area around it, as "
+                "the paper's algorithm literally says."
             ),
         ),
         fraction(
@@ -95,7 +160,14 @@ def fusion_inputs() -> list[io.Input]:
             0.0,
             "The point in the restoration at which the fusion starts. 0 is the first, noisiest step.",
         ),
-        fraction("end_percent", 1.0, "The point in the restoration at which the fusion ends. 1 is the last step."),
+        fraction(
+            "end_percent",
+            default.end_percent,
+            (
+                "The point in the restoration at which the fusion ends. 1 is the last step. The noisy steps decide on "
+                "light and shape, the last ones on details."
+            ),
+        ),
         io.Int.Input(
             "first_layer",
             default=0,
@@ -143,20 +215,24 @@ def crop_inputs(size_px: int, size_tooltip: str) -> list[io.Input]:
         ),
         io.Float.Input(
             "margin",
-            default=0.5,
+            default=0.38,
             min=0.0,
             max=3.0,
-            step=0.05,
+            step=0.01,
             advanced=True,
             tooltip=(
                 "How much of the surroundings each crop shows on every side, as a fraction of the face's longer side."
             ),
         ),
-        io.Boolean.Input(
+        io.Combo.Input(
             "upright",
-            default=False,
+            options=list(UPRIGHT),
+            default="auto",
             advanced=True,
-            tooltip="Turns tilted faces upright in their crops, and back again when they are pasted. Needs landmarks.",
+            tooltip=(
+                "Turns tilted faces upright in their crops, and back again when they are pasted. auto: faces that are "
+                "tilted by more than 25 degrees, upside-down ones included. on: every face. off: none. Needs landmarks."
+            ),
         ),
         io.Float.Input(
             "mask_grow",
@@ -191,15 +267,17 @@ def crop_settings(widgets: dict, native_size_px: int = 0) -> CropSettings:
         size_px=widgets["crop_size_px"] or native_size_px,
         size_limit_px=widgets["size_limit_px"],
         margin=widgets["margin"],
-        is_upright=widgets["upright"],
+        is_upright=UPRIGHT[upright_choice(widgets["upright"])],
         mask_grow=widgets["mask_grow"],
         mask_feather=widgets["mask_feather"],
+        identity_region=widgets.get("identity_region", CropSettings.identity_region),
     )
 
 
 def restore_settings(widgets: dict, native_size_px: int) -> RestoreSettings:
     """The settings that the widgets of Restore Faces give."""
     return RestoreSettings(
+        preset=Preset(widgets.get("preset", Preset.RECOMMENDED)),
         steps=widgets["steps"],
         cfg=widgets["cfg"],
         scheduler=widgets["scheduler"],

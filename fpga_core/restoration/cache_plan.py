@@ -25,10 +25,12 @@ class CacheMode(str, Enum):
 
     FULL: the map itself, which is replayed outside the mask; hundreds of MiB per face.
     STATISTICS: its mean and deviation over the style sources; the background then comes from the latents alone.
+    AUTO: full where one face fits the budget, else statistics; `fitting_mode` decides.
     """
 
     FULL = "full"
     STATISTICS = "statistics"
+    AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -129,3 +131,15 @@ class CachePlan:
     def num_mib(self) -> int:
         """The smallest sufficient budget in whole MiB."""
         return math.ceil(self.num_bytes / MIB)
+
+
+def fitting_mode(wanted: CacheMode, plan: CachePlan, budget_mib: int) -> CacheMode:
+    """What is kept.
+
+    Args:
+        wanted: by the user.
+        plan: of one item, in full mode.
+    """
+    if wanted is not CacheMode.AUTO:
+        return wanted
+    return CacheMode.FULL if plan.num_mib <= budget_mib else CacheMode.STATISTICS

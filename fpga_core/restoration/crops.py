@@ -18,6 +18,12 @@ from ..shapes import Extent
 TAPS_PX = 2
 """The pixels beyond a sampled position that bicubic interpolation reads."""
 
+QUARTER = math.pi / 2
+
+MAX_TILT = math.radians(25)
+"""Up to here faces are not turned: people tilt their heads so far in photographs, so models and recognisers know it,
+and every turn costs sharpness, twice."""
+
 AFFINE_BASIS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 """Three positions that determine an affine map, x then y, from -1 to 1 between the outer edges of a picture."""
 
@@ -80,8 +86,8 @@ class CropSquare:
         return np.array([[c, -s], [s, c]])
 
 
-def face_square(face: Face, extent: Extent, *, margin: float, is_upright: bool, size_px: int) -> CropSquare:
-    """Returns the square around a face.
+def face_square(face: Face, extent: Extent, *, margin: float, is_upright: bool | None, size_px: int) -> CropSquare:
+    """The square around a face.
 
     A square that crosses a border is moved into the picture. If the picture is too small for it, the outermost pixels
     are repeated.
@@ -89,30 +95,47 @@ def face_square(face: Face, extent: Extent, *, margin: float, is_upright: bool, 
     Args:
         face: box and, for turning, landmarks in pixels of the picture.
         extent: the picture.
-        margin: extension on every side, as a fraction of the longer side of the box.
-        is_upright: whether to turn the square with the line through the eyes; without landmarks, it is not turned.
+        margin: what is added on every side, as a fraction of the longer side of the box.
+        is_upright: turn the square with the line through the eyes, or not at all; None = as `turn_of` says. Without
+            landmarks it is not turned.
         size_px: side of the crop.
     Returns:
-        The square; if it is not turned, it is on whole pixels.
+        The square; where it is not turned, or turned by quarters, it lies on whole pixels.
     """
-    side = max(math.ceil(face.size_px * (1 + 2 * margin)), 1)
-    angle = _eye_angle(face) if is_upright else 0.0
+    side = max(math.ceil(face.size_px * (1 + 2 * margin) - 1e-6), 1)
+    tilt = tilt_of(face) or 0.0
+    angle = turn_of(tilt) if is_upright is None else (tilt if is_upright else 0.0)
     half = side / 2 * (abs(math.cos(angle)) + abs(math.sin(angle)))
     x, y = (
         min(max(center, half), length - half) if 2 * half <= length else length / 2
         for center, length in zip(face.box.center, (extent.width, extent.height), strict=True)
     )
-    if angle == 0:
-        x, y = (math.floor(center - side / 2 + 0.5) + side / 2 for center in (x, y))
+    if angle % QUARTER == 0:
+        # A half is rounded towards the crop's own right and bottom, so that a turned picture gives the turned crop.
+        along_x, along_y = math.cos(angle) - math.sin(angle), math.cos(angle) + math.sin(angle)
+        x, y = (
+            along * math.floor(along * center - side / 2 + 0.5 + 1e-6) + along * side / 2
+            for center, along in ((x, math.copysign(1, along_x)), (y, math.copysign(1, along_y)))
+        )
     return CropSquare((x, y), side, angle, size_px)
 
 
-def _eye_angle(face: Face) -> float:
+def tilt_of(face: Face) -> float | None:
+    """Radians by which a face is tilted clockwise as seen, from its eyes; None where they are not known."""
     if face.landmarks is None:
-        return 0.0
+        return None
     left_eye, right_eye = five_points(face.landmarks)[:2]
-    angle = math.atan2(right_eye[1] - left_eye[1], right_eye[0] - left_eye[0])
-    return angle if math.isfinite(angle) else 0.0
+    tilt = math.atan2(right_eye[1] - left_eye[1], right_eye[0] - left_eye[0])
+    return tilt if math.isfinite(tilt) else None
+
+
+def turn_of(tilt: float) -> float:
+    """By how much a face is turned that need not stand exactly upright.
+
+    It is turned by quarters, which loses nothing, and then by what is left if that is more than `MAX_TILT`.
+    """
+    quarters = round(tilt / QUARTER) * QUARTER
+    return quarters if abs(tilt - quarters) <= MAX_TILT else tilt
 
 
 def take_crop(picture: Tensor, square: CropSquare, *, mode: str = "bicubic") -> Tensor:

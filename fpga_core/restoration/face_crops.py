@@ -13,7 +13,7 @@ from ..faces.drawing import DrawnParts, FaceStyle, draw_conditions
 from ..faces.face import Face, PictureFaces
 from ..shapes import Extent
 from .crops import CropSquare, face_square, take_crop
-from .masks import MAX_AREA, FaceParser, fit_masks, found_mask, given_mask, hull_area, masks_of_faces
+from .masks import FaceParser, fit_masks, found_mask, given_mask, identity_region, masks_of_faces, widened
 from .matching import Match
 from .settings import CropSettings
 
@@ -26,13 +26,12 @@ class FaceCrop:
         picture_index: index of its picture in the batch.
         face_index: index of the face among all faces of its picture.
         face: in pixels of the picture.
-        square: the place of the crop in the picture.
-        crop: (size, size, 3) in [0, 1], on the CPU, as taken from the picture or as restored; the size of a restored
-            crop can differ from `square.size_px`.
-        paste_mask: the area that is pasted into the picture, (size, size) in [0, 1].
-        fusion_mask: the area that is regenerated while the rest is replayed, M of Alg. 1, (size, size) in [0, 1].
-        identity_mask: the area in which the identity acts, (size, size) in [0, 1].
-        max_area_px: limit of the pasted area in pixels of the picture; None is no limit.
+        square: where the crop lies in the picture.
+        crop: (size, size, 3) in [0, 1], on the CPU, as taken from the picture or as restored; a restored crop may be of
+            another size than `square.size_px`.
+        paste_mask: what is pasted into the picture, (size, size) in [0, 1].
+        fusion_mask: what is regenerated while the rest is replayed, M of Alg. 1, (size, size) in [0, 1].
+        identity_mask: where the identity acts, (size, size) in [0, 1].
         hint: the drawing of its landmarks, (size, size, 3), black if it has none; None if nothing reads it.
         match: the person whose face it is; None if there is no cast, or if nobody matches.
     """
@@ -45,7 +44,6 @@ class FaceCrop:
     paste_mask: Tensor
     fusion_mask: Tensor
     identity_mask: Tensor
-    max_area_px: float | None = None
     hint: Tensor | None = None
     match: Match | None = None
 
@@ -83,7 +81,7 @@ def crop_faces(
         matches: the person of each face in `faces`; None if there is no cast.
         hint_style: how to draw each face's landmarks; None draws none.
     Returns:
-        One record for each face that is taken. Its three masks are the same.
+        One record for each face that is taken. What is pasted is what is fused; the identity acts in a larger place.
     Raises:
         InvalidInputError: the images are not pictures.
         ShapeMismatchError: faces or masks belong to other pictures.
@@ -108,11 +106,11 @@ def crop_faces(
         )
         crop = take_crop(images[picture_index, ..., :3].cpu(), square)
         if own_mask is None:
-            max_area_px = MAX_AREA * hull_area(face)
-            mask = found_mask(crop, face, square, settings=settings, max_area_px=max_area_px, parser=parser)
+            mask = found_mask(crop, face, square, extent=extent, settings=settings, parser=parser)
+            region = identity_region(face, square, settings.identity_region)
         else:
-            max_area_px = None
             mask = given_mask(own_mask, face, square, settings=settings)
+            region = widened(take_crop(own_mask[..., None], square, mode="bilinear")[..., 0], settings.identity_region)
         crops.append(
             FaceCrop(
                 picture_index=picture_index,
@@ -122,8 +120,7 @@ def crop_faces(
                 crop=crop,
                 paste_mask=mask,
                 fusion_mask=mask,
-                identity_mask=mask,
-                max_area_px=max_area_px,
+                identity_mask=mask if settings.identity_region == 0 else region,
                 hint=None if hint_style is None else draw_hint(square.face_in_crop(face), square.size_px, hint_style),
                 match=None if matches is None else matches[picture_index][face_index],
             )

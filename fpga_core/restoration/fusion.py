@@ -29,7 +29,7 @@ class StyleSource(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class FusionSettings:
-    """How strongly, when and where the cached run is fused into the restoration.
+    """How strongly, when and where the cached run is fused into the restoration. The defaults are Alg. 1 as it stands.
 
     Attributes:
         style_source: the source of the face's moments.

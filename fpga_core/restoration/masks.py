@@ -16,14 +16,17 @@ from ..faces.face import Face, PictureFaces
 from ..faces.landmarks import face_outline
 from ..packages import OPENCV, importing
 from ..shapes import Extent, as_masks
-from .crops import CropSquare, take_crop
+from .crops import CropSquare, lay_crop, take_crop
 from .settings import CropSettings
 
 FaceParser = Callable[[Tensor], Tensor]
 """Maps crops, (num_faces, size, size, 3) in [0, 1], to masks of the face in each, (num_faces, size, size), 0 or 1."""
 
 MAX_AREA = 1.6
-"""The largest area of a finished mask, including its soft edge, relative to the hull of the face's landmarks."""
+"""Area of a mask of the default widths, soft edge included, as a multiple of that of the face's hull (`hull_area`)."""
+
+REACH_TRIES = 12
+"""Halvings that find how far the mask of a tiny face may reach."""
 
 _ELLIPSE_CORNERS = 64
 _SUBPIXEL_BITS = 4
@@ -100,35 +103,104 @@ def given_mask(mask: Tensor, face: Face, square: CropSquare, *, settings: CropSe
 
 
 def found_mask(
-    crop: Tensor,
-    face: Face,
-    square: CropSquare,
-    *,
-    settings: CropSettings,
-    max_area_px: float,
-    parser: FaceParser | None,
+    crop: Tensor, face: Face, square: CropSquare, *, extent: Extent, settings: CropSettings, parser: FaceParser | None
 ) -> Tensor:
-    """Returns the parsed face in its crop, or its outline, dilated and smoothed within the limit of area.
+    """What a parser sees of a face in its crop, or else its outline, dilated and smoothed.
+
+    Up to the default widths, it covers at most `MAX_AREA` times the hull of the landmarks where it is pasted: the
+    default widths shrink, in proportion, to what that leaves, and smaller ones shrink as much. What is asked for beyond
+    the defaults is added in full.
 
     Args:
         crop: (size, size, 3) in [0, 1].
-        max_area_px: the limit in square pixels of the picture.
+        extent: of the picture.
     Returns:
         (size, size) float32 in [0, 1].
     """
-    max_area, face_px = max_area_px * square.scale**2, face.size_px * square.scale
+    max_area_px, face_px = MAX_AREA * hull_area(face), face.size_px * square.scale
+    max_area = max_area_px * square.scale**2
     mask = draw_hull(square.to_crop(face_hull(face)), square.size_px)
     if parser is not None:
         near = soften_mask(mask, dilate_px=growth_within(mask, max_area), feather_px=0)
         parsed = parser(crop[None])[0] * near  # without the face of a neighbour
         mask = parsed if parsed.any() else mask
-    return bounded_mask(
+    slack_px = square.scale + 1  # pasting spreads an edge by up to a pixel of either grid
+    allowed_px = max(growth_within(mask, max_area) - slack_px, 0.0)
+    default_grow, default_feather = CropSettings.mask_grow, CropSettings.mask_feather
+    unit_px = min(face_px, allowed_px / (default_grow + default_feather))
+    grow_px, feather_px = fitting_widths(
         mask,
-        dilate_px=settings.mask_grow * face_px,
-        feather_px=settings.mask_feather * face_px,
-        max_area=max_area,
-        slack_px=square.scale + 1,  # pasting spreads an edge by up to a pixel of either grid
+        square,
+        extent,
+        dilate_px=min(settings.mask_grow, default_grow) * unit_px,
+        feather_px=min(settings.mask_feather, default_feather) * unit_px,
+        max_area_px=max_area_px,
     )
+    return soften_mask(
+        mask,
+        dilate_px=grow_px + max(settings.mask_grow - default_grow, 0.0) * face_px,
+        feather_px=feather_px + max(settings.mask_feather - default_feather, 0.0) * face_px,
+    )
+
+
+def fitting_widths(
+    mask: Tensor, square: CropSquare, extent: Extent, *, dilate_px: float, feather_px: float, max_area_px: float
+) -> tuple[float, float]:
+    """Widths with which a mask keeps to a limit where it is pasted: as they are, but for the smallest faces.
+
+    The outline of such a face, spread over whole pixels of the picture, may cover more than the limit by itself. The
+    soft edge is given up first, then the outline shrinks.
+
+    Args:
+        mask, dilate_px, feather_px: as in `soften_mask`.
+        extent: of the picture.
+        max_area_px: pixels of the picture that may change.
+    Returns:
+        dilate_px and feather_px; at least the deepest pixel of the mask is left.
+    """
+
+    def widths(reach_px: float) -> tuple[float, float]:
+        if reach_px <= 0:
+            return reach_px, 0.0
+        share = reach_px / (dilate_px + feather_px)
+        return dilate_px * share, feather_px * share
+
+    def fits(reach_px: float) -> bool:
+        grow_px, soft_px = widths(reach_px)
+        soft = soften_mask(mask, dilate_px=grow_px, feather_px=soft_px)
+        laid, _ = lay_crop(soft[..., None], square, extent, mode="bilinear")
+        return int((laid > 0).sum()) <= max_area_px
+
+    too_far = dilate_px + feather_px
+    if fits(too_far):
+        return dilate_px, feather_px
+    fitting = 1e-3 - float(depth_of(mask).max())
+    for _ in range(REACH_TRIES):
+        middle = (too_far + fitting) / 2
+        too_far, fitting = (too_far, middle) if fits(middle) else (middle, fitting)
+    return widths(fitting)
+
+
+def identity_region(face: Face, square: CropSquare, factor: float) -> Tensor:
+    """Where the identity of a face acts in its crop: its hull, scaled about its centre.
+
+    Args:
+        factor: 1 = the face itself; the head is about 1.45 times as large.
+    Returns:
+        (size, size) float32, 0 or 1.
+    """
+    hull = face_hull(face)
+    center = (hull.min(axis=0) + hull.max(axis=0)) / 2
+    return draw_hull(square.to_crop(center + factor * (hull - center)), square.size_px)
+
+
+def widened(mask: Tensor, factor: float) -> Tensor:
+    """A mask, (height, width), grown on all sides so that its longer side becomes `factor` times as long."""
+    rows, columns = (mask >= 0.5).nonzero(as_tuple=True)
+    if len(rows) == 0:
+        return torch.zeros(mask.shape)
+    longer_px = 1 + max(int(rows.max() - rows.min()), int(columns.max() - columns.min()))
+    return soften_mask(mask, dilate_px=(factor - 1) / 2 * longer_px, feather_px=0)
 
 
 def face_hull(face: Face) -> np.ndarray:
@@ -196,9 +268,9 @@ def soften_mask(mask: Tensor, *, dilate_px: float, feather_px: float) -> Tensor:
     The edge falls with the distance to the mask, so that it ends at an exact distance. A blur would reach further.
 
     Args:
-        mask: (height, width); values of at least 0.5 count as inside.
-        dilate_px: distance by which the solid part grows.
-        feather_px: width of the soft edge beyond it, four deviations of the kernel.
+        mask: (height, width); what is at least half of full counts as inside.
+        dilate_px: distance by which the solid part grows; negative: shrinks.
+        feather_px: width of the soft edge beyond it: four deviations of the kernel.
     Returns:
         (height, width) float32: 1 up to `dilate_px` from the mask, exactly 0 beyond `dilate_px + feather_px`.
     """
@@ -209,9 +281,19 @@ def soften_mask(mask: Tensor, *, dilate_px: float, feather_px: float) -> Tensor:
         import cv2
     to_mask = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     beyond = torch.as_tensor(to_mask) - 0.5 - dilate_px  # the outline runs between two pixels' centres
+    if dilate_px < 0:
+        beyond = torch.where(mask.cpu() >= 0.5, -depth_of(mask) - dilate_px, beyond)
     deviations = 4 * beyond / max(feather_px, torch.finfo(torch.float32).tiny) - 2
     soft = 0.5 - 0.5 * torch.erf(deviations / math.sqrt(2)) / math.erf(2 / math.sqrt(2))
     return soft.where(beyond < feather_px, 0.0).where(beyond > 0, 1.0)
+
+
+def depth_of(mask: Tensor) -> Tensor:
+    """How far each pixel inside a mask, (height, width), lies from its outline, in pixels; 0 or less outside."""
+    inside = (mask >= 0.5).cpu().numpy().astype(np.uint8)
+    with importing(OPENCV):
+        import cv2
+    return torch.as_tensor(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)) - 0.5
 
 
 def growth_within(mask: Tensor, max_area: float) -> float:
@@ -234,17 +316,3 @@ def growth_within(mask: Tensor, max_area: float) -> float:
     perimeter = sum(cv2.arcLength(contour, closed=True) for contour in contours)
     perimeter += math.pi  # the contours pass through the centres of the outer pixels, half a pixel inside their edges
     return (math.sqrt(perimeter**2 + 4 * math.pi * (max_area - area)) - perimeter) / (2 * math.pi)
-
-
-def bounded_mask(mask: Tensor, *, dilate_px: float, feather_px: float, max_area: float, slack_px: float) -> Tensor:
-    """Applies `soften_mask` with both widths reduced in proportion, so that the area stays within a limit.
-
-    Args:
-        mask, dilate_px, feather_px: as in `soften_mask`.
-        max_area: the limit in pixels of the mask.
-        slack_px: growth that is left unused for the resampling that follows.
-    """
-    wanted = dilate_px + feather_px
-    allowed = max(growth_within(mask, max_area) - slack_px, 0.0)
-    shrink = min(1.0, allowed / wanted) if wanted > 0 else 0.0
-    return soften_mask(mask, dilate_px=dilate_px * shrink, feather_px=feather_px * shrink)

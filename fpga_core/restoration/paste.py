@@ -147,17 +147,7 @@ Laid = tuple[Tensor, Tensor, Box]
 def _lay(face: FaceCrop, extent: Extent) -> Laid:
     colors, box = lay_crop(face.crop, face.square, extent)
     weight = lay_crop(face.paste_mask[..., None], face.square, extent, mode="bilinear")[0][..., 0]
-    if face.max_area_px is not None:
-        weight = heaviest(weight, int(face.max_area_px))
     return colors, weight, box
-
-
-def heaviest(weight: Tensor, num_cells: int) -> Tensor:
-    """Returns the weights with all except the `num_cells` largest set to 0."""
-    if int((weight > 0).sum()) <= num_cells:
-        return weight
-    values, cells = weight.flatten().topk(num_cells)
-    return torch.zeros_like(weight).flatten().scatter(0, cells, values).view(weight.shape)
 
 
 def _shared(laid: Sequence[Laid], number: int) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .crops import tilt_of, turn_of
 from .face_crops import FaceCrop
 
 
@@ -58,17 +60,33 @@ class FaceOutcome:
         tries = f" (best of {restored.num_tries})" if restored.num_tries > 1 else ""
         is_measured = restored.before is not None or restored.after is not None
         facesim = f"{_figure(restored.before)} -> {_figure(restored.after)}{tries}" if is_measured else "not measured"
-        return f"{start}{who}, FaceSim {facesim}, inversion residual {restored.residual:.2g}"
+        return f"{start}{who}, FaceSim {facesim}, inversion residual {restored.residual:.2g}{self._tilt}"
+
+    @property
+    def _tilt(self) -> str:
+        """How far the face is tilted, if it was turned or should have been."""
+        tilt, turn = tilt_of(self.face.face), self.face.square.angle
+        if tilt is None or (turn == 0 and turn_of(tilt) == 0):
+            return ""
+        return f", tilted by {math.degrees(tilt):.0f} degrees, {'turned upright' if turn else 'not turned'}"
 
 
-def write_report(outcomes: Sequence[FaceOutcome], *, num_found: int, size_limit_px: float, background: float) -> str:
-    """Writes the whole report.
+def write_report(
+    outcomes: Sequence[FaceOutcome],
+    *,
+    num_found: int,
+    size_limit_px: float,
+    background: float,
+    remarks: Sequence[str] = (),
+) -> str:
+    """The whole report.
 
     Args:
-        outcomes: outcomes of the faces that were small enough.
-        num_found: number of faces found, of any size.
-        size_limit_px: the limit; 0 is no limit.
-        background: the largest difference outside the masks.
+        outcomes: of the faces that were small enough.
+        num_found: faces found, of any size.
+        size_limit_px: the limit; 0 = none.
+        background: largest difference outside the masks.
+        remarks: on settings that are not as they were set.
     """
     num_restored = sum(outcome.restored is not None for outcome in outcomes)
     small = f"; {len(outcomes)} under {size_limit_px:g} px" if size_limit_px else ""
@@ -78,7 +96,7 @@ def write_report(outcomes: Sequence[FaceOutcome], *, num_found: int, size_limit_
     elif not outcomes:
         why = f"is under {size_limit_px:g} px (size_limit_px 0 takes all)" if size_limit_px else "is in the picture"
         lines = [f"none of the {num_found} faces {why}, nothing changed"]
-    lines += map(str, outcomes)
+    lines += [*map(str, outcomes), *remarks]
     return "\n".join((*lines, f"background: maximum difference {background:g} outside the masks"))
 
 

@@ -33,7 +33,7 @@ from tiny_faces import HEIGHT, WIDTH, ScriptedAnalysis, face, found, pictures, p
 from tiny_identities import cast, member, tiny_adapter
 from tiny_models import conditioning, tiny_model, tiny_sdxl
 
-CROP = CropSettings(size_px=64, size_limit_px=50)
+CROP = CropSettings(size_px=64, size_limit_px=50, is_upright=False)
 QUICK = InversionSettings(repetitions=0)
 SETTINGS = RestoreSettings(steps=2, crop=CROP, inversion=QUICK, cfg=3.0, identity_strength=3.0)
 

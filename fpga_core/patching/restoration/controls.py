@@ -25,6 +25,14 @@ from .identities import ActingFaces
 class FaceControl(Protocol):
     """Steers each face by the drawing of its landmarks."""
 
+    def unloaded_bytes(self) -> int:
+        """Memory that its weights will yet take on the device, beside the model's."""
+        ...
+
+    def activation_share(self) -> float:
+        """What a call of it takes beside a call of the model, as a part of that."""
+        ...
+
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         """Returns the model with the control's patches; this is done once for all batches of faces.
 
@@ -55,6 +63,12 @@ class RepControlNetFaces:
 
     branch: RepControlNet
     strength: float = 1.0
+
+    def unloaded_bytes(self) -> int:
+        return 0
+
+    def activation_share(self) -> float:
+        return 0.0
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         patched, _ = apply_branch(model, self.branch)
@@ -87,6 +101,13 @@ class ControlNetFaces:
     vae: VAE
     strength: float = 1.0
     with_identities: IdentityControlNet | None = None
+
+    def activation_share(self) -> float:
+        """A ControlNet is the first half of its UNet, and what it gives is kept until the second half has run."""
+        return 0.5
+
+    def unloaded_bytes(self) -> int:
+        return sum(model.model_size() - model.loaded_size() for model in self.control_net.get_models())
 
     def for_identities(self, adapter: IdentityAdapter) -> ControlNetFaces:
         """Returns this control, ready for identities that act inside it.

@@ -65,6 +65,8 @@ def restore_faces(
     check_restoring_model(restorer.model)
     check_model_is_plain(restorer.model)
     check_restorer(restorer)
+    remarks, restorer = restorer.settings.remarks, replace(restorer, settings=restorer.settings.effective)
+    restorer, cache_remarks = restorer.with_fitting_cache()
     settings, recognition = restorer.settings, restorer.recognition
     crops = crop_faces(
         images,
@@ -85,6 +87,7 @@ def restore_faces(
         num_found=sum(len(entry.faces) for entry in faces),
         size_limit_px=settings.crop.size_limit_px,
         background=background_difference(images, pictures, changed),
+        remarks=(*remarks, *cache_remarks),
     )
     size_px = settings.crop.size_px
     (before, _), (after, _) = stack_crops(usable, size_px), stack_crops(pasted, size_px)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ...errors import InvalidInputError, ShapeMismatchError
 from ...restoration.attention import AttentionRecorder, MaskOnGrids
-from ...restoration.cache_plan import STYLE_SOURCES, AttentionLayer, CacheMode, CachePlan
+from ...restoration.cache_plan import STYLE_SOURCES, AttentionLayer, CacheMode, CachePlan, fitting_mode
 from ...restoration.feature_cache import FeatureCache
 from ...restoration.fusion import FusionSettings, StyleSource
 from ...restoration.inversion import StepCounter, check_sigmas, invert
@@ -94,12 +94,14 @@ class InversionSampler:
         counter = StepCounter()
         recorder = AttentionRecorder(self.cache, counter, self.masks)
         prompts = model.inner_model.conds["positive"]
+        # With several prompts at once the features kept are those of the first.
+        first = [next((prompt["uuid"] for prompt in prompts if acts_at(prompt, s)), None) for s in sigmas.tolist()]
 
         def record(features: Tensor, extra: Options) -> Tensor:
-            # If there are several prompts, the features of the first are kept.
-            first = next((prompt["uuid"] for prompt in prompts if acts_at(prompt, extra["sigmas"])), None)
+            if counter.current is None:
+                return features
             for prompt, chunk in zip(extra["uuids"], features.chunk(len(extra["uuids"])), strict=True):
-                if prompt == first:
+                if prompt == first[counter.current]:
                     recorder.record(chunk, slot_of(extra))
             return features
 
@@ -116,10 +118,10 @@ class InversionSampler:
         return x
 
 
-def acts_at(prompt: Options, sigmas: Tensor) -> bool:
-    """Returns whether a conditioning acts at a noise level, by the host's own rule."""
+def acts_at(prompt: Options, sigma: float) -> bool:
+    """Whether a conditioning that may be limited to a part of the steps acts at a noise level; the host's own rule."""
     first, last = prompt.get("timestep_start", float("inf")), prompt.get("timestep_end", 0.0)
-    return last <= float(sigmas[0]) <= first
+    return last <= sigma <= first
 
 
 def invert_latent(
@@ -195,17 +197,13 @@ def record_inversion(
         )
     if not positive:
         raise InvalidInputError("the positive conditioning is empty; connect a prompt")
-    if settings.mode is CacheMode.STATISTICS and mask is None:
-        raise InvalidInputError(
-            "statistics mode measures inside and outside a mask; connect a mask, or choose full mode"
-        )
     shape = tuple(latent.shape)
     masks = None if mask is None else MaskOnGrids(mask_on_latent(mask, shape))
     layers = self_attention_layers(model, Extent(width=shape[-1], height=shape[-2]))
     # If the model runs in 16 bits, maps are kept in its dtype, because a conversion would only cost time.
     dtype = torch.bfloat16 if model.model.get_dtype_inference() is torch.bfloat16 else torch.float16
-    plan = CachePlan.of(
-        settings.mode,
+    full = CachePlan.of(
+        CacheMode.FULL,
         layers,
         settings=fusion,
         num_steps=len(sigmas) - 1,
@@ -213,6 +211,12 @@ def record_inversion(
         dtype=dtype if settings.is_half else torch.float32,
         sources=sources,
     )
+    wanted = CacheMode.FULL if settings.mode is CacheMode.AUTO and mask is None else settings.mode
+    plan = replace(full, mode=fitting_mode(wanted, full, settings.budget_mib))
+    if plan.mode is CacheMode.STATISTICS and mask is None:
+        raise InvalidInputError(
+            "statistics mode measures inside and outside a mask; connect a mask, or choose full mode"
+        )
     with ExitStack() as on_failure:
         cache = on_failure.enter_context(FeatureCache(plan, budget_mib=settings.budget_mib, device_bytes=device_bytes))
         sampler = InversionSampler(cache, settings.repetitions, masks)

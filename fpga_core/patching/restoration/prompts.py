@@ -39,6 +39,16 @@ def for_crops(conditioning: Conditioning) -> Conditioning:
     return [[text, _without_places(options)] for text, options in everywhere or conditioning]
 
 
+def without_words(conditioning: Conditioning) -> Conditioning:
+    """A conditioning that says nothing, as the host's Conditioning Zero Out makes it."""
+    return [[text * 0, _silent(options)] for text, options in conditioning[:1]]
+
+
+def _silent(options: Mapping[str, Any]) -> dict[str, Any]:
+    pooled = options.get("pooled_output")
+    return dict(options) if pooled is None else {**options, "pooled_output": pooled * 0}
+
+
 def _without_places(options: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in options.items() if name not in WHOLE_PICTURE_OPTIONS}
     if "model_conds" in kept:

@@ -16,17 +16,17 @@ from torch import Tensor
 from ...faces.face import FaceAnalyzer
 from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
-from ...restoration.cache_plan import MIB, CachePlan
+from ...restoration.cache_plan import MIB, CacheMode, CachePlan, fitting_mode
 from ...restoration.face_crops import FaceCrop
 from ...restoration.report import RestoredFace
-from ...restoration.settings import IdentityIn, RestoreSettings
+from ...restoration.settings import IdentityIn, InvertWith, RestoreSettings
 from ...shapes import Extent
 from ..conditioning import Conditioning
 from .checks import self_attention_layers
 from .controls import ControlNetFaces, FaceControl
 from .identities import ActingFaces, FaceIdentities
 from .inversion import Inversion, record_inversion
-from .prompts import for_crops
+from .prompts import for_crops, without_words
 from .recognition import CastRecognition
 from .samplers import Callback
 from .sampling import RestorationSampler, restore_latent
@@ -64,7 +64,8 @@ class FaceRestorer:
     Attributes:
         model: a plain SD1.x, SD2.x or SDXL model.
         vae: its autoencoder.
-        positive, negative: prompts of the picture; parts that are tied to places in it are left out.
+        positive, negative: prompts of the picture; what is tied to places in it is left out.
+        face_prompt: what a crop of a face shows, in the place of the picture's positive; None = that.
         settings: how faces are restored.
         cast: the people whose faces they can be; None restores faces from the prompt alone.
         adapter: makes the identities' tokens; required with a cast.
@@ -82,6 +83,7 @@ class FaceRestorer:
     adapter: IdentityAdapter | None = None
     face_analysis: FaceAnalyzer | None = None
     control: FaceControl | None = None
+    face_prompt: Conditioning | None = None
     make_callback: MakeCallback | None = None
 
     @property
@@ -122,25 +124,49 @@ class FaceRestorer:
                 model = identities.attach(model)
             if where is not IdentityIn.UNET and isinstance(control, ControlNetFaces):
                 control = control.for_identities(self.adapter)
-        prompts = {"positive": for_crops(self.positive), "negative": for_crops(self.negative)}
+        shown = self.positive if self.face_prompt is None else self.face_prompt
+        prompts = {"positive": for_crops(shown), "negative": for_crops(self.negative)}
         return replace(self, model=model, control=control, **prompts), identities
+
+    def _full_plan(self, latent: Extent) -> CachePlan:
+        """What whole maps of one face would take."""
+        return CachePlan.of(
+            CacheMode.FULL,
+            self_attention_layers(self.model, latent),
+            settings=self.settings.fusion,
+            num_steps=len(self.sigmas) - 1,
+            latent_shape=(1, self.model.model.latent_format.latent_channels, latent.height, latent.width),
+            sources=self.settings.fusion.sources,
+        )
+
+    def with_fitting_cache(self) -> tuple[FaceRestorer, tuple[str, ...]]:
+        """This restorer with what its cache keeps decided, and what to tell the user about that."""
+        wanted, side = self.settings.inversion, self.settings.crop.size_px // self.vae.spacial_compression_encode()
+        if wanted.mode is not CacheMode.AUTO:
+            return self, ()
+        full = self._full_plan(Extent(side, side))
+        mode = fitting_mode(wanted.mode, full, wanted.budget_mib)
+        chosen = replace(self, settings=replace(self.settings, inversion=replace(wanted, mode=mode)))
+        if mode is CacheMode.FULL:
+            return chosen, ()
+        return chosen, (
+            f"cache_mode auto: statistics, because complete maps need {full.num_mib:,} MiB a face and cache_budget_mib "
+            f"is {wanted.budget_mib:,}",
+        )
 
     def batches(self, latents: Tensor) -> Iterator[slice]:
         """Splits faces into batches as large as memory and the cache's budget allow, with at least one face.
 
         The host separates cond and uncond if memory is short, but it never splits a batch of latents.
         """
-        one = (1, *latents.shape[1:])
-        settings, fusion = self.settings.inversion, self.settings.fusion
-        plan = CachePlan.of(
-            settings.mode,
-            self_attention_layers(self.model, Extent(width=latents.shape[-1], height=latents.shape[-2])),
-            settings=fusion,
-            num_steps=len(self.sigmas) - 1,
-            latent_shape=one,
-            sources=fusion.sources,
-        )
-        by_memory = int(free_bytes(self.model) // call_bytes(self.model, one))
+        one, settings = (1, *latents.shape[1:]), self.settings.inversion
+        full = self._full_plan(Extent(width=latents.shape[-1], height=latents.shape[-2]))
+        plan = replace(full, mode=fitting_mode(settings.mode, full, settings.budget_mib))
+        control = self.control
+        free, per_face = free_bytes(self.model), call_bytes(self.model, one)
+        if control is not None:
+            free, per_face = free - control.unloaded_bytes(), per_face * (1 + control.activation_share())
+        by_memory = int(max(free, 0) // per_face)
         by_budget = settings.budget_mib * MIB // plan.num_bytes
         size = max(min(by_memory, by_budget), 1)
         for start in range(0, len(latents), size):
@@ -186,9 +212,9 @@ class FaceBatch:
         return best
 
     def _invert(self, latents: Tensor) -> Inversion:
-        """Inverts the faces without identity, but with the landmarks that a folded RepControlNet expects (line 2)."""
+        """Tells the model what the settings say; the weights stay those of the restoration: line 2 of Alg. 1."""
         run, model = self.run, self.run.model
-        positive, _ = self._conditioning(self.faces, acting=None)
+        positive = self._known_of(run.settings.inversion.invert_with)
         spare = free_bytes(model) - len(latents) * call_bytes(model, latents.shape)
         spare -= comfy.model_management.minimum_inference_memory()
         _, inversion = record_inversion(
@@ -208,11 +234,9 @@ class FaceBatch:
     def _try(
         self, inversion: Inversion, faces: Sequence[FaceCrop], *, rung: Rung, seed: int
     ) -> tuple[Tensor, list[float | None]]:
-        """Restores some faces of the batch, and returns the crops and their FaceSims."""
-        run, settings, acting = self.run, self.run.settings, None
-        strength = settings.identity_strength * rung.identity_factor
-        if self.identities is not None and strength != 0:
-            acting = self.identities.in_crops(faces, strength)
+        """Restores some faces of the batch; the crops and their FaceSims."""
+        run, settings = self.run, self.run.settings
+        acting = self._acting(faces, settings.identity_strength * rung.identity_factor)
         positive, negative = self._conditioning(faces, acting)
         sampler = RestorationSampler(
             inversion=inversion,
@@ -226,6 +250,18 @@ class FaceBatch:
         )
         crops = run.vae.decode(latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
         return crops, self._facesim(crops, faces)
+
+    def _known_of(self, told: InvertWith) -> Conditioning:
+        """What the inversion is told."""
+        if told is InvertWith.NOTHING:
+            return without_words(self.run.positive)
+        if told is InvertWith.PROMPT:
+            return self.run.positive
+        acting = self._acting(self.faces, self.run.settings.identity_strength)
+        return self._conditioning(self.faces, acting if told is InvertWith.EVERYTHING else None)[0]
+
+    def _acting(self, faces: Sequence[FaceCrop], strength: float) -> ActingFaces | None:
+        return None if self.identities is None or strength == 0 else self.identities.in_crops(faces, strength)
 
     def _conditioning(self, faces: Sequence[FaceCrop], acting: ActingFaces | None) -> tuple[Conditioning, Conditioning]:
         """Returns prompts with the landmarks of some faces of the batch, and with their identities if they act."""

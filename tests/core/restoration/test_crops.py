@@ -7,7 +7,7 @@ import pytest
 import torch
 from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
-from fpga.fpga_core.restoration.crops import CropSquare, face_square, lay_crop, take_crop
+from fpga.fpga_core.restoration.crops import MAX_TILT, CropSquare, face_square, lay_crop, take_crop, tilt_of
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,3 +144,37 @@ def test_any_face_gives_a_finite_crop_inside_the_picture(width, height, x, y, si
     laid, laid_box = lay_crop(crop, square, extent)
     assert laid_box == box and laid.shape == (int(box.height), int(box.width), 3)
     assert torch.isfinite(laid).all() and float(laid.min()) >= 0 and float(laid.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("tilt", "turn"), [(0, 0), (24, 0), (-26, -26), (60, 60), (80, 90), (125, 125), (-170, -180), (180, 180)]
+)
+def test_faces_are_turned_by_quarters_and_beyond_that_only_if_they_are_tilted_far(tilt, turn):
+    face = tilted_face(math.radians(tilt))
+    square = face_square(face, Extent(200, 160), margin=0.5, is_upright=None, size_px=128)
+    assert math.degrees(square.angle) == pytest.approx(turn)
+    assert abs(tilt_of(square.face_in_crop(face))) <= MAX_TILT + 1e-9
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("tilt", "x", "y", "size"), [(0.0, 60.0, 50.0, 30.0), (0.2, 61.5, 40.5, 31.0), (0.7, 9.3, 70.0, 25.0)]
+)
+def test_a_turned_picture_gives_the_same_crop(quarters, tilt, x, y, size):
+    """Of a face upside down, or on its side, exactly what an upright one gives."""
+    picture = torch.rand(90, 120, 3, generator=torch.Generator().manual_seed(0))
+    face = tilted_face(tilt, (x, y), size)
+    upright = face_square(face, Extent(120, 90), margin=0.38, is_upright=None, size_px=96)
+    turned_picture = torch.rot90(picture, -quarters).contiguous()  # clockwise
+    width, height = turned_picture.shape[1], turned_picture.shape[0]
+
+    def turned(points):
+        for _ in range(quarters):
+            points = np.stack([-points[:, 1], points[:, 0]], -1)
+        offset = {1: (90, 0), 2: (120, 90), 3: (0, 120)}[quarters]
+        return points + offset
+
+    corners = turned(np.array([[face.box.x0, face.box.y0], [face.box.x1, face.box.y1]]))
+    other = Face(Box(*corners.min(0), *corners.max(0)), landmarks=turned(face.landmarks))
+    square = face_square(other, Extent(width, height), margin=0.38, is_upright=None, size_px=96)
+    torch.testing.assert_close(take_crop(turned_picture, square), take_crop(picture, upright), atol=1e-4, rtol=0)

@@ -1,5 +1,6 @@
 """Face masks: the hull, its dilation and soft edge, and their limits."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,16 +8,21 @@ import pytest
 import torch
 from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
+from fpga.fpga_core.restoration.crops import CropSquare, face_square, lay_crop
 from fpga.fpga_core.restoration.masks import (
     MAX_AREA,
-    bounded_mask,
     draw_hull,
     face_hull,
+    found_mask,
     growth_within,
     hull_area,
+    identity_region,
     polygon_area,
     soften_mask,
+    widened,
 )
+from fpga.fpga_core.restoration.settings import CropSettings
+from fpga.fpga_core.shapes import Extent
 from scipy.spatial import ConvexHull
 
 
@@ -105,14 +111,68 @@ def test_growth_is_steiners_formula(radius):
     assert growth_within(mask, area) == 0
 
 
-@pytest.mark.parametrize("radii", [(20.0, 28.0), (8.0, 40.0), (60.0, 60.0)])
-def test_a_bounded_mask_keeps_the_limit_however_wide_it_is_asked_for(radii):
-    turns = np.linspace(0, 2 * math.pi, 30, endpoint=False)
-    corners = np.stack([np.cos(turns), np.sin(turns)], -1) * radii + 100
-    mask = draw_hull(corners, 200)
-    limit = MAX_AREA * polygon_area(corners)
-    wide = bounded_mask(mask, dilate_px=40, feather_px=40, max_area=limit, slack_px=1)
-    assert 0.7 * limit < float((wide > 0).sum()) <= limit
-    narrow = bounded_mask(mask, dilate_px=0.5, feather_px=1.0, max_area=limit, slack_px=0)
-    assert torch.equal(narrow, soften_mask(mask, dilate_px=0.5, feather_px=1.0))
-    assert torch.equal(bounded_mask(mask, dilate_px=5, feather_px=5, max_area=float(mask.sum()), slack_px=0), mask)
+def landmarks_face(radii=(20.0, 28.0), center=(100.0, 100.0)) -> Face:
+    turns = np.linspace(0, 2 * math.pi, 468, endpoint=False)
+    points = np.stack([np.cos(turns), np.sin(turns)], -1) * radii + center
+    return Face(Box(*points.min(0), *points.max(0)), landmarks=points)
+
+
+def laid_mask(face: Face, size_px: int = 160, parser=None, **widths) -> torch.Tensor:
+    """A face's mask where it is pasted into a picture of 200 px."""
+    settings, extent = CropSettings(size_px=size_px, **widths), Extent(200, 200)
+    square = face_square(face, extent, margin=settings.margin, is_upright=None, size_px=size_px)
+    crop = torch.zeros(size_px, size_px, 3)
+    mask = found_mask(crop, face, square, extent=extent, settings=settings, parser=parser)
+    laid, _ = lay_crop(mask[..., None], square, extent, mode="bilinear")
+    return laid[..., 0]
+
+
+@pytest.mark.parametrize("radii", [(20.0, 28.0), (8.0, 40.0), (60.0, 60.0), (5.0, 7.0), (3.0, 4.0)])
+@pytest.mark.parametrize("size_px", [64, 512])
+def test_a_mask_of_the_default_widths_changes_at_most_the_limit(radii, size_px):
+    face = landmarks_face(radii)
+    changed = int((laid_mask(face, size_px) > 0).sum())
+    assert 0.9 * hull_area(face) < changed <= MAX_AREA * hull_area(face)
+
+
+def test_every_width_that_is_asked_for_changes_the_outline():
+    """The limit binds at the default; smaller widths shrink as much, and larger ones are added to it."""
+    face = landmarks_face()
+    areas = [int((laid_mask(face, mask_grow=grow) > 0).sum()) for grow in (0.0, 0.04, 0.1, 0.2, 0.5)]
+    assert all(later > earlier for earlier, later in itertools.pairwise(areas))
+    feathered = [float(laid_mask(face, mask_feather=feather).sum()) for feather in (0.0, 0.08, 0.2)]
+    assert all(later > earlier for earlier, later in itertools.pairwise(feathered))
+    grown = math.pi * (20 + 0.46 * 56) * (28 + 0.46 * 56)
+    assert areas[-1] == pytest.approx(grown + areas[1] - math.pi * 20 * 28, rel=0.25)
+
+
+def test_a_parsers_mask_keeps_the_limit_too():
+    face = landmarks_face()
+    everything = laid_mask(face, parser=lambda crops: torch.ones(crops.shape[:3]))
+    assert int((everything > 0).sum()) <= MAX_AREA * hull_area(face)
+
+
+def test_a_mask_can_shrink():
+    shrunk = soften_mask(circle(40), dilate_px=-10, feather_px=0)
+    assert float((shrunk - circle(30)).abs().sum()) < 2 * math.pi * 30
+
+
+def test_the_identity_acts_in_the_face_scaled_about_its_centre():
+    face, square = landmarks_face(), CropSquare((100.0, 100.0), 120.0, 0.0, 240)
+    own, head = (identity_region(face, square, factor) for factor in (1.0, 1.45))
+    assert float(head.sum() / own.sum()) == pytest.approx(1.45**2, rel=0.02)
+    for axis in (0, 1):
+        cells = [region.any(axis).nonzero() for region in (own, head)]
+        assert float(cells[0].float().mean()) == pytest.approx(float(cells[1].float().mean()), abs=1)
+    boxed = identity_region(Face(Box(80, 72, 120, 128)), square, 1.45)
+    assert float((boxed - head).abs().mean()) < 0.01
+
+
+@pytest.mark.parametrize("shape", [(20, 40), (30, 10), (1, 1)])
+def test_a_given_mask_is_widened_so_that_its_extent_grows_by_the_factor(shape):
+    mask = torch.zeros(128, 128)
+    mask[40 : 40 + shape[0], 50 : 50 + shape[1]] = 1
+    wide = widened(mask, 1.5)
+    longer = max(int(wide.any(axis).sum()) for axis in (0, 1))
+    assert abs(longer - 1.5 * max(shape)) <= 2 and bool((wide >= mask).all())
+    assert torch.equal(widened(mask, 1.0), mask) and not widened(torch.zeros(9, 9), 2.0).any()

@@ -10,13 +10,16 @@ from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.restoration.crops import CropSquare, face_square, take_crop
 from fpga.fpga_core.restoration.face_crops import FaceCrop
-from fpga.fpga_core.restoration.masks import MAX_AREA, bounded_mask, draw_hull, face_hull, polygon_area
-from fpga.fpga_core.restoration.paste import heaviest, lay_faces, match_colors
+from fpga.fpga_core.restoration.masks import MAX_AREA, draw_hull, face_hull, found_mask, polygon_area
+from fpga.fpga_core.restoration.paste import lay_faces, match_colors
+from fpga.fpga_core.restoration.settings import CropSettings
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given
 from hypothesis import strategies as st
 
 SIZE = 48
+SPREAD_PX = 4
+"""Pixels of a picture, across, that a single pixel of a crop may touch where it is pasted: no mask is thinner."""
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -27,7 +30,7 @@ def bits(picture: torch.Tensor) -> torch.Tensor:
     return picture.contiguous().view(torch.int32)
 
 
-def restored(crop: torch.Tensor, mask: torch.Tensor, square: CropSquare, limit: float | None = None) -> FaceCrop:
+def restored(crop: torch.Tensor, mask: torch.Tensor, square: CropSquare) -> FaceCrop:
     """A face whose masks all are the one that is pasted; its box does not count when it is pasted."""
     return FaceCrop(
         picture_index=0,
@@ -38,18 +41,15 @@ def restored(crop: torch.Tensor, mask: torch.Tensor, square: CropSquare, limit: 
         paste_mask=mask,
         fusion_mask=mask,
         identity_mask=mask,
-        max_area_px=limit,
     )
 
 
-def restored_face(face: Face, extent: Extent, seed: int = 0, is_upright: bool = False) -> FaceCrop:
-    square = face_square(face, extent, margin=0.5, is_upright=is_upright, size_px=SIZE)
-    hull = face_hull(face)
-    mask = draw_hull(square.to_crop(hull), SIZE)
-    limit = MAX_AREA * polygon_area(hull)
-    max_area, slack_px = limit * square.scale**2, square.scale + 1
-    soft = bounded_mask(mask, dilate_px=0.05 * SIZE, feather_px=0.1 * SIZE, max_area=max_area, slack_px=slack_px)
-    return restored(noise(SIZE, SIZE, 3, seed=seed), soft, square, limit)
+def restored_face(face: Face, extent: Extent, seed: int = 0, is_upright: bool = False, size_px: int = SIZE) -> FaceCrop:
+    square = face_square(face, extent, margin=0.5, is_upright=is_upright, size_px=size_px)
+    crop = take_crop(noise(extent.height, extent.width, 3), square)
+    settings = CropSettings(size_px=64, mask_grow=0.04, mask_feather=0.08)
+    mask = found_mask(crop, face, square, extent=extent, settings=settings, parser=None)
+    return restored(noise(size_px, size_px, 3, seed=seed), mask, square)
 
 
 faces = st.lists(
@@ -79,22 +79,25 @@ def test_outside_the_returned_mask_every_bit_is_the_inputs(width, height, boxes,
         points = np.concatenate([-eyes, eyes, eyes * 0, -eyes, eyes]) + box.center
         face = Face(box, landmarks=points)
         pasted.append(restored_face(face, extent, number, is_upright=is_upright))
-        area += polygon_area(face_hull(face))
+        area += max(MAX_AREA * polygon_area(face_hull(face)), SPREAD_PX * (face.size_px + SPREAD_PX))
     result, mask = lay_faces(picture, pasted)
     assert mask.shape == (height, width) and float(mask.min()) >= 0 and float(mask.max()) <= 1
     assert torch.equal(bits(result)[mask == 0], bits(picture)[mask == 0])
     assert torch.equal(bits(result[..., 3:]), bits(picture[..., 3:]))
-    assert int((mask > 0).sum()) <= MAX_AREA * area
+    assert int((mask > 0).sum()) <= area
     assert torch.isfinite(result[mask == 1][:, :3]).all()
 
 
-@pytest.mark.parametrize("size", [12, 20, 40, 90])
-def test_the_mask_still_covers_the_face(size):
-    """The limit of area must not eat into the face itself: nearly all of the hull is replaced completely."""
+@pytest.mark.parametrize(("size", "covered"), [(12, 0.8), (20, 0.92), (40, 0.92), (90, 0.92)])
+def test_the_mask_still_covers_the_face(size, covered):
+    """The limit of area must not eat into the face itself: nearly all of the hull is replaced completely.
+
+    Where a face has a dozen pixels across, the limit counts every pixel that its edge touches in the least.
+    """
     face, extent = Face(Box(60, 50, 60 + size, 50 + 1.2 * size)), Extent(200, 200)
-    _, mask = lay_faces(noise(200, 200, 3), [restored_face(face, extent)])
+    _, mask = lay_faces(noise(200, 200, 3), [restored_face(face, extent, size_px=512)])
     hull = draw_hull(face_hull(face), 200)
-    assert float(mask[hull == 1].mean()) > 0.92
+    assert float(mask[hull == 1].mean()) > covered
     assert int((mask > 0).sum()) <= MAX_AREA * polygon_area(face_hull(face))
 
 
@@ -154,13 +157,6 @@ def test_the_input_is_not_changed_and_no_face_changes_nothing():
     assert torch.equal(picture, before)
     result, mask = lay_faces(picture, [])
     assert torch.equal(result, picture) and not mask.any()
-
-
-def test_only_the_heaviest_cells_are_kept():
-    weight = torch.tensor([[0.1, 0.9], [0.5, 0.0]])
-    assert torch.equal(heaviest(weight, 2), torch.tensor([[0.0, 0.9], [0.5, 0.0]]))
-    assert torch.equal(heaviest(weight, 3), weight)
-    assert not heaviest(weight, 0).any()
 
 
 def test_colours_are_matched_where_both_show_the_same():
