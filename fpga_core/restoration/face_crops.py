@@ -141,8 +141,8 @@ def check_faces(faces: Sequence[PictureFaces], num_pictures: int, extent: Extent
     """Raises ShapeMismatchError unless faces belong to this number of pictures of this size."""
     if len(faces) != num_pictures:
         raise ShapeMismatchError(
-            f"faces of {len(faces)} pictures are connected, but there are {num_pictures} pictures; detect the faces in "
-            "the same images"
+            f"the faces are those of {len(faces)} pictures, but the number of pictures is {num_pictures}; detect the "
+            "faces in the same images"
         )
     for number, entry in enumerate(faces, start=1):
         if entry.extent != extent:

@@ -9,6 +9,7 @@ from fpga.fpga_core.identity.recognisers import ANTELOPEV2, AURAFACE, BUFFALO_L
 from fpga.fpga_core.patching.restoration.faces import restore_faces
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
 from fpga.fpga_core.patching.unet import native_size_px
+from fpga.fpga_core.restoration.fusion import FusionSettings
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from fpga.fpga_core.shapes import Extent
 from tiny_faces import face, found, pictures, tiny_vae
@@ -27,7 +28,9 @@ def test_a_scheduler_that_makes_a_step_more_stays_within_the_budget():
         return lambda step, x0, x, total: progress.append((step, total, num_steps))
 
     inversion = InversionSettings(repetitions=0, budget_mib=1)
-    settings = RestoreSettings(steps=26, scheduler="ddim_uniform", crop=CROP, inversion=inversion, cfg=1.0)
+    settings = RestoreSettings(
+        steps=26, scheduler="ddim_uniform", crop=CROP, fusion=FusionSettings(), inversion=inversion, cfg=1.0
+    )
     faces = found((face(20, 20, 24, 30), face(100, 60, 30, 36)))
     restorer = FaceRestorer(model=tiny_model(), vae=tiny_vae(), settings=settings, make_callback=callback, **PROMPTS)
     with torch.inference_mode():

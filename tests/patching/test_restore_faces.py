@@ -239,7 +239,11 @@ def test_a_model_that_carries_the_whole_pictures_patches_is_refused(restore, mod
     [
         ({"adapter": None}, InvalidInputError, "a cast and its identity adapter belong together"),
         ({"settings": RestoreSettings(crop=CROP, retry_below=0.5)}, InvalidInputError, "FaceSim cannot be measured"),
-        ({"faces": found((LEFT,), (LEFT,))}, ShapeMismatchError, "faces of 2 pictures are connected to 1"),
+        (
+            {"faces": found((LEFT,), (LEFT,))},
+            ShapeMismatchError,
+            "those of 2 pictures, but the number of pictures is 1",
+        ),
         (
             {"settings": replace(SETTINGS, inversion=InversionSettings(budget_mib=0))},
             InvalidInputError,

@@ -184,8 +184,14 @@ def test_the_loss_is_eq_4():
 def test_faces_count_as_much_more_as_asked_and_by_default_not_at_all():
     predicted, target, mask = torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(1, 1, 2, 2)
     mask[..., 0, 0], target[..., 0, 0], target[..., 1, 1] = 1, 1, 1
-    assert denoising_loss(predicted, target, mask, 0) == functional.mse_loss(predicted, target) == 2 / 4
-    assert torch.isclose(denoising_loss(predicted, target, mask, 3), torch.tensor((4 + 1) / (4 + 3)))
+    assert (
+        denoising_loss(predicted, target, face_masks=mask, face_weight=0)
+        == functional.mse_loss(predicted, target)
+        == 2 / 4
+    )
+    assert torch.isclose(
+        denoising_loss(predicted, target, face_masks=mask, face_weight=3), torch.tensor((4 + 1) / (4 + 3))
+    )
     with pytest.raises(InvalidInputError, match="extra weight -1"):
         Curriculum(face_weight=-1)
 

@@ -117,7 +117,7 @@ class DenoisingModel(TrainingModel):
         hint = condition_image(batch, fusion.shown_at(iteration), left_out)
         predicted = self.predict(x, timesteps, text=text, hint=hint, identity=identity, record=record)
         target = self.base.schedule.target(batch.latents, noise, timesteps)
-        loss = denoising_loss(predicted, target, batch.face_masks, self.curriculum.face_weight)
+        loss = denoising_loss(predicted, target, face_masks=batch.face_masks, face_weight=self.curriculum.face_weight)
         parts = {"l_cldm": loss.detach()}
         if record is not None and record.features is not None:
             tuning = self.curriculum.clone_face
@@ -161,7 +161,7 @@ class DenoisingModel(TrainingModel):
             )
 
 
-def denoising_loss(predicted: Tensor, target: Tensor, face_masks: Tensor, face_weight: float) -> Tensor:
+def denoising_loss(predicted: Tensor, target: Tensor, *, face_masks: Tensor, face_weight: float) -> Tensor:
     """The mean squared error, in which the pixels of faces may count more.
 
     Args:

@@ -207,8 +207,16 @@ def test_masks_alone_say_where_faces_are():
     ("call", "error", "text"),
     [
         (lambda: crop_faces(torch.rand(90, 120, 3), FACES, SETTINGS), InvalidInputError, "connect an IMAGE"),
-        (lambda: crop_faces(images(3), FACES, SETTINGS), ShapeMismatchError, "faces of 2 pictures are connected to 3"),
-        (lambda: crop_faces(images()[:, :80], FACES, SETTINGS), ShapeMismatchError, "at 120x90, the picture is 120x80"),
+        (
+            lambda: crop_faces(images(3), FACES, SETTINGS),
+            ShapeMismatchError,
+            "of 2 pictures, but the number of pictures is 3",
+        ),
+        (
+            lambda: crop_faces(images()[:, :80], FACES, SETTINGS),
+            ShapeMismatchError,
+            "at 120x90, but the picture is 120x80",
+        ),
         (
             lambda: crop_faces(images(), FACES, SETTINGS, masks=torch.ones(5, 90, 120)),
             ShapeMismatchError,

@@ -123,7 +123,7 @@ def test_the_counter_is_reset_when_the_model_fails():
         ([[3.0, 0.0]], "at least one step"),
         ([0.0, 1.0, 2.0], "must descend"),
         ([3.0, 3.0, 0.0], "must descend"),
-        ([3.0, 2.0, 1.0], "end at 1; they must end at 0"),
+        ([3.0, 2.0, 1.0], "end at 1, but they must end at 0"),
         ([3.0, float("nan"), 0.0], "must descend"),
     ],
 )
