@@ -64,7 +64,7 @@ def source_problem(connected: Sequence[str]) -> str | None:
     """Returns a message for the user unless exactly one of the three sources is connected."""
     if len(connected) == 1:
         return None
-    given = f"{' and '.join(connected)} are connected" if connected else "none is"
+    given = f"{' and '.join(connected)} are connected" if connected else "none is connected"
     return f"connect exactly one of {', '.join(SOURCES)}: {given}"
 
 

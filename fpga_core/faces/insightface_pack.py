@@ -130,7 +130,7 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         analysis = face_analysis(name=str(found), providers=usable, allowed_modules=list(TASKS))
         analysis.prepare(ctx_id=0)
     except (AssertionError, KeyError) as error:  # how insightface reports that none of the files is a detector
-        raise MissingModelError(_missing_message(folder, found, "no detector among them")) from error
+        raise MissingModelError(_missing_message(folder, found, "there is no detector among the ONNX files")) from error
     except reading_errors() as error:
         raise CheckpointReadError(_damage_message(folder, found, error)) from error
     detector, recogniser = analysis.models["detection"], analysis.models.get("recognition")
@@ -181,7 +181,7 @@ def locate_onnx_files(folder: Path) -> Path:
         raise MissingModelError(
             f"'{archives[0]}' is still packed; unpack it so that its .onnx files are in '{folder}', and run again"
         )
-    raise MissingModelError(_missing_message(folder, folder, "no ONNX file of a pack"))
+    raise MissingModelError(_missing_message(folder, folder, "there are no ONNX files"))
 
 
 def _nested_folders(folder: Path) -> list[Path]:

@@ -141,7 +141,7 @@ def check_faces(faces: Sequence[PictureFaces], num_pictures: int, extent: Extent
     """Raises ShapeMismatchError unless faces belong to this number of pictures of this size."""
     if len(faces) != num_pictures:
         raise ShapeMismatchError(
-            f"the faces are those of {len(faces)} pictures, but the number of pictures is {num_pictures}; detect the "
+            f"the faces belong to a batch of {len(faces)}, but the images are a batch of {num_pictures}; detect the "
             "faces in the same images"
         )
     for number, entry in enumerate(faces, start=1):

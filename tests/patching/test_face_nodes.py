@@ -133,7 +133,7 @@ def test_comfyui_refuses_a_graph_without_exactly_one_source(monkeypatch):
     sources = {"face_analysis": ["1", 1], "face_landmarks": ["1", 2], "pose_keypoints": ["1", 3]}
     for name, link in sources.items():
         assert problems(monkeypatch, **{name: link}) == "{}"
-    assert "face_analysis, face_landmarks, pose_keypoints: none is" in problems(monkeypatch)
+    assert "face_analysis, face_landmarks, pose_keypoints: none is connected" in problems(monkeypatch)
     assert "face_analysis and face_landmarks and pose_keypoints are connected" in problems(monkeypatch, **sources)
 
 
@@ -145,7 +145,7 @@ def test_comfyui_still_checks_the_other_inputs(monkeypatch):
 
 
 def test_execute_refuses_it_too():
-    with pytest.raises(InvalidInputError, match="none is"):
+    with pytest.raises(InvalidInputError, match="none is connected"):
         detect(torch.zeros(1, 8, 8, 3))
 
 

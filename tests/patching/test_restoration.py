@@ -406,7 +406,7 @@ def test_token_merging_and_step_skipping_are_refused_by_name(model, conds, patch
         (
             lambda a: a.update(mask=torch.zeros(1, 64, 96)),
             ShapeMismatchError,
-            "96x64, but the latent is 8x12, which has another aspect ratio",
+            "the mask is 96x64, but the latent is 8x12, which has another aspect ratio",
         ),
     ],
 )

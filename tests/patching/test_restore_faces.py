@@ -242,7 +242,7 @@ def test_a_model_that_carries_the_whole_pictures_patches_is_refused(restore, mod
         (
             {"faces": found((LEFT,), (LEFT,))},
             ShapeMismatchError,
-            "those of 2 pictures, but the number of pictures is 1",
+            "the faces belong to a batch of 2, but the images are a batch of 1",
         ),
         (
             {"settings": replace(SETTINGS, inversion=InversionSettings(budget_mib=0))},

@@ -186,7 +186,7 @@ def test_an_unknown_empty_folder_says_what_belongs_there(tmp_path):
 
 def test_a_folder_without_a_detector_is_no_bare_assertion(tmp_path):
     build_recogniser(tmp_path / "rec.onnx")
-    with pytest.raises(MissingModelError, match="no detector among them") as caught:
+    with pytest.raises(MissingModelError, match="there is no detector among the ONNX files") as caught:
         load_insightface_pack(tmp_path, Provider.CPU)
     assert "rec.onnx" in str(caught.value)
 

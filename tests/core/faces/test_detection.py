@@ -94,7 +94,7 @@ def test_faces_outside_the_picture_do_not_count():
 
 def test_exactly_one_source():
     pictures = [np.zeros((8, 8, 3), np.uint8)]
-    with pytest.raises(InvalidInputError, match="none is"):
+    with pytest.raises(InvalidInputError, match="none is connected"):
         detect_faces(pictures)
     with pytest.raises(InvalidInputError, match="face_analysis and pose_keypoints are connected"):
         detect_faces(pictures, Scripted([()]), pose_keypoints=[])

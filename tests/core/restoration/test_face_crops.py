@@ -210,7 +210,7 @@ def test_masks_alone_say_where_faces_are():
         (
             lambda: crop_faces(images(3), FACES, SETTINGS),
             ShapeMismatchError,
-            "of 2 pictures, but the number of pictures is 3",
+            "the faces belong to a batch of 2, but the images are a batch of 3",
         ),
         (
             lambda: crop_faces(images()[:, :80], FACES, SETTINGS),
