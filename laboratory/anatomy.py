@@ -1,6 +1,6 @@
-"""Where eyes, mouths, elbows and knees are: the geometry that painting, landmarks and skeletons share.
+"""The positions of eyes, mouths, elbows and knees: the geometry that painting, landmarks and skeletons share.
 
-Face coordinates have their origin in the middle of the face; v points down, half the face's height is 1. Picture
+Face coordinates have their origin in the middle of the face. v points down, and half the face's height is 1. Picture
 coordinates are fractions of the picture.
 """
 
@@ -23,8 +23,14 @@ CHIN = 1.05
 
 @dataclass(frozen=True)
 class Head:
-    """Middle of a face, half its height (fractions of the picture), and how it is turned (roll in radians, yaw and
-    pitch from -1 to 1)."""
+    """The position, size and rotation of a head.
+
+    Attributes:
+        x, y: the middle of the face, as fractions of the picture.
+        radius: half the face's height, as a fraction of the picture.
+        roll: rotation in the picture, in radians.
+        yaw, pitch: rotation out of the picture, from -1 to 1.
+    """
 
     x: float
     y: float
@@ -34,28 +40,28 @@ class Head:
     pitch: float
 
     def place(self, points: np.ndarray) -> np.ndarray:
-        """Face coordinates (..., 2) as picture coordinates."""
+        """Converts face coordinates, (..., 2), to picture coordinates."""
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         turned = np.asarray(points, float) @ np.array([[cos, sin], [-sin, cos]])
         return turned * self.radius + (self.x, self.y)
 
     def feature(self, u: float, v: float, depth: float = 1.0) -> tuple[float, float]:
-        """Where yaw and pitch move a feature of the face; a nose (depth > 1) moves further than an eye."""
+        """Returns where yaw and pitch move a feature of the face. A nose (depth > 1) moves further than an eye."""
         return u + 0.15 * depth * self.yaw, v + 0.05 * depth * self.pitch
 
 
 def eye(person: Person, head: Head, side: int) -> tuple[float, float]:
-    """Middle of an eye, face coordinates; side -1 is the left one as seen."""
+    """Returns the middle of an eye in face coordinates. Side -1 is the eye on the viewer's left."""
     return head.feature(side * person.eye_gap, EYE_LINE)
 
 
 def nose(person: Person, head: Head) -> tuple[float, float]:
-    """Tip of the nose, face coordinates."""
+    """Returns the tip of the nose in face coordinates."""
     return head.feature(0, EYE_LINE + person.nose_length, 1.5)
 
 
 def lips(actor: Actor) -> tuple[np.ndarray, np.ndarray]:
-    """Upper and lower line of the mouth from its left to its right corner, face coordinates, (2 x (9, 2))."""
+    """Returns the upper and lower lines of the mouth from left to right, in face coordinates, (9, 2) each."""
     width = actor.person.mouth_width * (1 + 0.15 * actor.smile)
     t = np.linspace(-1, 1, 9)
     bow = -BOW * actor.smile * t**2
@@ -67,26 +73,26 @@ def lips(actor: Actor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smile_of(points: np.ndarray) -> float:
-    """How much a face smiles, read off its 68 landmarks: what `landmarks` does, undone."""
+    """Returns how much a face smiles, computed from its 68 landmarks: the inverse of `landmarks`."""
     ends = (points[0] + points[16]) / 2
-    down = points[8] - ends  # a face's outline is 1 high from there
+    down = points[8] - ends  # from there, a face's outline is 1 high
     corners = (points[48] + points[54]) / 2
     return float(((points[51] - corners) @ down / (down @ down) - UPPER_LIP) / BOW)
 
 
 def face_outline(person: Person, angles: np.ndarray) -> np.ndarray:
-    """Points of the face's edge, face coordinates; angle 0 points right as seen, pi / 2 to the chin."""
+    """Returns points of the face's outline in face coordinates. Angle 0 is the viewer's right, pi / 2 the chin."""
     return np.stack([person.face_width * np.cos(angles), 0.05 + np.sin(angles)], axis=-1)
 
 
 def face_bounds(person: Person, head: Head) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of the box around a face, picture coordinates."""
+    """Returns two corners of the box around a face, in picture coordinates."""
     edge = head.place(face_outline(person, np.linspace(0, 2 * np.pi, 64)))
     return edge.min(axis=0), edge.max(axis=0)
 
 
 def landmarks(actor: Actor) -> np.ndarray:
-    """The 68 points of iBUG's layout, from left to right as seen, (68, 2) picture coordinates."""
+    """Returns the 68 points of iBUG's layout, from the viewer's left to right, (68, 2) in picture coordinates."""
     person, head = actor.person, actor.head
     jaw = face_outline(person, np.linspace(np.pi, 0, 17))
     brows = [brow_line(person, head, -1), brow_line(person, head, 1)]
@@ -101,21 +107,21 @@ def landmarks(actor: Actor) -> np.ndarray:
 
 
 def brow_line(person: Person, head: Head, side: int) -> np.ndarray:
-    """An eyebrow from left to right as seen, face coordinates, (5, 2)."""
+    """Returns an eyebrow from the viewer's left to right, (5, 2) in face coordinates."""
     inner, outer = person.eye_gap - 0.13, person.eye_gap + 0.15
     ends = [(side * inner, -0.33), (side * outer, -0.36)][::side]
     return np.linspace(head.feature(*ends[0]), head.feature(*ends[1]), 5)
 
 
 def eye_outline(person: Person, head: Head, side: int) -> np.ndarray:
-    """iBUG's six points around an eye, face coordinates, (6, 2)."""
+    """Returns iBUG's six points around an eye, (6, 2) in face coordinates."""
     middle = eye(person, head, side)
     angles = np.array([np.pi, 4 / 3 * np.pi, 5 / 3 * np.pi, 0, np.pi / 3, 2 / 3 * np.pi])
     return middle + person.eye_size * np.stack([1.3 * np.cos(angles), 0.95 * np.sin(angles)], axis=1)
 
 
 def joints(actor: Actor) -> dict[str, np.ndarray]:
-    """The body's joints, picture coordinates; left and right as seen."""
+    """Returns the body's joints in picture coordinates. Left and right are the viewer's."""
     head, unit = actor.head, actor.head.radius
     neck = np.array([head.x, head.y + 1.15 * unit])
     found = {"neck": neck, "hips": neck + (0, 3.3 * unit)}
@@ -131,9 +137,9 @@ def joints(actor: Actor) -> dict[str, np.ndarray]:
 
 
 def keypoints(actor: Actor) -> np.ndarray:
-    """OpenPose's 18 keypoints, (18, 3): picture coordinates and confidence, which is 0 outside the picture.
+    """Returns OpenPose's 18 keypoints, (18, 3): picture coordinates and confidence, which is 0 outside the picture.
 
-    People face the viewer: their right side is left as seen.
+    People face the viewer, so their right side is on the viewer's left.
     """
     found = joints(actor)
     person, head = actor.person, actor.head

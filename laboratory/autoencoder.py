@@ -1,6 +1,6 @@
 """The world's autoencoder, in TAESD's layout: 8 times smaller, 4 channels, loaded by ComfyUI's own VAE code.
 
-Close-ups come out well and small faces break, which is the problem that the paper's restoration is for.
+It reproduces close-ups well and breaks small faces, which is the problem that the paper's restoration solves.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ RECIPE = Recipe(num_steps=2600, learning_rate=1.5e-3, ema=0.995)
 BATCH, CROP_PX = 8, 64
 FACES_RECIPE = Recipe(num_steps=3000, learning_rate=1e-3, ema=0.995, seed=3)
 FACES_BATCH, FACES_CROP_PX = 12, 48
-"""The second part of the training looks at faces above all: anywhere else the first part has seen enough."""
+"""The second part of the training crops faces, because the first part has seen enough of everything else."""
 FINER_RECIPE = Recipe(num_steps=3000, learning_rate=6e-4, ema=0.998, seed=4)
 NUM_CLOSE_UPS, CLOSE_UPS_BATCH, ANYWHERE_BATCH = 20000, 6, 2
-"""The last part of the training: faces of the sizes that must come out well, and a few crops anywhere."""
+"""The last part of the training takes faces of the sizes that must come out well, and a few crops from anywhere."""
 LATENT_NOISE = 0.1
-"""Up to this deviation is added to latents in the last part, so that what a UNet gets slightly wrong does not show."""
+"""The largest deviation of the noise added to latents in the last part. It hides the small errors of a UNet."""
 HEAD_WEIGHT, FEATURES_WEIGHT = 2.0, 4.0
-"""What a head, and in it eyes, brows, nose and mouth, add to a pixel's weight of 1 in the last part."""
+"""What a head, and the eyes, brows, nose and mouth in it, add to a pixel's weight of 1 in the last part."""
 EDGES_FROM = 0.3
-"""Fraction of the run from which edges count too."""
+"""The fraction of the run after which edges count too."""
 SD15_SCALE = 0.18215
-"""ComfyUI multiplies SD1.5 latents by this; the latents that the UNet sees have a deviation of 1."""
+"""ComfyUI multiplies SD1.5 latents by this factor. The latents that the UNet sees have a deviation of 1."""
 
 
 def initial_autoencoder() -> comfy.taesd.taesd.TAESD:
-    """Residual branches start small, so that the network starts near a linear one."""
+    """Returns a network that is nearly linear: its residual branches start small."""
     autoencoder = comfy.taesd.taesd.TAESD()
     for module in autoencoder.modules():
         if isinstance(module, nn.Conv2d):
@@ -57,7 +57,7 @@ def initial_autoencoder() -> comfy.taesd.taesd.TAESD:
 
 
 def read_autoencoder(file: Path) -> comfy.taesd.taesd.TAESD:
-    """The autoencoder of a checkpoint of the world."""
+    """Reads the autoencoder of a checkpoint of the world."""
     autoencoder = comfy.taesd.taesd.TAESD()
     prefix = "first_stage_model."
     tensors, _ = read_safetensors(file)
@@ -68,7 +68,7 @@ def read_autoencoder(file: Path) -> comfy.taesd.taesd.TAESD:
 
 
 def as_tensor(pictures: np.ndarray) -> Tensor:
-    """(batch, height, width, 3) uint8 -> (batch, 3, height, width) in [0, 1]."""
+    """Converts (batch, height, width, 3) uint8 to (batch, 3, height, width) in [0, 1]."""
     return (torch.from_numpy(pictures).float() / 255).permute(0, 3, 1, 2).to(DEVICE, memory_format=torch.channels_last)
 
 
@@ -96,7 +96,7 @@ def train_autoencoder(pictures: Gallery, folder: Path) -> comfy.taesd.taesd.TAES
 
 
 def train_finer(autoencoder: comfy.taesd.taesd.TAESD, pictures: Gallery, folder: Path) -> comfy.taesd.taesd.TAESD:
-    """Trains a finished autoencoder on, so that faces of 40 to 75 pixels keep who they are."""
+    """Trains a finished autoencoder further, so that faces of 40 to 75 pixels stay recognisable."""
     close_ups = face_close_ups(folder / "close_ups", NUM_CLOSE_UPS)
     for scale in (autoencoder.vae_scale, autoencoder.vae_shift):
         scale.requires_grad_(False)
@@ -121,7 +121,7 @@ def train_finer(autoencoder: comfy.taesd.taesd.TAESD, pictures: Gallery, folder:
 
 
 def crops(pictures: Gallery, chosen: np.ndarray, corners: Sequence[np.ndarray], size_px: int) -> np.ndarray:
-    """Square parts of pictures, (num, size_px, size_px, 3) uint8; corners are (top, left)."""
+    """Returns square parts of pictures, (num, size_px, size_px, 3) uint8. Corners are (top, left)."""
     pairs = zip(chosen, corners, strict=True)
     return np.stack([pictures.pictures[i, y : y + size_px, x : x + size_px] for i, (y, x) in pairs])
 
@@ -134,15 +134,15 @@ def reconstruction_loss(
     weight: Tensor | None = None,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Difference of pixels, and of neighbouring pixels' differences, which keeps lines sharp.
+    """Returns the difference of the pixels, and of the edges between them, which keeps lines sharp.
 
     Args:
-        autoencoder: what is trained.
+        autoencoder: the network that is trained.
         target: pictures, (batch, 3, height, width) in [0, 1].
-        has_edges: whether neighbouring pixels' differences count.
-        weight: of each pixel, (batch, 1, height, width), 1 on average; None: all count alike.
-        noise: deviation of the noise that is added to each picture's latent, (batch, 1, 1, 1), in deviations of the
-            latents; None: none is.
+        has_edges: whether the differences between neighbouring pixels count.
+        weight: weight of each pixel, (batch, 1, height, width), 1 on average. None: all pixels count alike.
+        noise: deviation of the noise that is added to each picture's latent, (batch, 1, 1, 1), as a multiple of the
+            latents' own deviation. None: no noise.
     """
     with autocast():
         latent = autoencoder.taesd_encoder(target).float()

@@ -33,7 +33,7 @@ TEXT_DROPPED = 0.1
 
 
 class BaseModel(nn.Module):
-    """UNet and text encoder, named as in a checkpoint file."""
+    """The UNet and the text encoder, named as in a checkpoint file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class BaseModel(nn.Module):
 
 
 def initial_base() -> BaseModel:
-    """Layers that end a residual branch start at zero."""
+    """Returns an untrained base. Layers that end a residual branch start at zero."""
     base = BaseModel()
     for module in base.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -71,7 +71,7 @@ def initial_base() -> BaseModel:
 
 
 def tokens_of(captions: list[str]) -> Tensor:
-    """Token ids, (captions, MAX_TOKENS) int64."""
+    """Returns token ids, (captions, MAX_TOKENS) int64."""
     tokenizer = node.WordTokenizer()
     end = node.WORDS.index("<end>")
     rows = [tokenizer(caption)["input_ids"][: node.MAX_TOKENS] for caption in captions]
@@ -80,14 +80,14 @@ def tokens_of(captions: list[str]) -> Tensor:
 
 @torch.no_grad()
 def latents_of(autoencoder: comfy.taesd.taesd.TAESD, pictures: np.ndarray) -> Tensor:
-    """Latents as the UNet sees them, of deviation 1, (num, 4, 16, 16)."""
+    """Returns latents as the UNet sees them, with a deviation of 1, (num, 4, 16, 16)."""
     with autocast():
         parts = [autoencoder.encode(as_tensor(pictures[i : i + 64]) * 2 - 1) for i in range(0, len(pictures), 64)]
     return torch.cat(parts).float() * SD15_SCALE
 
 
 def alphas_cumprod() -> Tensor:
-    """SD1.5's noise schedule."""
+    """Returns SD1.5's noise schedule."""
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
 
 
@@ -97,17 +97,17 @@ def train_base(autoencoder: comfy.taesd.taesd.TAESD, pictures: Gallery, file: Pa
 
 
 def train_finer_base(base: BaseModel, latents: Tensor, captions: list[str], file: Path) -> BaseModel:
-    """Trains a base on, on the latents of another autoencoder."""
+    """Trains a base further on the latents of another autoencoder."""
     return train_on(base, FINER_RECIPE, latents, captions, file)
 
 
 def latents_of_lessons(checkpoint: Path, lessons: Path, cache: Path) -> tuple[Tensor, list[str]]:
-    """Latents and captions of a training set; the pack's trainers then find its pictures encoded.
+    """Returns latents and captions of a training set. The pack's trainers then find its pictures encoded.
 
     Args:
-        checkpoint: whose autoencoder is used.
+        checkpoint: the checkpoint with the autoencoder.
         lessons: the training set.
-        cache: keeps encodings.
+        cache: the folder that keeps the encodings.
     """
     model, clip, vae = load_checkpoint(checkpoint)
     data = TrainingSet(lessons)
@@ -124,7 +124,7 @@ def latents_of_lessons(checkpoint: Path, lessons: Path, cache: Path) -> tuple[Te
 
 
 def train_on(base: BaseModel, recipe: Recipe, latents: Tensor, captions: list[str], file: Path) -> BaseModel:
-    """Trains a base to predict noise in latents, given captions."""
+    """Trains a base to predict the noise in latents, given captions."""
     tokens = tokens_of(captions)
     empty = tokens_of([""])[0]
     kept = alphas_cumprod()
@@ -145,7 +145,7 @@ def train_on(base: BaseModel, recipe: Recipe, latents: Tensor, captions: list[st
 
 
 def read_base(file: Path) -> BaseModel:
-    """UNet and text encoder of a checkpoint of the world."""
+    """Reads the UNet and the text encoder of a checkpoint of the world."""
     base = initial_base()
     prefixes = {"model.diffusion_model.": "unet.", "cond_stage_model.transformer.": "text."}
     tensors = {
@@ -161,8 +161,8 @@ def read_base(file: Path) -> BaseModel:
 
 
 def write_checkpoint(base: BaseModel, autoencoder: comfy.taesd.taesd.TAESD, file: Path) -> None:
-    """One checkpoint file, half precision, as `CheckpointLoaderSimple` takes it."""
+    """Writes a checkpoint file in half precision that `CheckpointLoaderSimple` can load."""
     tensors = checkpoint_tensors(unet=base.unet, text_model=base.text.text_model, autoencoder=autoencoder)
-    # The scale is too small a number to lose half of its digits.
+    # The scale and the shift keep full precision: they are single numbers, and half precision would cost digits.
     tensors |= {f"first_stage_model.vae_{name}": getattr(autoencoder, f"vae_{name}") for name in ("scale", "shift")}
     write_safetensors(file, tensors, {})

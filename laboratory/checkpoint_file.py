@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 def checkpoint_tensors(*, unet: nn.Module, text_model: nn.Module, autoencoder: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that ComfyUI's `CheckpointLoaderSimple` takes, in half precision.
+    """Returns the tensors of a checkpoint that ComfyUI's `CheckpointLoaderSimple` can load, in half precision.
 
     Args:
         unet: the diffusion model.
-        text_model: CLIP's, without a projection.
+        text_model: CLIP's text model, without a projection.
         autoencoder: ComfyUI's VAE or TAESD.
     """
     parts = {

@@ -1,4 +1,4 @@
-"""Faces of the sizes that the autoencoder must keep, cut out of scenes, and where in each crop the face is."""
+"""Crops of faces at the sizes that the autoencoder must reproduce, and the parts of each crop that show the face."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .painter import paint, paint_mask
 
 CLOSE_UP_PX = 56
 SMALLEST_PX, LARGEST_PX = 38.0, 80.0
-"""Heights of the faces."""
+"""The smallest and the largest height of a face."""
 FARTHEST = 0.2
-"""How far a face's middle is from the crop's, of the crop's side."""
+"""The largest distance between the middles of face and crop, as a fraction of the crop's side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,8 @@ class CloseUps:
 
     Attributes:
         pictures: (num, CLOSE_UP_PX, CLOSE_UP_PX, 3) uint8.
-        parts: how much of each pixel the head covers, and the part of the face that has the features,
-            (num, CLOSE_UP_PX, CLOSE_UP_PX, 2) uint8.
+        parts: how much of each pixel is covered by the head, and by the facial features, (num, CLOSE_UP_PX,
+            CLOSE_UP_PX, 2) uint8.
     """
 
     pictures: np.ndarray
@@ -37,7 +37,7 @@ class CloseUps:
 
 
 def face_close_ups(file: Path, num: int) -> CloseUps:
-    """A face of each of the scenes 0 to num - 1, rendered once."""
+    """Returns one face of each of the scenes 0 to num - 1, rendered on the first call."""
     if not file.with_suffix(".npz").exists():
         with multiprocessing.Pool() as pool:
             pictures, parts = zip(*pool.imap(close_up, range(num), chunksize=100), strict=True)
@@ -48,7 +48,7 @@ def face_close_ups(file: Path, num: int) -> CloseUps:
 
 
 def close_up(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """One face of a scene at a random size, and its parts."""
+    """Returns one face of a scene at a random size, and its parts."""
     rng = np.random.default_rng((15, number))
     scene = scene_number(number)
     place = rng.integers(len(scene.actors))

@@ -1,4 +1,4 @@
-"""The world's face detector and landmark network, in shapes that insightface loads: SCRFD's, and dense landmarks."""
+"""The world's face detector (SCRFD) and dense landmark network, in forms that insightface loads."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BATCH = 32
 EXTENT = Extent(SIZE_PX, SIZE_PX)
 DETECTOR_PX, STRIDES = 192, (8, 16, 32)
 LANDMARK_PX, LANDMARK_INNER_PX = 192, 64
-"""insightface feeds landmark networks 192 pixels; this one looks at a third of that."""
+"""insightface feeds landmark networks 192 pixels. This one works at a third of that resolution."""
 MIN_DETECTED_PX = 10
-"""Smaller faces, of the detector's own input, are not asked for."""
+"""Faces that are smaller than this in the detector's input do not count in training."""
 
 
 def conv(num_in: int, num_out: int, stride: int = 1) -> nn.Sequential:
@@ -34,10 +34,10 @@ def conv(num_in: int, num_out: int, stride: int = 1) -> nn.Sequential:
 
 
 class Detector(nn.Module):
-    """A picture, (1, 3, 192, 192), to SCRFD's nine outputs; faces of every size are found on the finest grid.
+    """Maps a picture, (1, 3, 192, 192), to SCRFD's nine outputs. The finest grid finds faces of every size.
 
-    Scores, distances to the box's edges and places of five points, in strides, for each cell of the grids of 8, 16 and
-    32 pixels and two anchors each; all but the first anchors of the finest grid stay silent.
+    The outputs are scores, distances to the box's edges and positions of five points, in strides, for each cell of the
+    grids of 8, 16 and 32 pixels and two anchors per cell. Only the first anchors of the finest grid report faces.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Detector(nn.Module):
         nn.init.constant_(self.head[-1].bias[:1], -4.0)
 
     def grid(self, picture: Tensor) -> Tensor:
-        """Logit, four distances and ten coordinates of each cell, (batch, 15, 24, 24)."""
+        """Returns the logit, four distances and ten coordinates of each cell, (batch, 15, 24, 24)."""
         fine = self.stem(picture)
         middle = self.down(fine)
         middle = middle + interpolate(self.deep(middle), scale_factor=2)
@@ -67,7 +67,7 @@ class Detector(nn.Module):
 
 
 class LandmarkNet(nn.Sequential):
-    """A face in its box, (batch, 3, 192, 192), to 68 points, x and y from -1 to 1, (batch, 136)."""
+    """Maps a face in its box, (batch, 3, 192, 192), to 68 points, (batch, 136), with x and y from -1 to 1."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -84,12 +84,12 @@ class LandmarkNet(nn.Sequential):
 
 
 def as_input(pictures: np.ndarray) -> Tensor:
-    """uint8 pictures as insightface feeds detectors and landmark networks."""
+    """Converts uint8 pictures as insightface does for detectors and landmark networks."""
     return ((torch.from_numpy(pictures).float() - 127.5) / 128).permute(0, 3, 1, 2).to(DEVICE)
 
 
 def zoomed(picture: np.ndarray, rng: np.random.Generator, size_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """A random part of a picture, or the picture on a grey ground, and the (2, 3) matrix that leads there."""
+    """Returns a random part of a picture, or the picture on a black ground, and the (2, 3) matrix that maps to it."""
     scale = size_px / picture.shape[0] * rng.choice([1.0, rng.uniform(0.7, 2.2)])
     middle = picture.shape[0] * (0.5 + rng.uniform(-0.2, 0.2, 2))
     matrix = np.column_stack([np.eye(2) * scale, size_px / 2 - middle * scale])
@@ -100,8 +100,10 @@ def zoomed(picture: np.ndarray, rng: np.random.Generator, size_px: int) -> tuple
 
 
 def targets(faces: list[np.ndarray], boxes: list[np.ndarray]) -> np.ndarray:
-    """What the finest grid should say: (16, 24, 24), the last channel 1 in cells near a face's middle, -1 where
-    nothing is asked for."""
+    """Returns the outputs wanted of the finest grid, (16, 24, 24).
+
+    The last channel is 1 in cells near a face's middle, and -1 in cells that do not count.
+    """
     side = DETECTOR_PX // STRIDES[0]
     wanted = np.zeros((16, side, side), np.float32)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
@@ -178,7 +180,7 @@ def train_landmarks(pictures: Gallery, file: Path) -> LandmarkNet:
 
 
 def export_pack(detector: Detector, landmarks: LandmarkNet, folder: Path) -> None:
-    """Writes the detector and the landmark network; the recogniser goes beside them."""
+    """Writes the detector and the landmark network into the folder that also gets the recogniser."""
     folder.mkdir(parents=True, exist_ok=True)
     outputs = [f"{kind}_{stride}" for kind in ("score", "box", "points") for stride in STRIDES]
     export_onnx(detector, DETECTOR_PX, outputs, folder / "det_world.onnx", is_batched=False)

@@ -1,4 +1,4 @@
-"""Many pictures of the small world at once: rendered in parallel, kept as arrays in a cache."""
+"""Many pictures of the small world, rendered in parallel and cached as arrays."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .scenes import Scene, Shot, random_scene
 SIZE_PX = 128
 CHUNK = 250
 HELD_OUT_SEED = 1_000_000
-"""Scenes from this number on are never trained on."""
+"""Training never sees scenes with this number or a higher one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Scenes and their pictures, (num, SIZE_PX, SIZE_PX, 3) uint8, and the condition images drawn from them."""
+    """Scenes, their pictures, and the condition images drawn from them, (num, SIZE_PX, SIZE_PX, 3) uint8 each."""
 
     scenes: tuple[Scene, ...]
     pictures: np.ndarray
@@ -36,16 +36,16 @@ class Gallery:
 
 
 def scene_number(number: int) -> Scene:
-    """The scene of a number: always the same one."""
+    """Returns the scene with a number, which is always the same."""
     return random_scene(np.random.default_rng((20261124, number)))
 
 
 CROP_MARGINS = 0.3, 0.6
-"""Of the crops, around a face on every side, as a fraction of its longer side."""
+"""The smallest and the largest margin around the face in a crop, as a fraction of the face's longer side."""
 
 
 def face_crop(scene: Scene, margin: float) -> Scene:
-    """The square part of a scene of one person that Restore Faces would crop: the face and a margin around it."""
+    """Returns the square that Restore Faces would crop from a scene of one person: the face and a margin around it."""
     box = scene.faces(Extent(1, 1)).faces[0].box
     side = min(1.0, max(box.width, box.height) * (1 + 2 * margin))
     left, top = (min(max(middle - side / 2, 0.0), 1 - side) for middle in box.center)
@@ -53,9 +53,9 @@ def face_crop(scene: Scene, margin: float) -> Scene:
 
 
 def crop_number(number: int) -> Scene:
-    """The face crop of a number: of somebody seen from head to waist or to the feet.
+    """Returns the face crop with a number, from a half-body or full-body scene.
 
-    Half of the captions name what the crop shows, a close-up, and half what the whole picture showed.
+    Half of the captions call the crop a close-up. The others keep the caption of the whole picture.
     """
     rng = np.random.default_rng((20261126, number))
     scene = face_crop(random_scene(rng, (Shot.HALF, Shot.FULL)[rng.integers(2)]), rng.uniform(*CROP_MARGINS))
@@ -63,19 +63,19 @@ def crop_number(number: int) -> Scene:
 
 
 def conditions_of(scene: Scene, size_px: int = SIZE_PX) -> tuple[np.ndarray, np.ndarray]:
-    """Skeleton and landmark image of a scene, each (size_px, size_px, 3) uint8, drawn as the pack's nodes draw."""
+    """Draws the skeleton and landmark images of a scene, (size_px, size_px, 3) uint8 each, as the pack's nodes do."""
     faces = [scene.faces(Extent(size_px, size_px))]
     images = [draw_conditions(faces, parts, FaceStyle.OPENPOSE)[0] for parts in (DrawnParts.BODY, DrawnParts.FACE)]
     return tuple((image.numpy() * 255).round().astype(np.uint8) for image in images)
 
 
 def gallery(folder: Path, num_scenes: int, first: int = 0, scene_of: Callable[[int], Scene] = scene_number) -> Gallery:
-    """Scenes `first` to `first + num_scenes - 1`; chunks that are in the folder already are not rendered again.
+    """Returns the scenes `first` to `first + num_scenes - 1`, and renders those that are not in the folder yet.
 
     Args:
-        folder: gets the chunks; one for each kind of scene.
-        num_scenes, first: which.
-        scene_of: the scene of a number.
+        folder: the folder that keeps the rendered chunks. Each kind of scene needs its own.
+        num_scenes, first: how many scenes, and the number of the first one.
+        scene_of: returns the scene with a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(first, first + num_scenes, CHUNK)

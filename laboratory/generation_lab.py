@@ -28,13 +28,13 @@ WITH_CLONES, WITHOUT_CLONES = "with clones", "without clones"
 PAINTED, CEILING = "true pictures", "true pictures through the autoencoder"
 SHIPPED = "FPGA, RepControlNet folded"
 NUM_RESAMPLES = 20
-"""Of the pictures, with replacement: the spread of their FID."""
+"""How often the pictures are resampled, with replacement, to estimate the spread of their FID."""
 WEIGHTS = ((1.0, 0.0), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0), (1.0, 1.25), (0.8, 1.0), (0.9, 1.0), (1.1, 1.0), (0.5, 0.5))
-"""alpha and beta of Eq. 6."""
+"""Pairs of alpha and beta of Eq. 6."""
 
 
 def shipped_way() -> Way:
-    """RepControlNet and identity, as shipped."""
+    """Returns the shipped RepControlNet with the shipped identity adapter."""
     return Way(
         branch=read_repcontrolnet(*read_safetensors(BRANCH), name=BRANCH.name),
         adapter=read_identity_adapter(*read_safetensors(IDENTITY_ADAPTER), name=IDENTITY_ADAPTER.name),
@@ -42,24 +42,24 @@ def shipped_way() -> Way:
 
 
 def ways_of(makers: Mapping[str, Callable[[], Way]]) -> dict[str, Way]:
-    """The ways whose weights are there; says which are not: what the laboratory compares is trained, not shipped."""
+    """Returns the ways whose weights exist, and prints the others. Weights that are only compared do not ship."""
     ways = {}
     for name, make in makers.items():
         try:
             ways[name] = make()
         except FileNotFoundError as error:
-            print(f"left out: {name}, for {error.filename} is not trained; `dev.py world train` trains it", flush=True)
+            print(f"left out: {name}; {error.filename} is not trained, train it with `dev.py world train`", flush=True)
     return ways
 
 
 def controlnet_way(folder: Path) -> Way:
-    """The ControlNet form, as its training exported it."""
+    """Returns the ControlNet form, as its training exported it."""
     adapter = read_identity_adapter(*read_safetensors(present(folder / IDENTITY_FILE)), name=IDENTITY_FILE)
     return Way(control_net=comfy.controlnet.load_controlnet(str(folder / CONTROLNET_FILE)), adapter=adapter)
 
 
 def evaluate_portraits(folder: Path) -> str:
-    """Tables 1 and 6: one person, half body."""
+    """Measures Tables 1 and 6: one person, half body."""
     lab, shipped = Laboratory(), shipped_way()
     keys_values = trial_folder(folder, "tokens and the branch's keys and values")
     ways = ways_of({
@@ -82,13 +82,13 @@ def evaluate_portraits(folder: Path) -> str:
 
 
 def true_pictures(lab: Laboratory, cases: Sequence[Case]) -> dict[str, list[Tensor]]:
-    """What every table is read against: the true pictures, and what the autoencoder lets through of them."""
+    """Returns the reference rows of a table: the true pictures, and these after encoding and decoding."""
     painted = [case.painted() for case in cases]
     return {PAINTED: painted, CEILING: [lab.through_autoencoder(picture) for picture in painted]}
 
 
 def fid(features: np.ndarray, true: np.ndarray) -> str:
-    """Frechet distance to the true pictures' features, and its spread over resampled pictures."""
+    """Returns the Frechet distance to the true pictures' features, and its spread over resampled pictures."""
     rng = np.random.default_rng(0)
     resampled = [
         frechet_distance(features[rng.integers(0, len(features), len(features))], true) for _ in range(NUM_RESAMPLES)
@@ -97,7 +97,7 @@ def fid(features: np.ndarray, true: np.ndarray) -> str:
 
 
 def evaluate_groups(folder: Path) -> str:
-    """Table 3: groups of two and three; the two trainings differ in Clone Face Tuning alone."""
+    """Measures Table 3: groups of two and three. The two trainings differ only in Clone Face Tuning."""
     lab = Laboratory()
     ways = ways_of({
         "shipped": shipped_way,
@@ -133,7 +133,7 @@ def evaluate_groups(folder: Path) -> str:
 
 
 def evaluate_conditions(folder: Path) -> str:
-    """What Multi-Mode Fusion is for: both drawings, and each alone; the paper's stages, and what ships."""
+    """Measures Multi-Mode Fusion: both drawings and each alone, for the paper's stages and the shipped weights."""
     lab = Laboratory()
     cases = lab.cases(Shot.HALF, NUM_SWEPT)
     pictures = true_pictures(lab, cases)
@@ -149,7 +149,7 @@ def evaluate_conditions(folder: Path) -> str:
 
 
 def evaluate_weights(folder: Path) -> str:  # noqa: ARG001
-    """Eq. 6: alpha and beta."""
+    """Measures the effect of alpha and beta (Eq. 6)."""
     lab, shipped = Laboratory(), shipped_way()
     cases = lab.cases(Shot.HALF, NUM_SWEPT)
     pictures = true_pictures(lab, cases)
@@ -164,7 +164,7 @@ def weights_name(alpha: float, beta: float) -> str:
 
 
 def measured(lab: Laboratory, cases: Sequence[Case], pictures: Mapping[str, Sequence[Tensor]]) -> Rows:
-    """Every measure of every row of pictures of the same cases."""
+    """Returns all measures of rows of pictures that show the same cases."""
     return {
         name: [lab.measure(case, picture) for case, picture in zip(cases, row, strict=True)]
         for name, row in pictures.items()

@@ -1,7 +1,7 @@
-"""What every table of the laboratory shares: held-out people and pictures, ways to generate them, and the measures.
+"""The basis of all tables of the laboratory: held-out people, ways to generate pictures of them, and the measures.
 
-Everything runs through the functions that the pack's nodes call. Identities come from another picture of each person,
-never from the renderer's parameters.
+Everything runs through the functions that the pack's nodes call. Each person's identity comes from another picture of
+them, never from the renderer's parameters.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ from .scenes import Scene, Shot, expression_of
 from .shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, load_checkpoint
 
 ENLARGED = 4
-"""Pictures are enlarged before faces are looked for and restored: a face of 22 pixels becomes one of 88."""
+"""Pictures are enlarged by this factor before faces are detected and restored. A face of 22 pixels becomes one of 88.
+"""
 SMALL, FULL = Extent(SIZE_PX, SIZE_PX), Extent(SIZE_PX * ENLARGED, SIZE_PX * ENLARGED)
 STEPS, CFG = 25, 2.5
 NEGATIVE = ""
@@ -58,9 +59,9 @@ class Case:
     """One held-out scene.
 
     Attributes:
-        number: of the case; seeds its noise.
-        scene: what shall be shown; `faces` of it are exact.
-        cast: its people in their places, from other pictures of theirs.
+        number: number of the case, which seeds its noise.
+        scene: what the picture must show.
+        cast: its people in their places, with identities from other pictures of them.
     """
 
     number: int
@@ -68,12 +69,12 @@ class Case:
     cast: Cast
 
     def condition(self, parts: DrawnParts = DrawnParts.FACE_AND_BODY) -> Tensor:
-        """The condition image, (1, SIZE_PX, SIZE_PX, 3)."""
+        """Draws the condition image, (1, SIZE_PX, SIZE_PX, 3)."""
         return draw_conditions([self.scene.faces(SMALL)], parts, FaceStyle.OPENPOSE)
 
     @property
     def faces(self) -> PictureFaces:
-        """Exact boxes and landmarks in the enlarged picture."""
+        """The exact boxes and landmarks in the enlarged picture."""
         return self.scene.faces(FULL)
 
     @property
@@ -83,7 +84,7 @@ class Case:
         return Cast(tuple(members), self.cast.extent)
 
     def painted(self) -> Tensor:
-        """The true picture, (1, SIZE_PX, SIZE_PX, 3)."""
+        """Returns the true picture, (1, SIZE_PX, SIZE_PX, 3)."""
         return torch.from_numpy(paint(self.scene, SIZE_PX)).float()[None] / 255
 
 
@@ -92,12 +93,12 @@ class Way:
     """One way to generate a picture.
 
     Attributes:
-        branch: folded into the model; None: the plain base.
-        control_net: the paper's first form, with the adapter in its cross attention.
-        adapter: makes the people's tokens; None: nobody is asked for.
-        has_masks: whether each person acts in their own region alone.
-        alpha, beta: of Eq. 6.
-        strength: of the condition image; 0 leaves it out.
+        branch: the RepControlNet that is folded into the model. None: the plain base.
+        control_net: the paper's first form, with the adapter in its cross attention. None: no ControlNet.
+        adapter: makes the people's tokens. None: the picture shows no particular people.
+        has_masks: whether each person acts only in their own region.
+        alpha, beta: the weights of Eq. 6.
+        strength: strength of the condition image; 0 leaves it out.
         parts: what the condition image shows.
     """
 
@@ -112,7 +113,7 @@ class Way:
 
 
 class Laboratory:
-    """The shipped models, and the cases."""
+    """The shipped models, and what they are measured with."""
 
     def __init__(self) -> None:
         self.model, self.clip, self.vae = load_checkpoint(CHECKPOINT)
@@ -121,7 +122,7 @@ class Laboratory:
         self.reader = PictureReader(READER)
 
     def cases(self, shot: Shot, num: int) -> list[Case]:
-        """The first held-out scenes of a kind, always the same ones."""
+        """Returns the first held-out scenes of a kind, which are always the same."""
         scenes = (scene_number(HELD_OUT_SEED + number) for number in range(1_000_000))
         chosen = (scene for scene in scenes if scene.shot is shot)
         return [self.case(number, scene) for number, scene in enumerate(islice(chosen, num))]
@@ -138,14 +139,14 @@ class Laboratory:
         return Case(number, scene, Cast(tuple(members), SMALL))
 
     def through_autoencoder(self, picture: Tensor) -> Tensor:
-        """A picture, (1, height, width, 3), encoded and decoded: the best that a perfect UNet could make of it."""
+        """Encodes and decodes a picture, (1, height, width, 3). No UNet can do better than the result."""
         return self.vae.decode(self.vae.encode(picture)).detach().float().cpu().clamp(0, 1)
 
     def encode(self, text: str) -> list:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
     def generate(self, way: Way, cases: Sequence[Case], seed: int = 0) -> Iterator[Tensor]:
-        """Pictures of the cases, (1, SIZE_PX, SIZE_PX, 3) each; the noise is the same for every way."""
+        """Generates pictures of the cases, (1, SIZE_PX, SIZE_PX, 3) each. The noise is the same for every way."""
         model = self.model
         if way.branch is not None:
             model = fold_branch(model, way.branch, alpha=way.alpha, beta=way.beta)
@@ -174,7 +175,7 @@ class Laboratory:
         return model, positive, negative
 
     def sample(self, model: ModelPatcher, positive: list, negative: list, seed: int) -> Tensor:
-        """What a KSampler and a VAE Decode make of it."""
+        """Samples and decodes a picture as KSampler and VAE Decode do."""
         latent = torch.zeros(1, 4, SIZE_PX // 8, SIZE_PX // 8)
         noise = comfy.sample.prepare_noise(latent, seed)
         samples = comfy.sample.sample(
@@ -183,12 +184,15 @@ class Laboratory:
         return self.vae.decode(samples).detach().float().cpu().clamp(0, 1)
 
     def find_faces(self, picture: Tensor) -> PictureFaces:
-        """Faces of an enlarged picture, (1, height, width, 3), with embeddings."""
+        """Returns the faces of an enlarged picture, (1, height, width, 3), with embeddings."""
         return PictureFaces(FULL, self.analysis.find_faces([as_bytes(picture)])[0])
 
     def likenesses(self, case: Case, found: PictureFaces) -> dict[str, float]:
-        """FaceSim by the paper's rule; likeness wherever the best assignment finds the people; bleed, the mean cosine
-        of each face with the *other* people of the scene."""
+        """Returns FaceSim and related measures.
+
+        For one person, FaceSim is the largest cosine of any face, and FaceSim by the paper's IoU rule is given beside
+        it. For several people, bleed is the mean cosine of each face with the *other* people.
+        """
         portraits = case.cast.portraits(self.recogniser.hash)
         score = score_cast(portraits, [found], recogniser=self.recogniser.hash, canvas=SMALL)
         figures = {"FaceSim": score.facesim}
@@ -207,8 +211,10 @@ class Laboratory:
         return {**figures, "bleed": float(np.mean(others)) if others else float("nan")}
 
     def pose_error(self, case: Case, found: PictureFaces) -> float:
-        """Mean distance of the landmarks that are found from those that were asked for, as a fraction of the face's
-        size, over the scene's faces; 1 where no face is found near, and at most 1."""
+        """Returns the mean distance between wanted and found landmarks, as a fraction of the face's size.
+
+        The distance of each face is at most 1. It is 1 for a face that is not found.
+        """
         errors = []
         for face in case.faces.faces:
             near = [other for other in found.faces if other.box.iou(face.box) > 0.1]
@@ -217,7 +223,7 @@ class Laboratory:
         return float(np.mean(errors))
 
     def measure(self, case: Case, picture: Tensor) -> dict[str, float]:
-        """All measures of a generated picture of any size; those of one person where it shows one."""
+        """Returns all measures of a generated picture of any size, with caption accuracy if it shows one person."""
         enlarged = enlarge(picture)
         found = self.find_faces(enlarged)
         figures = {**self.likenesses(case, found), "pose error": self.pose_error(case, found)}
@@ -239,12 +245,12 @@ def cosine(embedding: np.ndarray, face, recogniser: str) -> float:  # noqa: ANN0
 
 
 def as_bytes(picture: Tensor) -> np.ndarray:
-    """(1, height, width, 3) in [0, 1] -> (height, width, 3) uint8."""
+    """Converts (1, height, width, 3) in [0, 1] to (height, width, 3) uint8."""
     return (picture[0].clamp(0, 1).numpy() * 255).round().astype(np.uint8)
 
 
 def enlarge(picture: Tensor) -> Tensor:
-    """A picture at the size of FULL; one that has it already stays as it is."""
+    """Enlarges a picture to the size of FULL. A picture of that size stays as it is."""
     if picture.shape[1] == FULL.height:
         return picture
     size = (FULL.height, FULL.width)
@@ -252,7 +258,7 @@ def enlarge(picture: Tensor) -> Tensor:
 
 
 def save_pictures(file: Path, rows: Mapping[str, Sequence[Tensor]]) -> None:
-    """A sheet of the first pictures of each row of a table, to look at."""
+    """Saves a sheet with the first pictures of each row of a table."""
     cells = {
         name: [Cell("", Image.fromarray(as_bytes(picture))) for picture in pictures[:NUM_SHOWN]]
         for name, pictures in rows.items()

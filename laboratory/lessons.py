@@ -1,4 +1,4 @@
-"""The training set of the world's branches: IDZoom's six modalities, written for the pack's own trainers."""
+"""The training set of the world's branches: IDZoom's six modalities, in the format of the pack's own trainers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .painter import paint_mask
 from .recogniser import as_input, portrait
 
 HEAD = 1.35
-"""The region of an identity is larger than the face by this: it holds the hair."""
+"""The region of an identity is larger than the face by this factor, so that it holds the hair."""
 
 
 class WorldRecogniser:
@@ -32,21 +32,22 @@ class WorldRecogniser:
         self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
     def embed(self, aligned: np.ndarray) -> np.ndarray:
-        """Embeddings of aligned faces, (num, 112, 112, 3) uint8 -> (num, 512) float32, not normalised."""
+        """Returns embeddings, (num, 512) float32, not normalised, of aligned faces, (num, 112, 112, 3) uint8."""
         return self._session.run(None, {"picture": as_input(aligned).cpu().numpy()})[0]
 
 
 def lessons(
     pictures: Gallery, recogniser: WorldRecogniser, first: int = 0, *, are_groups: bool = False, keys: str = ""
 ) -> Iterator[TrainingSample]:
-    """Every scene of one person, with the face from *another* picture of that person: pose cannot leak through it.
+    """Yields every scene of one person, with the face from *another* picture of them, so that no pose leaks through it.
 
     Args:
         pictures: scenes and their pictures.
-        recogniser: sees the faces.
-        first: number of the first scene; what is drawn at random follows from numbers.
-        are_groups: every scene of several people in their place; one of them, drawn at random, is told about.
-        keys: the samples' keys begin so.
+        recogniser: embeds the faces.
+        first: number of the first scene. Random choices depend only on the scenes' numbers.
+        are_groups: whether to yield the scenes of several people instead. A sample then describes one of them, drawn
+            at random.
+        keys: prefix of the samples' keys.
     """
     for number, scene in enumerate(pictures.scenes, start=first):
         if (len(scene.actors) > 1) is not are_groups:
@@ -73,13 +74,13 @@ def write_set(
     *,
     others: Path | None = None,
 ) -> None:
-    """Writes a training set, once.
+    """Writes a training set, unless it exists.
 
     Args:
-        folder: gets the shards.
+        folder: the folder of the training set.
         recogniser_file: the ONNX file.
-        samples: what is written, by what the recogniser sees.
-        others: a training set whose shards this one has too.
+        samples: returns the samples to write, given the recogniser.
+        others: a training set whose shards are copied into this one.
     """
     recogniser = WorldRecogniser(recogniser_file)
     if (folder / "dataset.json").exists():

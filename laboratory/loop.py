@@ -1,6 +1,6 @@
-"""The loop that trains the world's own small networks, those that the method needs beside what the pack trains.
+"""The loop that trains the world's own small networks, which the method needs but the pack does not train.
 
-Each step's randomness comes from (seed, step) alone, so that a run which was interrupted continues the same curve.
+Each step's randomness comes from (seed, step) alone, so that an interrupted run continues the same curve.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Recipe:
 
     Attributes:
         num_steps: optimiser steps.
-        learning_rate: at its highest; it warms up, and falls along a cosine to a thirtieth.
-        weight_decay: of AdamW.
-        ema: decay of the averaged weights, which are the result; 0 = no averaging.
-        seed: of everything drawn at random.
+        learning_rate: the highest learning rate. It warms up, and falls along a cosine to a thirtieth.
+        weight_decay: weight decay of AdamW.
+        ema: decay of the averaged weights, which are the result. 0: no averaging.
+        seed: seed of all random draws.
     """
 
     num_steps: int
@@ -49,26 +49,27 @@ LOG_EVERY = 50
 
 
 def autocast() -> torch.autocast:
-    """Half precision where it is faster: on a GPU, and on a CPU that multiplies matrices of bfloat16 (AMX)."""
+    """Returns half precision if it is faster: on a GPU, and on a CPU that multiplies matrices in bfloat16 (AMX)."""
     is_faster = DEVICE.type == "cuda" or torch.cpu._is_amx_tile_supported()
     return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=is_faster)
 
 
 def fastest_attention() -> AbstractContextManager[None]:
-    """On a CPU, attention in its plain form: for pictures as small as these it is a fifth faster than the fused one."""
+    """Chooses plain attention on a CPU. For pictures this small it is a fifth faster than the fused form."""
     return nullcontext() if DEVICE.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
 
 
 def train(
     module: nn.Module, recipe: Recipe, loss_of: Callable[[int, np.random.Generator], Tensor], file: Path
 ) -> nn.Module:
-    """Trains a module; resumes from `file` where that exists.
+    """Trains a module, and resumes from `file` if it exists.
 
     Args:
-        module: its parameters are trained in place, and end as the average.
-        recipe: how.
-        loss_of: (step, generator) -> scalar loss; torch's global generator is seeded for each step too.
-        file: checkpoint; the log stands beside it as `.jsonl`.
+        module: the module, whose parameters are trained in place and end as their average.
+        recipe: how to train it.
+        loss_of: returns the scalar loss, given the step and a generator. torch's global generator is seeded for each
+            step too.
+        file: the checkpoint. The log is beside it, with the suffix `.jsonl`.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)

@@ -1,4 +1,4 @@
-"""Paints scenes: 4 times supersampled, with OpenCV, a few milliseconds a picture."""
+"""Paints scenes with OpenCV, 4 times supersampled, in a few milliseconds each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GLASSES_COLORS = {1: (30, 30, 30), 2: (120, 20, 20)}
 
 
 def paint(scene: Scene, size_px: int) -> np.ndarray:
-    """A square picture of a scene, (size_px, size_px, 3) uint8 RGB."""
+    """Paints a square picture of a scene, (size_px, size_px, 3) uint8 RGB."""
     canvas = paint_background(scene, size_px * SUPERSAMPLING)
     for actor in scene.actors:
         paint_body(canvas, actor)
@@ -24,7 +24,7 @@ def paint(scene: Scene, size_px: int) -> np.ndarray:
 
 
 def paint_mask(actor: Actor, size_px: int, scale: float = 1.0) -> np.ndarray:
-    """How much of each pixel a face covers, hair left out, (size_px, size_px) uint8; `scale` enlarges it."""
+    """Paints how much of each pixel a face without hair covers, (size_px, size_px) uint8. `scale` enlarges the face."""
     canvas = np.zeros((size_px * SUPERSAMPLING,) * 2, np.uint8)
     outline = scale * anatomy.face_outline(actor.person, np.linspace(0, 2 * np.pi, 64))
     cv2.fillPoly(canvas, [pixels(canvas, actor.head.place(outline))], 255)
@@ -32,7 +32,7 @@ def paint_mask(actor: Actor, size_px: int, scale: float = 1.0) -> np.ndarray:
 
 
 def paint_face_masks(scene: Scene, size_px: int) -> np.ndarray:
-    """`paint_mask` of every face, (actors, size_px, size_px) float32 in [0, 1]."""
+    """Paints the masks of all faces, (actors, size_px, size_px) float32 in [0, 1]."""
     return np.stack([paint_mask(actor, size_px) for actor in scene.actors]).astype(np.float32) / 255
 
 
@@ -53,7 +53,7 @@ def paint_background(scene: Scene, size: int) -> np.ndarray:
 
 
 def pixels(canvas: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Picture coordinates as whole pixels of the canvas, as OpenCV takes them."""
+    """Converts picture coordinates to whole pixels of the canvas, as OpenCV needs them."""
     return np.round(np.asarray(places) * canvas.shape[0]).astype(np.int32)
 
 
@@ -129,7 +129,7 @@ def paint_head(canvas: np.ndarray, actor: Actor) -> None:
 
 
 def paint_features(actor: Actor, ellipse, line) -> None:  # noqa: ANN001 - the two ways of painting in face coordinates
-    """Eyes, brows, glasses and nose."""
+    """Paints eyes, brows, glasses and nose."""
     person, head = actor.person, actor.head
     for side in (-1, 1):
         u, v = anatomy.eye(person, head, side)

@@ -1,4 +1,4 @@
-"""The people of the small world: what stays the same from picture to picture."""
+"""The people of the small world: everything that stays the same from picture to picture."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Person:
 
     Attributes:
         skin, hair, eyes: colours.
-        hair_style, glasses, beard: which of the NUM_* kinds.
+        hair_style, glasses, beard: number of the kind, below NUM_HAIR_STYLES, NUM_GLASSES and NUM_BEARDS.
         face_width: half width of the face.
-        eye_gap: from the middle of the face to the middle of an eye.
+        eye_gap: distance from the middle of the face to the middle of an eye.
         eye_size: half height of an eye.
         brow: half thickness of an eyebrow.
-        nose_length: from the eyes' line down to the tip.
+        nose_length: distance from the line of the eyes down to the tip.
         mouth_width: half width of the mouth at rest.
     """
 
@@ -57,7 +57,7 @@ class Person:
 
 
 def random_person(rng: np.random.Generator) -> Person:
-    """A person, every trait drawn independently."""
+    """Returns a random person. Every trait is drawn independently."""
     skin = np.array(DARKEST_SKIN) + rng.uniform() * np.subtract(LIGHTEST_SKIN, DARKEST_SKIN)
     hair = np.clip(np.array(HAIR_COLORS[rng.integers(len(HAIR_COLORS))]) + rng.uniform(-12, 12, 3), 0, 255)
     return Person(

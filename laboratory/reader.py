@@ -1,5 +1,7 @@
-"""Reads from a picture what its caption says, expressions left out: caption accuracy comes from it, and the features of
-the world's FID."""
+"""A network that reads from a picture what its caption says, except expressions.
+
+It measures caption accuracy, and its features give the world's FID.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,17 @@ QUESTIONS = {
     "background": COLOR_NAMES,
     "pattern": PATTERNS,
 }
-"""What is read, and what each can be."""
+"""The questions that are answered, with the possible answers."""
 
 
 def answers(scene: Scene) -> tuple[str, ...]:
-    """What the caption of a scene of one person says of them, in their order."""
+    """Returns the answers that the caption of a scene of one person gives, in the order of QUESTIONS."""
     (actor,) = scene.actors
     return scene.shot.value, actor.shirt, scene.background, scene.pattern
 
 
 class Reader(nn.Module):
-    """Pictures, (batch, 3, 128, 128) in [-1, 1], to features, (batch, 128), and scores, (batch, sum of all answers)."""
+    """Maps pictures, (batch, 3, 128, 128) in [-1, 1], to features, (batch, 128), and scores, (batch, all answers)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +66,7 @@ class Reader(nn.Module):
 
 
 def as_input(pictures: np.ndarray) -> Tensor:
-    """(batch, 128, 128, 3) uint8 -> (batch, 3, 128, 128) in [-1, 1]."""
+    """Converts (batch, 128, 128, 3) uint8 to (batch, 3, 128, 128) in [-1, 1]."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -90,7 +92,7 @@ def train_reader(pictures: Gallery, file: Path) -> Reader:
 
 
 def moved(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pictures, some mirrored, shifted by up to MAX_SHIFT pixels: no caption tells left from right."""
+    """Shifts pictures by up to MAX_SHIFT pixels, and mirrors some: no caption mentions left or right."""
     padded = np.pad(pictures, ((0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT), (0, 0)), mode="edge")
     shifted = [
         picture[y : y + SIZE_PX, x : x + SIZE_PX][:, :: rng.choice((-1, 1))]
@@ -114,7 +116,7 @@ class PictureReader:
         self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
     def read(self, pictures: np.ndarray) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-        """Features, (batch, 128), and each picture's answers in the order of QUESTIONS."""
+        """Returns features, (batch, 128), and each picture's answers in the order of QUESTIONS."""
         features, scores = self._session.run(None, {"picture": as_input(pictures).numpy()})
         best = [part.argmax(dim=1).tolist() for part in per_question(torch.from_numpy(scores))]
         told = [
@@ -125,7 +127,7 @@ class PictureReader:
 
 
 def held_out_accuracy(file: Path, folder: Path, num_scenes: int = 1000) -> dict[str, float]:
-    """How often the exported reader is right on painted pictures that it never saw, by question."""
+    """Returns for each question how often the exported reader is right on painted pictures that it never saw."""
     pictures = gallery(folder, num_scenes, HELD_OUT_SEED)
     singles = [number for number, scene in enumerate(pictures.scenes) if len(scene.actors) == 1]
     _, told = PictureReader(file).read(pictures.pictures[singles])

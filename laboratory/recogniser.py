@@ -1,6 +1,6 @@
-"""The world's face recogniser: ArcFace on rendered people, exported as an ONNX file that insightface loads.
+"""The world's face recogniser, trained with ArcFace on rendered people and exported as ONNX for insightface.
 
-Identity comes from pictures alone: the network never sees a person's parameters, only who is whom.
+Identity comes from pictures alone: the network is told who is who, but never sees a person's parameters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EMBEDDING_DIM = 512
 
 
 class Recogniser(nn.Sequential):
-    """An aligned face, (batch, 3, 112, 112) in [-1, 1], to an embedding of 512."""
+    """Maps aligned faces, (batch, 3, 112, 112) in [-1, 1], to embeddings, (batch, 512)."""
 
     def __init__(self) -> None:
         def conv(num_in: int, num_out: int, stride: int = 2) -> list[nn.Module]:
@@ -50,16 +50,16 @@ class Recogniser(nn.Sequential):
 
 
 def person_number(number: int) -> Person:
-    """The person of a number: always the same one. Those from NUM_PEOPLE on are held out."""
+    """Returns the person with a number, which is always the same. Those from NUM_PEOPLE on are held out."""
     return random_person(np.random.default_rng((7, number)))
 
 
 def portrait(person: Person, rng: np.random.Generator) -> np.ndarray:
-    """An aligned face, (112, 112, 3) uint8, of a close-up that is sharp, small or blurred."""
+    """Returns an aligned face, (112, 112, 3) uint8, from a close-up that is sharp, small or blurred."""
     size_px = int(2 ** rng.uniform(5, 7.2))
     scene = random_scene(rng, Shot.CLOSE, (person,))
     (face,) = scene.faces(Extent(size_px, size_px)).faces
-    points = face.landmarks + rng.normal(0, 0.012 * face.size_px, 2)  # as exact as a detector is
+    points = face.landmarks + rng.normal(0, 0.012 * face.size_px, 2)  # as exact as a detector
     moved = type(face)(box=face.box, landmarks=points)
     aligned = align_face(paint(scene, size_px), moved)
     if rng.random() < 0.3:
@@ -73,7 +73,7 @@ def portraits_of(number: int) -> np.ndarray:
 
 
 def portraits(file: Path, numbers: range) -> np.ndarray:
-    """(people, PICTURES_EACH, 112, 112, 3) uint8, rendered once."""
+    """Returns portraits, (people, PICTURES_EACH, 112, 112, 3) uint8, rendered on the first call."""
     if not file.exists():
         with multiprocessing.Pool() as pool:
             np.save(file, np.stack(list(pool.imap(portraits_of, numbers, chunksize=20))))
@@ -81,12 +81,12 @@ def portraits(file: Path, numbers: range) -> np.ndarray:
 
 
 def as_input(faces: np.ndarray) -> Tensor:
-    """(batch, 112, 112, 3) uint8 -> (batch, 3, 112, 112) in [-1, 1], as insightface feeds recognisers."""
+    """Converts (batch, 112, 112, 3) uint8 to (batch, 3, 112, 112) in [-1, 1], as insightface does for recognisers."""
     return ((torch.from_numpy(faces).float() - 127.5) / 127.5).permute(0, 3, 1, 2).to(DEVICE)
 
 
 def arcface_loss(embedding: Tensor, centres: Tensor, people: Tensor) -> Tensor:
-    """Additive angular margin (Deng et al. 2019, Eq. 3)."""
+    """Returns the loss with an additive angular margin (Deng et al. 2019, Eq. 3)."""
     cosine = linear(normalize(embedding), normalize(centres)).clamp(-1 + 1e-6, 1 - 1e-6)
     own = torch.nn.functional.one_hot(people, len(centres)).bool()
     return cross_entropy(SCALE * torch.where(own, torch.cos(torch.acos(cosine) + MARGIN), cosine), people)
@@ -112,8 +112,11 @@ def train_recogniser(folder: Path) -> Recogniser:
 
 @torch.no_grad()
 def verification(recogniser: Recogniser, folder: Path) -> dict[str, float]:
-    """How well held-out people are told apart: mean cosines, and how often two pictures of one person are more alike
-    than two of different people."""
+    """Measures how well held-out people are told apart.
+
+    `same` and `different` are mean cosines. `auc` is how often two pictures of one person are more alike than two of
+    different people.
+    """
     numbers = range(NUM_PEOPLE, NUM_PEOPLE + 200)
     faces = portraits(folder / "held_out_portraits.npy", numbers)
     embeddings = torch.stack([normalize(recogniser(as_input(np.array(person)))) for person in faces])
@@ -126,7 +129,7 @@ def verification(recogniser: Recogniser, folder: Path) -> dict[str, float]:
 
 
 def export_onnx(network: nn.Module, size_px: int, outputs: list[str], file: Path, *, is_batched: bool) -> None:
-    """Writes a network as insightface takes it: one picture or a batch of fixed size."""
+    """Writes a network as insightface loads it, for pictures of a fixed size, one at a time or in batches."""
     axes = {name: {0: "batch"} for name in ("picture", *outputs)} if is_batched else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

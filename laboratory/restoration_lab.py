@@ -1,7 +1,7 @@
 """`dev.py world evaluate restoration | full-body`: DIIR on held-out full-body pictures (Tables 2 and 4, Fig. 8).
 
-Of the first, faces are broken by the autoencoder alone, so that the true picture is known; of the second, the pictures
-are generated. The comparison that the defaults of Restore Faces come from is the first.
+In `restoration`, the autoencoder alone breaks the faces, so that the true picture is known. This comparison decided the
+defaults of Restore Faces. In `full-body`, the pictures are generated.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Broken:
 
     Attributes:
         case: what it shows.
-        true, picture: (1, height, width, 3), as painted at full size, and through the autoencoder at a quarter of it.
-        face: where it is, exactly.
+        true, picture: (1, height, width, 3), painted at full size, and encoded and decoded at a quarter of that size.
+        face: the exact face.
     """
 
     case: Case
@@ -69,10 +69,10 @@ class RestorationLab:
         return Broken(case, true, enlarge(decoded), case.faces.faces[0])
 
     def face_of(self, one: Broken, landmarks: str) -> Face:
-        """The face as the pipeline would know it.
+        """Returns the face as the pipeline would know it.
 
         Args:
-            landmarks: exact, or estimated from the broken face.
+            landmarks: `exact`, or `estimated` from the broken face.
         """
         if landmarks == "exact":
             return one.face
@@ -81,13 +81,13 @@ class RestorationLab:
         return replace(nearest, box=one.face.box, embeddings={})
 
     def prompts(self, case: Case) -> tuple[list, list]:
-        """What a crop of the face shows."""
+        """Encodes the prompts of a crop of the face."""
         return self.lab.encode(case.scene.caption.replace("full-body", "close-up")), self.lab.encode(NEGATIVE)
 
     def restore(
         self, one: Broken, settings: RestoreSettings, *, landmarks: str = "exact", has_control: bool = True
     ) -> RestoredPictures:
-        """By DIIR, as Restore Faces does it."""
+        """Restores a picture with DIIR, as Restore Faces does."""
         positive, negative = self.prompts(one.case)
         restorer = FaceRestorer(
             model=self.lab.model,
@@ -104,7 +104,7 @@ class RestorationLab:
     def inpaint(
         self, one: Broken, denoise: float, *, landmarks: str = "exact", has_control: bool = True
     ) -> RestoredPictures:
-        """By img2img under a noise mask, as the field's face detailers do it: same crop, prompts, landmarks, person."""
+        """Repaints the same crop with img2img under a noise mask, as common face detailers do."""
         faces = [PictureFaces(FULL, (self.face_of(one, landmarks),))]
         (face,) = crop_faces(one.picture, faces, CROP, hint_style=RestoreSettings().hint_style)
         model, (positive, negative) = self.lab.model, self.prompts(one.case)
@@ -138,7 +138,7 @@ class RestorationLab:
         return RestoredPictures(pasted, face.crop[None], after, changed, report="")
 
     def measure(self, one: Broken, picture: Tensor) -> dict[str, float]:
-        """Likeness and pose against what was asked for, and the colour step at the face's border against the truth."""
+        """Measures likeness and pose, and the colour step at the face's border against the true picture's."""
         found = self.lab.find_faces(picture)
         near = [face for face in found.faces if face.box.iou(one.face.box) > 0.1]
         figures = self.lab.likenesses(one.case, PictureFaces(FULL, tuple(near)))
@@ -154,7 +154,7 @@ class RestorationLab:
 
 
 def face_of(one: Broken, picture: Tensor) -> Tensor:
-    """The surroundings of the face in a picture, (1, side, side, 3)."""
+    """Returns the face and its surroundings in a picture, (1, side, side, 3)."""
     x, y = one.face.box.center
     side = int(1.8 * one.face.size_px)
     left, top = (min(max(int(middle - side / 2), 0), FULL.width - side) for middle in (x, y))
@@ -162,7 +162,7 @@ def face_of(one: Broken, picture: Tensor) -> Tensor:
 
 
 def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Colours at points, nearest pixel, (num_points, 3) float."""
+    """Returns the colours of the pixels nearest to points, (num_points, 3) float."""
     places = np.clip(points.round().astype(int), 0, np.array(image.shape[1::-1]) - 1)
     return image[places[:, 1], places[:, 0]].astype(float)
 
@@ -199,7 +199,7 @@ ROWS: dict[str, Callable[[RestorationLab, Broken], RestoredPictures]] = {
 
 
 def evaluate_restoration(folder: Path) -> str:
-    """Table 4 and Fig. 8: one row for each way."""
+    """Measures Table 4 and Fig. 8, with one row for each way."""
     lab = RestorationLab()
     cases = [lab.broken(case) for case in lab.lab.cases(Shot.FULL, NUM_CASES)]
     untouched = {"true picture": lambda one: one.true, "broken": lambda one: one.picture}
@@ -224,9 +224,9 @@ BACKGROUND = "background of the crop"
 
 
 def evaluate_full_body(folder: Path) -> str:
-    """Table 2: full-body pictures by several generators, without and with DIIR.
+    """Measures Table 2: full-body pictures by several generators, without and with DIIR.
 
-    Where landmarks were asked for, DIIR takes the face that they are of, and else the largest that is found.
+    DIIR restores the face that the control's landmarks describe. Without a control it restores the largest face found.
     """
     lab = RestorationLab()
     cases = lab.lab.cases(Shot.FULL, NUM_CASES)
@@ -262,7 +262,7 @@ def evaluate_full_body(folder: Path) -> str:
 
 
 def border_difference(difference: Tensor) -> float:
-    """Mean absolute difference in the outer eighth of a crop, before it is pasted: what the background would suffer."""
+    """Returns the mean absolute difference in the outer eighth of a crop before pasting: the background's change."""
     side = difference.shape[0]
     edge = side // 8
     outer = torch.ones(side, side, dtype=torch.bool)

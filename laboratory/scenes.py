@@ -1,4 +1,4 @@
-"""Scenes of the small world as data: who stands where, how, before what. Painting them is `painter`'s work."""
+"""Scenes of the small world as data: who stands where, in which pose, and against which background."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATTERNS = ("plain", "striped", "dotted", "hilly")
 
 
 class Shot(str, Enum):
-    """How much of whom a picture shows."""
+    """How many people a picture shows, and how much of them."""
 
     CLOSE = "close-up"
     HALF = "half-body"
@@ -36,7 +36,7 @@ class Shot(str, Enum):
         return {Shot.DUO: 2, Shot.TRIO: 3}.get(self, 1)
 
 
-# Half the face's height and the height of its middle, as fractions of the picture.
+# For each shot, half the face's height and the y of its middle, as fractions of the picture.
 FRAMING = {Shot.CLOSE: (0.29, 0.47), Shot.HALF: (0.17, 0.32), Shot.FULL: (0.085, 0.18), Shot.DUO: (0.14, 0.36),
            Shot.TRIO: (0.105, 0.36)}  # fmt: skip
 FREQUENCIES = {Shot.CLOSE: 0.3, Shot.HALF: 0.22, Shot.FULL: 0.16, Shot.DUO: 0.18, Shot.TRIO: 0.14}
@@ -44,15 +44,16 @@ FREQUENCIES = {Shot.CLOSE: 0.3, Shot.HALF: 0.22, Shot.FULL: 0.16, Shot.DUO: 0.18
 
 @dataclass(frozen=True)
 class Actor:
-    """A person in a scene. Lengths and places are fractions of the picture, angles radians.
+    """A person in a scene. Lengths and positions are fractions of the picture, and angles are in radians.
 
     Attributes:
         person: who it is.
-        head: middle of the face (x, y), half its height, and how it is turned.
-        smile: -1 sad to 1 smiling.
-        mouth_open: 0 shut to 1.
-        arms: (left, right as seen) of (upper arm, forearm), from hanging down outwards.
-        stride: how far the legs are apart, 0-1.
+        head: position, size and rotation of the head.
+        smile: from -1, sad, to 1, smiling.
+        mouth_open: from 0, shut, to 1, wide open.
+        arms: (upper arm, forearm) of the arm on the viewer's left and on the right, as angles outwards from hanging
+            down.
+        stride: how far the legs are apart, from 0 to 1.
         shirt, trousers: names of COLORS.
     """
 
@@ -71,7 +72,7 @@ class Actor:
 
 
 def expression_of(smile: float) -> str:
-    """The word that a caption has for a smile from -1 to 1."""
+    """Returns the caption's word for a smile from -1 to 1."""
     return "smiling" if smile > 1 / 3 else "sad" if smile < -1 / 3 else "calm"
 
 
@@ -83,10 +84,10 @@ class Scene:
     """One picture's content, independent of its size.
 
     Attributes:
-        shot: how much of whom it shows, by its caption.
-        background, pattern: a name of COLORS, and one of PATTERNS.
-        actors: who is in it.
-        window: the part of the background that is seen; 0 to 1 is all of it.
+        shot: what the caption says about the number of people, and how much of them the picture shows.
+        background, pattern: one of COLORS, and one of PATTERNS.
+        actors: the people in it, from left to right.
+        window: the visible part of the background; from 0 to 1 is all of it.
     """
 
     shot: Shot
@@ -96,7 +97,7 @@ class Scene:
     window: Box = WHOLE
 
     def zoomed(self, window: Box) -> Scene:
-        """The scene of a square part of the picture, whose corners are fractions of it; its caption stays."""
+        """Returns the scene of a square part of the picture, given as fractions of it. The caption stays the same."""
         scale = 1 / window.width
         heads = (
             replace(
@@ -114,14 +115,14 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """What a caption tells: shot, expression, shirts and background, and nothing that tells who somebody is."""
+        """The caption: shot, expressions, shirts and background, but nothing that says who somebody is."""
         shirts = " and ".join(f"{actor.expression} person in {actor.shirt}" for actor in self.actors)
         return f"{self.shot.value} of {shirts} on {self.background} {self.pattern} background"
 
     def faces(self, extent: Extent) -> PictureFaces:
-        """Boxes, 68 landmarks and 18 body keypoints, exact, in pixels of a picture of this size.
+        """Returns exact boxes, 68 landmarks and 18 body keypoints, in pixels of a picture of this size.
 
-        `faces[i]` and `bodies[i]` are those of `actors[i]`.
+        `faces[i]` and `bodies[i]` belong to `actors[i]`.
         """
         scale = np.array([extent.width, extent.height], float)
         faces, bodies = [], []
@@ -138,15 +139,15 @@ def random_scene(rng: np.random.Generator, shot: Shot | None = None, people: tup
     """A scene.
 
     Args:
-        rng: all that is left open is drawn from it.
-        shot: drawn by FREQUENCIES when omitted.
-        people: who is in it, from left to right, as many as the shot shows; drawn when omitted.
+        rng: the generator that everything else is drawn from.
+        shot: the shot; None: drawn by FREQUENCIES.
+        people: the people from left to right, as many as the shot shows; None: drawn.
     """
     if shot is None:
         shot = list(FREQUENCIES)[rng.choice(len(FREQUENCIES), p=list(FREQUENCIES.values()))]
     people = people or tuple(random_person(rng) for _ in range(shot.num_people))
     if len(people) != shot.num_people:
-        raise ValueError(f"a {shot.value} shows {shot.num_people} people, {len(people)} were given")
+        raise ValueError(f"a {shot.value} shows {shot.num_people} people, not {len(people)}")
     actors = tuple(random_actor(rng, person, shot, place) for place, person in enumerate(people))
     return Scene(shot, COLOR_NAMES[rng.integers(len(COLORS))], PATTERNS[rng.integers(len(PATTERNS))], actors)
 
@@ -161,7 +162,7 @@ def random_actor(rng: np.random.Generator, person: Person, shot: Shot, place: in
         yaw=rng.uniform(-1, 1),
         pitch=rng.uniform(-1, 1),
     )
-    # Arms hang, or one or both are raised; neighbours leave each other room.
+    # A single person can raise both arms. Neighbours leave each other room.
     widest = 2.4 if shot.num_people == 1 else 0.4
     left, right = ((rng.uniform(-0.1, widest), rng.uniform(-0.3, 0.9)) for _ in range(2))
     return Actor(

@@ -1,4 +1,4 @@
-"""The small world's shipped files, and how a program of the workshop loads them."""
+"""The small world's shipped files, and how the development tools load them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMFYUI_NODE = Path(__file__).parent / "comfyui_node"
 
 
 def load_checkpoint(file: Path = CHECKPOINT) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """Model, text encoder and autoencoder, by ComfyUI's own loader."""
+    """Loads the model, the text encoder and the autoencoder with ComfyUI's own loader."""
     import comfy.sd
 
     importlib.import_module(".comfyui_node", __package__)  # registers the architecture

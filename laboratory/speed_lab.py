@@ -1,4 +1,4 @@
-"""`dev.py world evaluate speed`: the paper's Table 5, what each form of FPGA costs in time and parameters."""
+"""`dev.py world evaluate speed`: the paper's Table 5, the cost of each form of FPGA in time and parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_ROUNDS = 7
 
 
 def evaluate_speed(folder: Path) -> str:
-    """Time of a step over the plain base's, each form in turn in every round; parameters beside it."""
+    """Measures the time of a picture against the plain base's, and parameters. Each round runs all forms in turn."""
     lab, shipped = Laboratory(), shipped_way()
     control = ways_of({"ControlNet form": lambda: controlnet_way(folder / "controlnet")})
     (case,) = lab.cases(Shot.HALF, 1)

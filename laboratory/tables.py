@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 Rows = Mapping[str, Sequence[Mapping[str, float]]]
-"""Measures of every picture of every row of a table."""
+"""For each row of a table, the measures of each picture."""
 FACESIM, POSE_ERROR = "FaceSim", "pose error"
 COMPARED = (FACESIM,)
-"""What rows on the same pictures are compared by."""
+"""The measures by which rows on the same pictures are compared."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Spread:
 
     mean: float
     error: float
-    """Standard error of the mean."""
+    """The standard error of the mean."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
@@ -30,7 +30,7 @@ class Spread:
 
     @property
     def is_positive(self) -> bool:
-        """Whether the mean lies above 0 by more than three standard errors."""
+        """Whether the mean is above 0 by more than three standard errors."""
         return self.mean > 3 * self.error
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Spread:
 
 
 def paired(rows: Rows, name: str, reference: str, measure: str) -> Spread:
-    """How much more a row has of a measure than another row on the same pictures, picture by picture."""
+    """Returns how much one row exceeds another in a measure, picture by picture."""
     pairs = zip(rows[name], rows[reference], strict=True)
     return Spread.of([one[measure] - other[measure] for one, other in pairs])
 
@@ -52,14 +52,14 @@ def markdown(
     references: Mapping[str, str] | None = None,
     compared: Sequence[str] = COMPARED,
 ) -> str:
-    """A table: one line a row, means and standard errors.
+    """Returns a Markdown table with means and standard errors, one line for each row.
 
     Args:
-        rows: name -> one mapping of measures for each picture.
-        more: further columns of a row, by its name.
-        references: row -> row on the same pictures that it is compared with, picture by picture; a reference itself
-            may be left out.
-        compared: the measures of that comparison.
+        rows: for each row's name, the measures of each picture.
+        more: return further columns of a row, given its name.
+        references: for each row's name, the row on the same pictures that it is compared with, picture by picture. Rows
+            that are missing here are not compared.
+        compared: the measures that are compared.
     """
     lines: list[list[str]] = []
     head: list[str] = []
@@ -84,10 +84,10 @@ def markdown(
 
 
 def choosing(rows: Rows) -> Rows:
-    """Every second picture: the half that settings are chosen by."""
+    """Returns every second picture: the half by which settings are chosen."""
     return {name: pictures[::2] for name, pictures in rows.items()}
 
 
 def confirming(rows: Rows) -> Rows:
-    """The other half: what the choice is reported by."""
+    """Returns the other half, by which the choice is reported."""
     return {name: pictures[1::2] for name, pictures in rows.items()}

@@ -1,8 +1,8 @@
-"""`dev.py world train [STAGE ...]`: trains the small world's models, each stage a gate for the next; resumable.
+"""`dev.py world train [STAGE ...]`: trains the small world's models in stages. A stopped stage resumes.
 
-Without a stage, all that lead to what is shipped, in their order. Pictures, checkpoints and logs lie in the cache; what
-is shipped lies in `laboratory/weights`, written by the stages `ship_base` and `ship_branch`; what is trained on
-the base reads the shipped one.
+Without arguments, it runs all stages that lead to the shipped weights, in order. Pictures, checkpoints and logs are
+kept in the cache. The stages `ship_base` and `ship_branch` write the shipped weights to `laboratory/weights`, and later
+stages train on the shipped base.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ NETWORK_OPTIONS = (
     "--warmup", "50", "--ema-decay", "0.995", "--precision", "bf16", "--checkpoint-every", "400",
     "--num-checkpoints", "6", "--sample-every", "400", "--save-dtype", "float16", "--identity-dim", str(IDENTITY_DIM),
 )  # fmt: skip
-"""Multi-Mode Fusion's three stages, shorter than the paper's by the size of the world."""
+"""The three stages of Multi-Mode Fusion, shorter than the paper's, as the world is small."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What the pack's own trainer trains on the world.
+    """A network that the pack's own trainer trains on the world.
 
     Attributes:
         lessons: the training set.
-        task: what is trained.
-        begins_after: the network and its iteration that this one goes on from; None: it starts anew.
-        checkpoint: file in the work folder of the base that it is trained on; None: the shipped one.
-        options: what the trainer is told beside NETWORK_OPTIONS.
+        task: the trainer's task.
+        begins_after: the network, and its iteration, that this training continues; None: it starts anew.
+        checkpoint: name of the base's checkpoint in the work folder; None: the shipped base.
+        options: options of the trainer in addition to NETWORK_OPTIONS.
     """
 
     lessons: str = LESSONS
@@ -93,11 +93,11 @@ NETWORKS = {
     ),
 }
 MIN_VERIFICATION = 0.99
-"""The recogniser's gate: how often held-out people must be told apart."""
+"""How often the recogniser must tell held-out people apart before training can continue."""
 
 
 def work_folder() -> Path:
-    """Where pictures, checkpoints and logs are kept, outside the checkout."""
+    """Returns the folder for pictures, checkpoints and logs, which is outside the checkout."""
     folder = cache_folder() / "world"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -111,7 +111,9 @@ def train_recogniser() -> None:
     (work_folder() / "recogniser.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(f"recogniser, held-out people: {figures}", flush=True)
     if figures["auc"] < MIN_VERIFICATION:
-        raise SystemExit(f"the recogniser tells held-out people apart in {figures['auc']:.3f} of all cases: train more")
+        raise SystemExit(
+            f"the recogniser tells held-out people apart in {figures['auc']:.3f} of all cases; train it longer"
+        )
     export_recogniser(recogniser, work_folder() / "recogniser.onnx")
 
 
@@ -155,7 +157,7 @@ def train_finer_autoencoder() -> None:
 
 
 def train_finer_base() -> None:
-    """Trains the base on, on what the finer autoencoder makes of pictures and of crops of faces."""
+    """Trains the base further on the finer autoencoder's latents of pictures and face crops."""
     from .autoencoder import read_autoencoder
     from .base import latents_of_lessons, read_base, train_finer_base, write_checkpoint
 
@@ -195,7 +197,7 @@ def write_lessons() -> None:
 
 
 def write_finer_lessons() -> None:
-    """Pictures of one person and of groups, and crops of faces as Restore Faces takes them."""
+    """Writes lessons with pictures of one person and of groups, and face crops as Restore Faces makes them."""
     from .gallery import crop_number, gallery
     from .lessons import lessons, write_set
     from .shipped import RECOGNISER
@@ -215,7 +217,7 @@ def write_finer_lessons() -> None:
 
 
 def train_network(name: str) -> None:
-    """Trains control and identity together, with `fpga-portrait train`, on the shipped checkpoint and recogniser."""
+    """Trains control and identity together, with `fpga-portrait train`."""
     from ..commands import main as fpga_portrait
     from .loop import fastest_attention
     from .shipped import CHECKPOINT, COMFYUI_NODE
@@ -245,7 +247,7 @@ def train_trials() -> None:
 
 
 def ship_base() -> None:
-    """Copies base, recogniser, detector and reader into the repository, with the figures of their training."""
+    """Copies the base, recogniser, detector and reader into the repository, with the figures of their training."""
     from .shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, WEIGHTS
 
     folder = work_folder()
@@ -274,7 +276,7 @@ def ship_branch() -> None:
 
 
 def excerpt(log: Path) -> list[dict[str, float]]:
-    """About twenty lines of a log, and its last one."""
+    """Returns about twenty lines of a log, and its last line."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     return rows[:: max(1, len(rows) // 20)] + rows[-1:]
 
@@ -305,17 +307,20 @@ STAGES: dict[str, Callable[[], None]] = {
     "trials": train_trials,
 }
 RECIPE_STAGES = tuple(STAGES)[: tuple(STAGES).index("ship_branch") + 1]
-"""What is shipped. The laboratory's further networks are trained only if they are named."""
+"""The stages that lead to the shipped weights. The laboratory's other networks are trained only if they are named."""
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py world train", description=__doc__)
     parser.add_argument(
-        "stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; what is shipped when none is named"
+        "stages",
+        nargs="*",
+        metavar="STAGE",
+        help=f"of {', '.join(STAGES)}; default: all stages that lead to the shipped weights",
     )
     stages = parser.parse_args(arguments).stages or RECIPE_STAGES
     if unknown := [stage for stage in stages if stage not in STAGES]:
-        parser.error(f"there is no stage {unknown[0]!r}: choose of {', '.join(STAGES)}")
+        parser.error(f"there is no stage {unknown[0]!r}: choose from {', '.join(STAGES)}")
     import_comfyui()
     for stage in stages:
         STAGES[stage]()

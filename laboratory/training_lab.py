@@ -1,6 +1,6 @@
-"""`dev.py world evaluate training`: what training does to held-out people, and what the short trials differ in.
+"""`dev.py world evaluate training`: the effect of training on held-out people, and a comparison of the short trials.
 
-Each network is asked for the same held-out pictures; its loss is on held-out lessons, with the same noise for all.
+Every network generates the same held-out pictures, and its loss is measured on held-out lessons with the same noise.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ NUM_CASES = 24
 NUM_HELD_OUT = 400
 BATCH = 32
 SEEDS = ("w 0.1", "w 0.1, seed 1", "w 0.1, seed 2")
-"""The same training from three seeds: what the comparison with the untrained branch is made on."""
+"""The same training from three seeds, which is compared with the untrained branch."""
 
 
 RUNS = {"the paper's stages, 2,400 iterations of 32": "stages", "shipped, 2,400 iterations more": "branch"}
-"""Whole trainings, beside the trials."""
+"""Whole trainings, in addition to the trials."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a network does on held-out people."""
+    """How well a network does on held-out people."""
 
     loss: float
     facesim: Spread
@@ -50,7 +50,7 @@ class Figures:
 
 
 def held_out_loss(model: RepControlNetTraining, batches: EncodedSet) -> float:
-    """Mean loss over held-out lessons; timesteps, noise and drops are drawn alike for every network."""
+    """Returns the mean loss over held-out lessons. Timesteps, noise and drops are the same for every network."""
     losses = []
     for start in range(0, len(batches) - BATCH + 1, BATCH):
         batch = batches.batch(range(start, start + BATCH))
@@ -60,7 +60,7 @@ def held_out_loss(model: RepControlNetTraining, batches: EncodedSet) -> float:
 
 
 class TrainingLab:
-    """Networks as they were trained, and held-out people."""
+    """Trained networks, and held-out people to measure them on."""
 
     def __init__(self, folder: Path, num_cases: int = NUM_CASES) -> None:
         self.folder = folder
@@ -72,10 +72,10 @@ class TrainingLab:
         self.held_out = world_set(held_out, self.lab.recogniser.hash, folder / "encodings")
 
     def figures(self, trial: Trial, trained: Path | None) -> Figures:
-        """Of a trial's network before its training, or after it.
+        """Returns the figures of a trial's network before or after its training.
 
         Args:
-            trained: the folder of its training; None: the network as it starts.
+            trained: the folder of its training; None: the network before its training.
         """
         model = trial.start(load_checkpoint()[0], self.lab.recogniser.hash)
         if trained is None:
@@ -109,7 +109,7 @@ def present(file: Path) -> Path:
 
 
 def read_way(folder: Path) -> Way:
-    """What a training of branch, identity or both has exported.
+    """Reads what a training of branch, identity or both has exported.
 
     Raises:
         FileNotFoundError: nothing has been trained there.
@@ -124,7 +124,7 @@ def read_way(folder: Path) -> Way:
 
 
 def evaluate_training(folder: Path) -> str:
-    """The two tables, in Markdown: every trial, and the comparison over three seeds."""
+    """Returns two Markdown tables: all trials, and the comparison over three seeds."""
     lab = TrainingLab(folder)
     lines = ["| training | held-out loss | FaceSim | pose error |", "|---|---|---|---|"]
 
@@ -135,7 +135,7 @@ def evaluate_training(folder: Path) -> str:
     differences: dict[str, list[float]] = {"held-out loss": [], "FaceSim": [], "pose error": []}
     for name, trial in TRIALS.items():
         if not (trial_folder(folder, name) / IDENTITY_FILE).exists():
-            print(f"left out: {name} is not trained; `dev.py world train trials` trains it", flush=True)
+            print(f"left out: {name}; train it with `dev.py world train trials`", flush=True)
             continue
         after = lab.figures(trial, trial_folder(folder, name))
         row(name, after)

@@ -1,7 +1,7 @@
-"""`dev.py world train trials`: short trainings, alike but for one thing, that choices are compared by.
+"""`dev.py world train trials`: short trainings that differ in one choice each, to compare the choices.
 
-All run on the pack's own engine, from the same samples in the same order: 500 iterations that show skeleton and
-landmarks together, without Clone Face Tuning.
+They all run on the pack's own engine, with the same samples in the same order, for 500 iterations that show skeleton
+and landmarks together, without Clone Face Tuning.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ SETTINGS = TrainingSettings(
     precision=Precision.BFLOAT16,
 )
 MULTIPLE_PX = 32
-"""Sides of pictures are multiples of this, so that the UNet can halve their latents twice."""
+"""The sides of pictures are multiples of this number, so that the UNet can halve their latents twice."""
 CURRICULUM = Curriculum(MultiModeFusion(num_landmarks=0, num_skeleton=0, num_both=500, clone_every=0))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial does otherwise.
+    """The choices of one trial.
 
     Attributes:
-        part: what is trained of the branch; with NONE there is none.
-        projections: through which the identity's tokens are read.
+        part: the part of the branch that is trained; NONE: there is no branch.
+        projections: the projections that read the identity's tokens.
         ratio: w of Eq. 5.
-        seed: of first weights, sample order and all draws.
+        seed: seed of the first weights, the sample order and all draws.
     """
 
     part: TrainedPart = TrainedPart.ALL
@@ -62,7 +62,7 @@ class Trial:
     seed: int = 0
 
     def start(self, model: ModelPatcher, recogniser: str) -> RepControlNetTraining:
-        """What is trained, before its first iteration."""
+        """Returns the network before its first iteration."""
         recipe = IdentityRecipe(recogniser=recogniser, projections=self.projections, inner_dim=IDENTITY_DIM)
         return RepControlNetTraining.of(
             model,
@@ -89,7 +89,7 @@ TRIALS = {
 
 
 def world_set(folder: Path, recogniser: str, cache: Path) -> EncodedSet:
-    """A folder of lessons, encoded by the shipped models."""
+    """Returns a folder of lessons, encoded by the shipped models."""
     model, clip, vae = load_checkpoint()
     data = TrainingSet(folder, multiple_px=MULTIPLE_PX)
     return EncodedSet(
@@ -100,10 +100,10 @@ def world_set(folder: Path, recogniser: str, cache: Path) -> EncodedSet:
 
 
 def train_trials(folder: Path) -> None:
-    """Trains those that are not trained yet.
+    """Trains the trials that are not trained yet.
 
     Args:
-        folder: of the world's work: `lessons`, `encodings` and `trials`.
+        folder: the world's work folder, with `lessons`, `encodings` and `trials`.
     """
     accelerator = start_processes(SETTINGS.precision, use_cpu=not torch.cuda.is_available())
     with torch.inference_mode(False), torch.enable_grad():

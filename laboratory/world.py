@@ -1,4 +1,4 @@
-"""`dev.py world train [STAGE ...]` and `dev.py world evaluate TABLE ...`: what can be done with the small world."""
+"""`dev.py world train [STAGE ...]` and `dev.py world evaluate TABLE ...`: train and measure the small world."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ TABLES = {
     "restoration": ("restoration_lab", "evaluate_restoration"),
     "speed": ("speed_lab", "evaluate_speed"),
 }
-"""Name of a table -> module and function that measure it, and give it in Markdown."""
+"""For each table, the module and the function that measure it and return it as Markdown."""
 
 
 def evaluate(arguments: list[str]) -> None:
-    """Prints tables of the laboratory; all of them when none is named."""
+    """Prints tables of the laboratory, or all of them if none is named."""
     if unknown := [name for name in arguments if name not in TABLES]:
-        sys.exit(f"dev.py world evaluate: there is no table {unknown[0]!r}; choose of {', '.join(TABLES)}")
+        sys.exit(f"dev.py world evaluate: there is no table {unknown[0]!r}; choose from {', '.join(TABLES)}")
     if missing := [file.name for file in (BRANCH, IDENTITY_ADAPTER) if not file.exists()]:
         sys.exit(
-            f"dev.py world evaluate: {' and '.join(missing)} are not there yet; train them with `dev.py world train`"
+            f"dev.py world evaluate: {' and '.join(missing)} are not trained yet; train them with `dev.py world train`"
         )
     import_comfyui()
     import torch

@@ -29,7 +29,7 @@ def fraction(name: str, default: float, tooltip: str) -> io.Input:
 
 
 def inversion_inputs() -> list[io.Input]:
-    """The widgets that say how the inversion runs and what it keeps."""
+    """Returns the widgets for how the inversion runs and what it keeps."""
     return [
         io.Int.Input(
             "repetitions",
@@ -67,7 +67,7 @@ def inversion_inputs() -> list[io.Input]:
 
 
 def inversion_settings(widgets: dict) -> InversionSettings:
-    """The settings that the widgets of `inversion_inputs` give."""
+    """Returns the settings of the widgets of `inversion_inputs`."""
     return InversionSettings(
         invert_with=InvertWith(widgets.get("invert_with", InvertWith.PROMPT)),
         repetitions=widgets["repetitions"],
@@ -77,19 +77,19 @@ def inversion_settings(widgets: dict) -> InversionSettings:
 
 
 def upright_choice(upright: str | bool) -> str:
-    """The choice that a value of `upright` stands for; graphs saved before there were choices hold a switch."""
+    """Returns the choice for a value of `upright`, which is a switch in older graphs."""
     if isinstance(upright, bool):
         return "on" if upright else "off"
     return upright
 
 
 def upright_is_known(upright: str | bool) -> bool | str:
-    """Whether a value of `upright` is one of its choices, or a switch of an older graph; if not, why."""
+    """Returns True if a value of `upright` is valid, also in an older graph, and otherwise a message."""
     return upright_choice(upright) in UPRIGHT or f"upright is {upright!r}; choose auto, on or off"
 
 
 def preset_inputs() -> list[io.Input]:
-    """The widgets of Restore Faces that came later: at the end, and optional, so that older graphs run."""
+    """Returns newer widgets of Restore Faces. They are optional and come last, so that older graphs run."""
     return [
         io.Combo.Input(
             "preset",
@@ -97,9 +97,9 @@ def preset_inputs() -> list[io.Input]:
             default=Preset.RECOMMENDED,
             optional=True,
             tooltip=(
-                "recommended: all widgets count, and their defaults are recommended. as in the paper: the style of "
-                "the broken face in all steps, landmarks in the inversion, and the identity inside the mask only, "
-                "whatever their widgets say; the report lists them."
+                "recommended: uses the widgets as they are set; their defaults are the recommended settings. as in "
+                "the paper: overrides some widgets with the paper's settings: the style of the broken face in all "
+                "steps, landmarks in the inversion, and the identity only inside the mask. The report lists them."
             ),
         ),
         io.Combo.Input(
@@ -109,9 +109,9 @@ def preset_inputs() -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip=(
-                "What the model is told while it looks for the noise of a crop. Whatever the broken face does not "
-                "show ends up in that noise as its opposite, so less is better: prompt. prompt_and_landmarks is as in "
-                "the paper; everything adds the identity; nothing leaves out the words too."
+                "What guides the model while it looks for the noise of a crop. prompt: only the prompt, which is best "
+                "for broken faces, because landmarks and an identity that the crop does not show distort its noise. "
+                "prompt_and_landmarks: as in the paper. everything: also the identity. nothing: not even the prompt."
             ),
         ),
         io.Float.Input(
@@ -131,16 +131,16 @@ def preset_inputs() -> list[io.Input]:
 
 
 def fusion_inputs(default: FusionSettings) -> list[io.Input]:
-    """The widgets that say what is fused, when, and how strongly."""
+    """Returns the widgets for what is fused, when, and how strongly."""
     return [
         io.Combo.Input(
             "style_source",
             options=StyleSource,
             default=default.style_source,
             tooltip=(
-                "Where the restored face takes its colours from (AdaIN). off: from the prompt and the identity, as it "
-                "suits faces without details. face: from the broken face. surroundings: from the area around it, as "
-                "the paper's algorithm literally says."
+                "Where the restored face takes its colours from (AdaIN). off: from the prompt and the identity, which "
+                "is best for faces without details. face: from the broken face. surroundings: from the area around "
+                "it, as the paper's algorithm literally says."
             ),
         ),
         fraction(
@@ -164,8 +164,8 @@ def fusion_inputs(default: FusionSettings) -> list[io.Input]:
             "end_percent",
             default.end_percent,
             (
-                "The point in the restoration at which the fusion ends. 1 is the last step. The noisy steps decide on "
-                "light and shape, the last ones on details."
+                "The point in the restoration at which the fusion ends. 1 is the last step. Early steps decide light "
+                "and shape, late steps decide details."
             ),
         ),
         io.Int.Input(
@@ -188,7 +188,7 @@ def fusion_inputs(default: FusionSettings) -> list[io.Input]:
 
 
 def fusion_settings(widgets: dict) -> FusionSettings:
-    """The settings that the widgets of `fusion_inputs` give."""
+    """Returns the settings of the widgets of `fusion_inputs`."""
     return FusionSettings(
         style_source=StyleSource(widgets["style_source"]),
         style_strength=widgets["style_strength"],

@@ -1,9 +1,9 @@
-"""A ComfyUI custom node for tests and the demo: teaches ComfyUI the small world's architecture.
+"""A ComfyUI custom node for tests and the demo, which teaches ComfyUI the small world's architecture.
 
-The stock loaders, samplers and this pack's nodes then run on the small world's checkpoint unchanged. ComfyUI tells
-SD1.5 by its 320 channels, so the small model needs an entry of its own. It has SD1.5's blocks and its text width of
-768; three levels of 64, 128 and 128 channels, attention in the upper two and in the middle; a text encoder that is
-CLIP's without layers, so a table of words and of places; and a vocabulary of its own.
+The stock loaders, samplers and this pack's nodes then run on the small world's checkpoint unchanged. ComfyUI recognises
+SD1.5 by its 320 channels, so the small model needs its own entry. It has SD1.5's blocks and its text width of 768. Its
+three levels have 64, 128 and 128 channels, with attention in the upper two and in the middle. Its text encoder is
+CLIP's without layers, which leaves a table of words and positions, and it has its own vocabulary.
 """
 
 import re
@@ -55,7 +55,7 @@ TEXT_CONFIG = {
 
 
 class WordTokenizer:
-    """Splits a text into the world's words; words that it does not know are left out."""
+    """Splits a text into the world's words, and leaves out unknown words."""
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):

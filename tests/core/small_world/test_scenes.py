@@ -101,7 +101,7 @@ def test_a_gallery_is_rendered_once_and_holds_what_its_scenes_say(tmp_path):
 
 
 def test_the_wrong_number_of_people_is_refused():
-    with pytest.raises(ValueError, match="shows 3 people, 1 were given"):
+    with pytest.raises(ValueError, match="a trio shows 3 people, not 1"):
         random_scene(np.random.default_rng(0), Shot.TRIO, (random_person(np.random.default_rng(0)),))
 
 
