@@ -87,7 +87,7 @@ class CropSquare:
 
 
 def face_square(face: Face, extent: Extent, *, margin: float, is_upright: bool | None, size_px: int) -> CropSquare:
-    """The square around a face.
+    """Returns the square around a face.
 
     A square that crosses a border is moved into the picture. If the picture is too small for it, the outermost pixels
     are repeated.
@@ -95,7 +95,7 @@ def face_square(face: Face, extent: Extent, *, margin: float, is_upright: bool |
     Args:
         face: box and, for turning, landmarks in pixels of the picture.
         extent: the picture.
-        margin: what is added on every side, as a fraction of the longer side of the box.
+        margin: extension on every side, as a fraction of the longer side of the box.
         is_upright: turn the square with the line through the eyes, or not at all; None = as `turn_of` says. Without
             landmarks it is not turned.
         size_px: side of the crop.

@@ -26,12 +26,12 @@ class FaceCrop:
         picture_index: index of its picture in the batch.
         face_index: index of the face among all faces of its picture.
         face: in pixels of the picture.
-        square: where the crop lies in the picture.
-        crop: (size, size, 3) in [0, 1], on the CPU, as taken from the picture or as restored; a restored crop may be of
-            another size than `square.size_px`.
-        paste_mask: what is pasted into the picture, (size, size) in [0, 1].
-        fusion_mask: what is regenerated while the rest is replayed, M of Alg. 1, (size, size) in [0, 1].
-        identity_mask: where the identity acts, (size, size) in [0, 1].
+        square: the place of the crop in the picture.
+        crop: (size, size, 3) in [0, 1], on the CPU, as taken from the picture or as restored; the size of a restored
+            crop can differ from `square.size_px`.
+        paste_mask: the area that is pasted into the picture, (size, size) in [0, 1].
+        fusion_mask: the area that is regenerated while the rest is replayed, M of Alg. 1, (size, size) in [0, 1].
+        identity_mask: the area in which the identity acts, (size, size) in [0, 1].
         hint: the drawing of its landmarks, (size, size, 3), black if it has none; None if nothing reads it.
         match: the person whose face it is; None if there is no cast, or if nobody matches.
     """

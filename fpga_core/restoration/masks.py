@@ -268,9 +268,9 @@ def soften_mask(mask: Tensor, *, dilate_px: float, feather_px: float) -> Tensor:
     The edge falls with the distance to the mask, so that it ends at an exact distance. A blur would reach further.
 
     Args:
-        mask: (height, width); what is at least half of full counts as inside.
+        mask: (height, width); values of at least 0.5 count as inside.
         dilate_px: distance by which the solid part grows; negative: shrinks.
-        feather_px: width of the soft edge beyond it: four deviations of the kernel.
+        feather_px: width of the soft edge beyond it, four deviations of the kernel.
     Returns:
         (height, width) float32: 1 up to `dilate_px` from the mask, exactly 0 beyond `dilate_px + feather_px`.
     """

@@ -79,13 +79,13 @@ def write_report(
     background: float,
     remarks: Sequence[str] = (),
 ) -> str:
-    """The whole report.
+    """Writes the whole report.
 
     Args:
-        outcomes: of the faces that were small enough.
-        num_found: faces found, of any size.
-        size_limit_px: the limit; 0 = none.
-        background: largest difference outside the masks.
+        outcomes: outcomes of the faces that were small enough.
+        num_found: number of faces found, of any size.
+        size_limit_px: the limit; 0 is no limit.
+        background: the largest difference outside the masks.
         remarks: on settings that are not as they were set.
     """
     num_restored = sum(outcome.restored is not None for outcome in outcomes)

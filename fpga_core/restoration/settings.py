@@ -19,12 +19,12 @@ class CropSettings:
     """How faces are cropped and masked.
 
     Attributes:
-        size_px: side of the crops: the model's native size.
-        size_limit_px: only faces whose longer side is shorter are taken; 0 takes all.
-        margin: around the face's box on every side, as a fraction of its longer side.
+        size_px: side of the crops, usually the model's native size.
+        size_limit_px: only faces whose longer side is shorter are taken; 0 takes every face.
+        margin: extension of the face's box on every side, as a fraction of its longer side.
         is_upright: turn every face upright by its eyes, or none; None = those that are tilted too far for a model.
-        mask_grow: by how much masks are dilated, as a fraction of the face's longer side.
-        mask_feather: width of their soft edge beyond that, as the same fraction.
+        mask_grow: dilation of the masks, as a fraction of the face's longer side.
+        mask_feather: width of their soft edge beyond that, as a fraction of the same.
         identity_region: where the identity acts: the face, scaled by this factor; 0 = where the face is fused.
     """
 
@@ -72,10 +72,10 @@ class InversionSettings:
 
     Attributes:
         invert_with: what the model is told of it.
-        repetitions: fixed-point repetitions: model calls per step beyond the first.
+        repetitions: fixed-point repetitions: model calls per step after the first.
         mode: whether whole maps are kept, or statistics, or what fits.
-        budget_mib: the most memory that the cache may take.
-        is_half: keep maps in half precision.
+        budget_mib: the most memory that the cache can use.
+        is_half: whether to keep maps in half precision.
     """
 
     invert_with: InvertWith = InvertWith.PROMPT
@@ -114,8 +114,8 @@ class RestoreSettings:
 
     Attributes:
         preset: whether all settings count, or the paper's replace some.
-        steps, cfg, scheduler: of the restoration; the inversion runs the same steps without guidance.
-        seed: of the noise that retries add.
+        steps, cfg, scheduler: sampling settings of the restoration; the inversion runs the same steps without guidance.
+        seed: seed of the noise that retries add.
         crop: which faces are taken, and how they are cropped and masked.
         inversion: how the faces are inverted.
         fusion: style source, strengths, ranges.

@@ -94,7 +94,7 @@ class InversionSampler:
         counter = StepCounter()
         recorder = AttentionRecorder(self.cache, counter, self.masks)
         prompts = model.inner_model.conds["positive"]
-        # With several prompts at once the features kept are those of the first.
+        # If there are several prompts, the features of the first are kept.
         first = [next((prompt["uuid"] for prompt in prompts if acts_at(prompt, s)), None) for s in sigmas.tolist()]
 
         def record(features: Tensor, extra: Options) -> Tensor:
@@ -119,7 +119,7 @@ class InversionSampler:
 
 
 def acts_at(prompt: Options, sigma: float) -> bool:
-    """Whether a conditioning that may be limited to a part of the steps acts at a noise level; the host's own rule."""
+    """Returns whether a conditioning acts at a noise level, by the host's own rule."""
     first, last = prompt.get("timestep_start", float("inf")), prompt.get("timestep_end", 0.0)
     return last <= sigma <= first
 

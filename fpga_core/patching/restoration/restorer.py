@@ -64,7 +64,7 @@ class FaceRestorer:
     Attributes:
         model: a plain SD1.x, SD2.x or SDXL model.
         vae: its autoencoder.
-        positive, negative: prompts of the picture; what is tied to places in it is left out.
+        positive, negative: prompts of the picture; parts that are tied to places in it are left out.
         face_prompt: what a crop of a face shows, in the place of the picture's positive; None = that.
         settings: how faces are restored.
         cast: the people whose faces they can be; None restores faces from the prompt alone.
@@ -234,7 +234,7 @@ class FaceBatch:
     def _try(
         self, inversion: Inversion, faces: Sequence[FaceCrop], *, rung: Rung, seed: int
     ) -> tuple[Tensor, list[float | None]]:
-        """Restores some faces of the batch; the crops and their FaceSims."""
+        """Restores some faces of the batch, and returns the crops and their FaceSims."""
         run, settings = self.run, self.run.settings
         acting = self._acting(faces, settings.identity_strength * rung.identity_factor)
         positive, negative = self._conditioning(faces, acting)
