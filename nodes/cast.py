@@ -29,20 +29,6 @@ class MakeCast(io.ComfyNode):
             ),
             search_aliases=["multi id", "several people", "regions", "regional identity", "group photo", "fpga"],
             inputs=[
-                io.Autogrow.Input(
-                    "identities",
-                    template=io.Autogrow.TemplateNames(
-                        IdentitySocket.Input(
-                            "identity", tooltip="One person. Another socket appears when this one is connected."
-                        ),
-                        names=[f"identity_{number}" for number in range(1, MAX_PEOPLE + 1)],
-                        min=1,
-                    ),
-                    tooltip=(
-                        "The people, from Encode Identity or Load Identity. assign and strengths refer to them in this "
-                        "order."
-                    ),
-                ),
                 io.Int.Input(
                     "width",
                     default=512,
@@ -133,6 +119,21 @@ class MakeCast(io.ComfyNode):
                         "The strength of each identity, from 0 to 5, in order: for example 1, 0.8, 1. If this is "
                         "empty, every strength is 1."
                     ),
+                ),
+                io.Autogrow.Input(
+                    "identities",
+                    template=io.Autogrow.TemplateNames(
+                        IdentitySocket.Input(
+                            "identity", tooltip="One person. Another socket appears when this one is connected."
+                        ),
+                        names=[f"identity_{number}" for number in range(1, MAX_PEOPLE + 1)],
+                        min=1,
+                    ),
+                    tooltip=(
+                        "The people, from Encode Identity or Load Identity. assign and strengths refer to them in this "
+                        "order."
+                    ),
+                    optional=True,  # and last, or pasting would lose wires; the first identity is still required
                 ),
             ],
             outputs=[

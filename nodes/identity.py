@@ -142,18 +142,6 @@ class EncodeIdentity(io.ComfyNode):
             ),
             search_aliases=["faceid", "face embedding", "ipadapter encode", "reference photos", "person", "fpga"],
             inputs=[
-                io.Autogrow.Input(
-                    "images",
-                    template=io.Autogrow.TemplateNames(
-                        io.Image.Input(
-                            "photo",
-                            tooltip="A photo, or a batch of photos. Another socket appears when this one is connected.",
-                        ),
-                        names=[f"photo_{number}" for number in range(1, MAX_PHOTOS + 1)],
-                        min=1,
-                    ),
-                    tooltip="Photos of one person. They can differ in size.",
-                ),
                 FaceAnalysisSocket.Input(
                     "face_analysis",
                     optional=True,
@@ -205,6 +193,19 @@ class EncodeIdentity(io.ComfyNode):
                         "Leaves out photos that seem to show someone else. The report names such photos in any case. "
                         "Needs at least three photos."
                     ),
+                ),
+                io.Autogrow.Input(
+                    "images",
+                    template=io.Autogrow.TemplateNames(
+                        io.Image.Input(
+                            "photo",
+                            tooltip="A photo, or a batch of photos. Another socket appears when this one is connected.",
+                        ),
+                        names=[f"photo_{number}" for number in range(1, MAX_PHOTOS + 1)],
+                        min=1,
+                    ),
+                    tooltip="Photos of one person. They can differ in size.",
+                    optional=True,  # and last, or pasting would lose wires; the first photo is still required
                 ),
             ],
             outputs=[

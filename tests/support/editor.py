@@ -128,6 +128,18 @@ class Editor:
             workflow,
         )
 
+    def load_prompt(self, prompt: dict) -> None:
+        """Opens a graph in API format."""
+        self.page.evaluate("prompt => app.loadApiJson(prompt, 'prompt')", prompt)
+
+    def remember(self) -> None:
+        """Lets the editor notice changes that a test made, as a click would, so that they can be undone."""
+        self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+
+    def command(self, name: str) -> None:
+        """Runs one of the editor's commands, as its menu does."""
+        self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
+
     def num_nodes(self) -> int:
         return self.page.evaluate("app.graph.nodes.length")
 

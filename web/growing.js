@@ -1,0 +1,39 @@
+/**
+ * Keeps the wires of nodes whose inputs grow (Make Cast, Encode Identity) when they are pasted or unpacked.
+ *
+ * The editor gives a new node its first two growing inputs, and appends the others that the copy has behind the widgets.
+ * It then connects the wires by the positions that the inputs had in the original, where another input is now. So the
+ * inputs of a copy are put back into the order in which they were saved.
+ */
+
+import { app, PREFIX } from "./host.js";
+
+/**
+ * @param {import("./host.js").Node} node
+ * @param {string[]} saved names of the inputs, in their saved order; inputs that are not among them come last
+ */
+function restoreOrder(node, saved) {
+  const rank = new Map(saved.map((name, position) => [name, position]));
+  const position = (/** @type {{name: string}} */ input) => rank.get(input.name) ?? saved.length;
+  const ordered = [...node.inputs].sort((a, b) => position(a) - position(b)); // a stable sort
+  node.inputs.splice(0, node.inputs.length, ...ordered);
+}
+
+/** @param {import("./host.js").NodeDefinition} definition */
+function hasGrowingInput({ input }) {
+  const specifications = Object.values({ ...input?.required, ...input?.optional });
+  return specifications.some(([type]) => type === "COMFY_AUTOGROW_V3");
+}
+
+app.registerExtension({
+  name: "fpga-portrait.growing-inputs",
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!nodeData.name.startsWith(PREFIX) || !hasGrowingInput(nodeData)) return;
+    const { configure } = nodeType.prototype;
+    nodeType.prototype.configure = function (saved) {
+      const names = saved.inputs?.map((input) => input.name) ?? []; // the editor's own configure changes their order
+      configure.call(this, saved);
+      restoreOrder(this, names);
+    };
+  },
+});
