@@ -21,9 +21,9 @@ from .scenes import Shot
 from .shipped import BRANCH, IDENTITY_ADAPTER
 from .tables import FACESIM, POSE_ERROR, Rows, markdown, paired
 from .training_lab import present, read_way
-from .trials import trial_folder
+from .trials import TRIALS_FOLDER, trial_folder
 
-NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 64, 24, 16
+NUM_PORTRAITS, NUM_GROUPS, NUM_SWEPT = 64, 48, 16
 WITH_CLONES, WITHOUT_CLONES = "with clones", "without clones"
 PAINTED, CEILING = "true pictures", "true pictures through the autoencoder"
 SHIPPED = "FPGA, RepControlNet folded"
@@ -48,8 +48,13 @@ def ways_of(makers: Mapping[str, Callable[[], Way]]) -> dict[str, Way]:
         try:
             ways[name] = make()
         except FileNotFoundError as error:
-            print(f"left out: {name}; {error.filename} is not trained, train it with `dev.py world train`", flush=True)
+            print(f"left out: {name}; train it with `dev.py world train {stage_of(Path(error.filename))}`", flush=True)
     return ways
+
+
+def stage_of(file: Path) -> str:
+    """Returns the stage of the recipe that writes a file."""
+    return TRIALS_FOLDER if TRIALS_FOLDER in file.parts else file.parent.name
 
 
 def controlnet_way(folder: Path) -> Way:
@@ -77,7 +82,10 @@ def evaluate_portraits(folder: Path) -> str:
     rows = measured(lab, cases, pictures)
     features = {name: lab.reader.read(np.stack([as_bytes(one) for one in row]))[0] for name, row in pictures.items()}
     return markdown(
-        rows, lambda name: {"FID": fid(features[name], features[PAINTED])}, references=dict.fromkeys(rows, SHIPPED)
+        rows,
+        lambda name: {"FID": fid(features[name], features[PAINTED])},
+        references=dict.fromkeys(rows, SHIPPED),
+        ceilings=ceilings_of(rows),
     )
 
 
@@ -85,6 +93,11 @@ def true_pictures(lab: Laboratory, cases: Sequence[Case]) -> dict[str, list[Tens
     """Returns the reference rows of a table: the true pictures, and these after encoding and decoding."""
     painted = [case.painted() for case in cases]
     return {PAINTED: painted, CEILING: [lab.through_autoencoder(picture) for picture in painted]}
+
+
+def ceilings_of(rows: Rows, prefix: str = "") -> dict[str, str]:
+    """Returns the ceiling of each row whose name begins with the prefix: what the autoencoder lets through."""
+    return {name: prefix + CEILING for name in rows if name.startswith(prefix) and name != prefix + PAINTED}
 
 
 def fid(features: np.ndarray, true: np.ndarray) -> str:
@@ -123,13 +136,20 @@ def evaluate_groups(folder: Path) -> str:
         shown |= pictures
     save_pictures(folder / "tables" / "groups.jpg", shown)
     lines = [
+        f"bleed less that of strangers (the true pictures), {num} people, picture by picture, with masks: "
+        f"{paired(rows, f'{num} people, masks, shipped', f'{num} people, {PAINTED}', 'bleed').signed()}"
+        for num in (2, 3)
+    ]
+    lines += [
         f"{measure} with Clone Face Tuning less without, {num} people, picture by picture, with masks: "
         f"{paired(rows, f'{num} people, masks, {WITH_CLONES}', f'{num} people, masks, {WITHOUT_CLONES}', measure)}"
         for num in (2, 3)
         for measure in ("bleed", FACESIM)
         if {WITH_CLONES, WITHOUT_CLONES} <= ways.keys()
     ]
-    return "\n\n".join([markdown(rows, references=references, compared=(FACESIM, "bleed")), *lines])
+    ceilings = ceilings_of(rows, "2 people, ") | ceilings_of(rows, "3 people, ")
+    table = markdown(rows, references=references, ceilings=ceilings, compared=(FACESIM, "bleed"))
+    return "\n\n".join([table, *lines])
 
 
 def evaluate_conditions(folder: Path) -> str:
@@ -145,7 +165,8 @@ def evaluate_conditions(folder: Path) -> str:
     save_pictures(folder / "tables" / "conditions.jpg", pictures)
     rows = measured(lab, cases, pictures)
     both = f"shipped, {DrawnParts.FACE_AND_BODY.value.replace('_', ' ')}"
-    return markdown(rows, references=dict.fromkeys(rows, both), compared=(FACESIM, POSE_ERROR))
+    references = dict.fromkeys(rows, both)
+    return markdown(rows, references=references, ceilings=ceilings_of(rows), compared=(FACESIM, POSE_ERROR))
 
 
 def evaluate_weights(folder: Path) -> str:  # noqa: ARG001
@@ -156,7 +177,7 @@ def evaluate_weights(folder: Path) -> str:  # noqa: ARG001
     for alpha, beta in WEIGHTS:
         pictures[weights_name(alpha, beta)] = list(lab.generate(replace(shipped, alpha=alpha, beta=beta), cases))
     rows = measured(lab, cases, pictures)
-    return markdown(rows, references=dict.fromkeys(rows, weights_name(1, 1)))
+    return markdown(rows, references=dict.fromkeys(rows, weights_name(1, 1)), ceilings=ceilings_of(rows))
 
 
 def weights_name(alpha: float, beta: float) -> str:

@@ -147,14 +147,19 @@ class Laboratory:
 
     def generate(self, way: Way, cases: Sequence[Case], seed: int = 0) -> Iterator[Tensor]:
         """Generates pictures of the cases, (1, SIZE_PX, SIZE_PX, 3) each. The noise is the same for every way."""
-        model = self.model
-        if way.branch is not None:
-            model = fold_branch(model, way.branch, alpha=way.alpha, beta=way.beta)
+        model = self.folded(way)
         for case in cases:
-            conditioned = self._conditioned(way, case, model, self.encode(case.scene.caption), self.encode(NEGATIVE))
-            yield self.sample(*conditioned, seed=seed * 100_000 + case.number)
+            yield self.sample(*self.conditioned(way, case, model), seed=seed * 100_000 + case.number)
 
-    def _conditioned(self, way: Way, case: Case, model: ModelPatcher, positive: list, negative: list) -> tuple:
+    def folded(self, way: Way) -> ModelPatcher:
+        """Returns the base with the branch of a way, if it has one."""
+        if way.branch is None:
+            return self.model
+        return fold_branch(self.model, way.branch, alpha=way.alpha, beta=way.beta)
+
+    def conditioned(self, way: Way, case: Case, model: ModelPatcher) -> tuple[ModelPatcher, list, list]:
+        """Returns a folded model and the prompts of a case, with its condition image and people."""
+        positive, negative = self.encode(case.scene.caption), self.encode(NEGATIVE)
         cast = case.cast if way.has_masks else case.everywhere
         if way.control_net is not None:
             assert way.adapter is not None
@@ -174,12 +179,12 @@ class Laboratory:
             model, positive, negative = apply_cast(model, positive, negative, adapter=way.adapter, cast=cast)
         return model, positive, negative
 
-    def sample(self, model: ModelPatcher, positive: list, negative: list, seed: int) -> Tensor:
+    def sample(self, model: ModelPatcher, positive: list, negative: list, seed: int, cfg: float = CFG) -> Tensor:
         """Samples and decodes a picture as KSampler and VAE Decode do."""
         latent = torch.zeros(1, 4, SIZE_PX // 8, SIZE_PX // 8)
         noise = comfy.sample.prepare_noise(latent, seed)
         samples = comfy.sample.sample(
-            model, noise, STEPS, CFG, "ddim", "normal", positive, negative, latent, disable_pbar=True, seed=seed
+            model, noise, STEPS, cfg, "ddim", "normal", positive, negative, latent, disable_pbar=True, seed=seed
         )
         return self.vae.decode(samples).detach().float().cpu().clamp(0, 1)
 

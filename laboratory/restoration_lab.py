@@ -1,46 +1,55 @@
-"""`dev.py world evaluate restoration | full-body`: DIIR on held-out full-body pictures (Tables 2 and 4, Fig. 8).
+"""Broken faces of held-out people, ways to restore many of them at once, and the measures of a restored face.
 
-In `restoration`, the autoencoder alone breaks the faces, so that the true picture is known. This comparison decided the
-defaults of Restore Faces. In `full-body`, the pictures are generated.
+The autoencoder alone breaks the faces, so that the true picture is known. Everything runs through the pack's own
+functions. Fresh noise and inpainting, which Restore Faces does not offer, are put together from its parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import comfy.sample
+import cv2
 import numpy as np
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..fpga_core.faces.face import Face, PictureFaces
-from ..fpga_core.patching.cast.apply import apply_cast
-from ..fpga_core.patching.repcontrolnet.apply import apply_repcontrolnet
+from ..fpga_core.identity.cast import Cast, CastMember
+from ..fpga_core.patching.conditioning import Conditioning
 from ..fpga_core.patching.restoration.controls import RepControlNetFaces
-from ..fpga_core.patching.restoration.faces import RestoredPictures, restore_faces
+from ..fpga_core.patching.restoration.identities import FaceIdentities
+from ..fpga_core.patching.restoration.inversion import invert_latent
+from ..fpga_core.patching.restoration.recognition import CastRecognition
 from ..fpga_core.patching.restoration.restorer import FaceRestorer
-from ..fpga_core.restoration.cache_plan import CacheMode
-from ..fpga_core.restoration.face_crops import crop_faces
-from ..fpga_core.restoration.fusion import FusionSettings, StyleSource
-from ..fpga_core.restoration.matching import MatchBy
+from ..fpga_core.patching.restoration.sampling import RestorationSampler, restore_latent
+from ..fpga_core.restoration.face_crops import FaceCrop, crop_faces
+from ..fpga_core.restoration.matching import Match, MatchBy
 from ..fpga_core.restoration.paste import paste_faces
 from ..fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from .gallery import SIZE_PX
-from .generation_lab import controlnet_way, shipped_way, ways_of
-from .laboratory import CFG, FULL, NEGATIVE, STEPS, Case, Laboratory, Way, as_bytes, enlarge, save_pictures
+from .generation_lab import shipped_way
+from .laboratory import CFG, FULL, NEGATIVE, Case, Laboratory, as_bytes, enlarge
 from .painter import paint
-from .scenes import Shot
-from .tables import markdown
+from .scenes import Scene
+from .tables import FACESIM, POSE_ERROR
 
-NUM_CASES = 12
 CROP = CropSettings(size_px=SIZE_PX, size_limit_px=0)
+BATCH = 16
+"""The number of pictures whose faces are restored together."""
+BESIDE_PX = 7
+"""Colours on both sides of a mask's border are read at this distance from it, which is beyond its soft edge."""
+PATCH_PX = 5
+"""Each colour is the mean over a square of this size."""
+BORDER, BACKGROUND, DRIFT = "colour at the border", "background", "drift of the crop"
 
 
 @dataclass(frozen=True, eq=False)
 class Broken:
-    """One full-body picture whose face is broken.
+    """One picture whose face is broken.
 
     Attributes:
         case: what it shows.
@@ -53,104 +62,287 @@ class Broken:
     picture: Tensor
     face: Face
 
+    @cached_property
+    def border(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels inside and outside the border of the mask that is pasted by default, (num, 2) x and y each."""
+        crops = crop_faces(self.picture, [PictureFaces(FULL, (self.face,))], CROP)
+        _, (mask,) = paste_faces(self.picture, crops)
+        inside = (mask.numpy() >= 0.5).astype(np.uint8)
+        away = [cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for part in (1 - inside, inside)]
+        distance = cv2.GaussianBlur(away[0] - away[1], (0, 0), 1)
+        across = np.stack(np.gradient(distance)[::-1], -1)
+        (outline, *_), _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        points = outline[:, 0]
+        steps = across[points[:, 1], points[:, 0]]
+        steps = BESIDE_PX * steps / np.linalg.norm(steps, axis=1, keepdims=True).clip(1e-6)
+        limit = np.array(inside.shape[::-1]) - 1
+        inner, outer = (np.clip((points + side * steps).round().astype(int), 0, limit) for side in (-1, 1))
+        return inner, outer
+
+    def colour_steps(self, picture: Tensor) -> np.ndarray:
+        """Returns how the colours of a picture change across the border, (num, 3) in [0, 1]."""
+        smooth = cv2.blur(picture[0].numpy(), (PATCH_PX, PATCH_PX))
+        inner, outer = (smooth[points[:, 1], points[:, 0]] for points in self.border)
+        return inner - outer
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """A picture after a restoration.
+
+    Attributes:
+        image: (1, height, width, 3).
+        changed: the mask of what was pasted, (height, width).
+        drift: mean change in the outer eighth of the crop before it is pasted, which pasting has to hide.
+    """
+
+    image: Tensor
+    changed: Tensor
+    drift: float = 0.0
+
+
+def prompt_of_picture(scene: Scene) -> str:
+    return scene.caption
+
+
+def prompt_of_crop(scene: Scene) -> str:
+    """Returns the caption of the picture, which calls the crop a close-up."""
+    return scene.caption.replace(scene.shot.value, "close-up")
+
+
+def general_prompt(scene: Scene) -> str:  # noqa: ARG001
+    return "close-up of a person"
+
+
+FoundFaces = tuple[PictureFaces, tuple[Match | None, ...]]
+"""The faces of a picture, and which of them show the person."""
+
+
+def exactly(lab: Laboratory, one: Broken) -> FoundFaces:  # noqa: ARG001
+    return PictureFaces(FULL, (one.face,)), (Match(0, "known"),)
+
+
+def by_detector(lab: Laboratory, one: Broken) -> FoundFaces:
+    """Returns what the detector finds in the broken picture, matched as Restore Faces does by default."""
+    found, person = lab.find_faces(one.picture), CastMember(one.case.cast.members[0].identity)
+    return found, CastRecognition(Cast((person,), FULL), lab.analysis).match(found, MatchBy.AUTO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How faces are restored.
+
+    Attributes:
+        settings: as of Restore Faces.
+        prompt: the prompt of a crop.
+        find: finds the faces.
+        has_control: whether landmarks steer the restoration.
+    """
+
+    settings: RestoreSettings = RestoreSettings(
+        steps=12, cfg=CFG, crop=CROP, inversion=InversionSettings(repetitions=0)
+    )
+    prompt: Callable[[Scene], str] = prompt_of_picture
+    find: Callable[[Laboratory, Broken], FoundFaces] = exactly
+    has_control: bool = True
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch:
+    """Faces that are restored together.
+
+    Attributes:
+        pictures: the broken pictures.
+        plan: how they are restored.
+        crops: their faces.
+        restorer: restores them.
+    """
+
+    pictures: Sequence[Broken]
+    plan: Plan
+    crops: tuple[FaceCrop, ...]
+    restorer: FaceRestorer = field(repr=False)
+
+    @property
+    def images(self) -> Tensor:
+        return torch.cat([one.picture for one in self.pictures])
+
+    def latents(self) -> Tensor:
+        return self.restorer.vae.encode(torch.stack([face.crop for face in self.crops]))
+
+    def masks(self) -> Tensor:
+        """Returns the areas that are regenerated, (num_faces, size, size)."""
+        return torch.stack([face.fusion_mask for face in self.crops])
+
+    def attached(self) -> tuple[ModelPatcher, Conditioning, Conditioning]:
+        """Returns model and prompts with landmarks and identities, as in Restore Faces, for other samplers."""
+        restorer = self.restorer
+        assert restorer.adapter is not None and restorer.cast is not None and restorer.control is not None
+        identities = FaceIdentities.encode(restorer.adapter, restorer.cast)
+        acting = identities.in_crops(self.crops, restorer.settings.identity_strength)
+        conditions = identities.condition(restorer.positive, restorer.negative, acting)
+        model = identities.attach(restorer.control.attach(restorer.model))
+        return model, *restorer.control.condition(*conditions, self.crops)
+
+    def pasted(self, crops: Tensor) -> list[Restored]:
+        """Pastes restored crops, (num_faces, size, size, 3), into the pictures."""
+        faces = [replace(face, crop=crop) for face, crop in zip(self.crops, crops, strict=True)]
+        matched = self.restorer.settings.are_colors_matched
+        images, changed = paste_faces(self.images, faces, are_colors_matched=matched)
+        drifts = [0.0] * len(self.pictures)
+        for before, after in zip(self.crops, faces, strict=True):
+            drifts[before.picture_index] = border_difference((after.crop - before.crop).abs())
+        return [Restored(images[[n]], changed[n], drifts[n]) for n in range(len(self.pictures))]
+
 
 class RestorationLab:
-    """Broken pictures, and ways to restore them."""
+    """Broken pictures, ways to restore them, and measures."""
 
     def __init__(self) -> None:
         self.lab = Laboratory()
         way = shipped_way()
-        assert way.branch is not None
+        assert way.branch is not None and way.adapter is not None
         self.branch, self.adapter = way.branch, way.adapter
 
     def broken(self, case: Case) -> Broken:
-        decoded = self.lab.vae.decode(self.lab.vae.encode(case.painted())).float().cpu().clamp(0, 1)
+        decoded = self.lab.through_autoencoder(case.painted())
         true = torch.from_numpy(paint(case.scene, FULL.width)).float()[None] / 255
         return Broken(case, true, enlarge(decoded), case.faces.faces[0])
 
-    def face_of(self, one: Broken, landmarks: str) -> Face:
-        """Returns the face as the pipeline would know it.
+    def batches(self, pictures: Sequence[Broken], plan: Plan) -> Iterator[Batch]:
+        """Crops the faces of pictures, and says who they are; one prompt for each face."""
+        for start in range(0, len(pictures), BATCH):
+            part = pictures[start : start + BATCH]
+            faces, found = zip(*(plan.find(self.lab, one) for one in part), strict=True)
+            matches = [
+                [match and replace(match, member=number) for match in one] for number, one in enumerate(found)
+            ]
+            settings = plan.settings.effective
+            style = settings.hint_style if plan.has_control else None
+            images = torch.cat([one.picture for one in part])
+            crops = crop_faces(images, faces, settings.crop, matches=matches, hint_style=style)
+            crops = tuple(face for face in crops if face.match)
+            prompts = [plan.prompt(part[face.picture_index].case.scene) for face in crops]
+            yield Batch(
+                pictures=part,
+                plan=plan,
+                crops=crops,
+                restorer=FaceRestorer(
+                    model=self.lab.model,
+                    vae=self.lab.vae,
+                    positive=self.stacked(prompts),
+                    negative=self.lab.encode(NEGATIVE),
+                    settings=settings,
+                    cast=Cast(tuple(one.case.cast.members[0] for one in part), FULL),
+                    adapter=self.adapter,
+                    control=RepControlNetFaces(self.branch) if plan.has_control else None,
+                ),
+            )
+
+    def stacked(self, prompts: Sequence[str]) -> Conditioning:
+        """Encodes one prompt for each picture of a batch, as one conditioning."""
+        encoded = [self.lab.encode(prompt)[0] for prompt in prompts or [NEGATIVE]]
+        text = torch.cat([text for text, _ in encoded])
+        pooled = torch.cat([options["pooled_output"] for _, options in encoded])
+        return [[text, {**encoded[0][1], "pooled_output": pooled}]]
+
+    def restore(self, pictures: Sequence[Broken], plan: Plan) -> list[Restored]:
+        """Restores pictures with DIIR, as Restore Faces does."""
+        restored: list[Restored] = []
+        for batch in self.batches(pictures, plan):
+            restorer, _ = batch.restorer.with_fitting_cache()
+            after = [face.crop for face in restorer.restore(batch.crops)]
+            restored += batch.pasted(torch.stack(after) if after else torch.empty(0))
+        return restored
+
+    def restore_from_noise(self, pictures: Sequence[Broken], plan: Plan, strength: float = 1.0) -> list[Restored]:
+        """Restores pictures with the same fusion, from other noise.
 
         Args:
-            landmarks: `exact`, or `estimated` from the broken face.
+            strength: from 0, the inverted noise, to 1, fresh noise alone.
         """
-        if landmarks == "exact":
-            return one.face
-        found = self.lab.find_faces(one.picture).faces
-        nearest = max(found, key=lambda face: face.box.iou(one.face.box), default=one.face)
-        return replace(nearest, box=one.face.box, embeddings={})
+        restored: list[Restored] = []
+        for batch in self.batches(pictures, plan):
+            model, positive, negative = batch.attached()
+            _, inversion = invert_latent(
+                model,
+                batch.restorer.positive,
+                batch.latents(),
+                sigmas=batch.restorer.sigmas,
+                settings=plan.settings.inversion,
+                mask=batch.masks(),
+            )
+            sampler = RestorationSampler(
+                inversion=inversion,
+                mask=batch.masks(),
+                settings=plan.settings.fusion,
+                noise_strength=strength,
+                noise_seed=batch.pictures[0].case.number,
+            )
+            with inversion.cache:
+                latents = restore_latent(model, positive, negative, cfg=plan.settings.cfg, sampler=sampler)
+            restored += batch.pasted(self.decode(latents))
+        return restored
 
-    def prompts(self, case: Case) -> tuple[list, list]:
-        """Encodes the prompts of a crop of the face."""
-        return self.lab.encode(case.scene.caption.replace("full-body", "close-up")), self.lab.encode(NEGATIVE)
+    def inpaint(self, pictures: Sequence[Broken], plan: Plan, denoise: float) -> list[Restored]:
+        """Repaints the same regions with img2img under a noise mask, as common face detailers do.
 
-    def restore(
-        self, one: Broken, settings: RestoreSettings, *, landmarks: str = "exact", has_control: bool = True
-    ) -> RestoredPictures:
-        """Restores a picture with DIIR, as Restore Faces does."""
-        positive, negative = self.prompts(one.case)
-        restorer = FaceRestorer(
-            model=self.lab.model,
-            vae=self.lab.vae,
-            positive=positive,
-            negative=negative,
-            settings=replace(settings, match_by=MatchBy.FIRST),
-            cast=one.case.everywhere,
-            adapter=self.adapter,
-            control=RepControlNetFaces(self.branch) if has_control else None,
-        )
-        return restore_faces(one.picture, [PictureFaces(FULL, (self.face_of(one, landmarks),))], restorer)
+        Crops, masks, landmarks, prompts and the region of the identity are those of DIIR.
+        """
+        restored: list[Restored] = []
+        for batch in self.batches(pictures, plan):
+            model, positive, negative = batch.attached()
+            latents, seed = batch.latents(), batch.pictures[0].case.number
+            samples = comfy.sample.sample(
+                model,
+                comfy.sample.prepare_noise(latents, seed),
+                steps=plan.settings.steps,
+                cfg=plan.settings.cfg,
+                sampler_name="ddim",
+                scheduler=plan.settings.scheduler,
+                positive=positive,
+                negative=negative,
+                latent_image=latents,
+                denoise=denoise,
+                noise_mask=batch.masks()[:, None],
+                disable_pbar=True,
+                seed=seed,
+            )
+            restored += batch.pasted(self.decode(samples))
+        return restored
 
-    def inpaint(
-        self, one: Broken, denoise: float, *, landmarks: str = "exact", has_control: bool = True
-    ) -> RestoredPictures:
-        """Repaints the same crop with img2img under a noise mask, as common face detailers do."""
-        faces = [PictureFaces(FULL, (self.face_of(one, landmarks),))]
-        (face,) = crop_faces(one.picture, faces, CROP, hint_style=RestoreSettings().hint_style)
-        model, (positive, negative) = self.lab.model, self.prompts(one.case)
-        if has_control:
-            assert face.hint is not None
-            applied = apply_repcontrolnet(model, positive, negative, branch=self.branch, image=face.hint[None])
-            model, positive, negative = applied.model, applied.positive, applied.negative
-        assert self.adapter is not None
-        model, positive, negative = apply_cast(
-            model, positive, negative, adapter=self.adapter, cast=one.case.everywhere
-        )
-        latent = self.lab.vae.encode(face.crop[None])
-        samples = comfy.sample.sample(
-            model,
-            comfy.sample.prepare_noise(latent, one.case.number),
-            steps=STEPS,
-            cfg=CFG,
-            sampler_name="ddim",
-            scheduler="normal",
-            positive=positive,
-            negative=negative,
-            latent_image=latent,
-            denoise=denoise,
-            noise_mask=face.fusion_mask[None, None],
-            disable_pbar=True,
-            seed=one.case.number,
-        )
-        after = self.lab.vae.decode(samples).float().cpu().clamp(0, 1)
-        restored = replace(face, crop=after[0])
-        pasted, changed = paste_faces(one.picture, [restored])
-        return RestoredPictures(pasted, face.crop[None], after, changed, report="")
+    def paste_truth(self, pictures: Sequence[Broken], plan: Plan) -> list[Restored]:
+        """Pastes the true picture's crops after encoding and decoding them: the ceiling of every restoration."""
+        restored: list[Restored] = []
+        for batch in self.batches(pictures, plan):
+            true = crop_faces(
+                torch.cat([one.true for one in batch.pictures]),
+                [PictureFaces(FULL, (one.face,)) for one in batch.pictures],
+                plan.settings.crop,
+            )
+            latents = self.lab.vae.encode(torch.stack([face.crop for face in true]))
+            restored += batch.pasted(self.decode(latents))
+        return restored
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.lab.vae.decode(latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
 
     def measure(self, one: Broken, picture: Tensor) -> dict[str, float]:
-        """Measures likeness and pose, and the colour step at the face's border against the true picture's."""
+        """Measures likeness and pose, and how the colours at the border of the mask differ from the true picture's."""
         found = self.lab.find_faces(picture)
         near = [face for face in found.faces if face.box.iou(one.face.box) > 0.1]
         figures = self.lab.likenesses(one.case, PictureFaces(FULL, tuple(near)))
-        outline = one.face.landmarks[:17]
-        inside, outside = (one.face.landmarks[30] + (outline - one.face.landmarks[30]) * s for s in (0.85, 1.0))
-        images = (as_bytes(picture), as_bytes(one.true))
-        colors = [sample(image, points) for image in images for points in (inside, outside)]
         return {
-            "FaceSim": figures["FaceSim"],
-            "pose error": self.lab.pose_error(one.case, found),
-            "colour distance": float(np.abs(colors[0] - colors[2]).mean() / 255),
+            FACESIM: figures[FACESIM],
+            POSE_ERROR: self.lab.pose_error(one.case, found),
+            BORDER: float(np.abs(one.colour_steps(picture) - one.colour_steps(one.true)).mean()),
         }
+
+    def measure_restored(self, one: Broken, restored: Restored) -> dict[str, float]:
+        """Measures a restored picture; the background is the largest change outside the mask that was pasted."""
+        outside = (restored.image - one.picture).abs()[0][restored.changed == 0]
+        background = float(outside.max()) if outside.numel() else 0.0
+        return {**self.measure(one, restored.image), BACKGROUND: background, DRIFT: restored.drift}
 
 
 def face_of(one: Broken, picture: Tensor) -> Tensor:
@@ -159,106 +351,6 @@ def face_of(one: Broken, picture: Tensor) -> Tensor:
     side = int(1.8 * one.face.size_px)
     left, top = (min(max(int(middle - side / 2), 0), FULL.width - side) for middle in (x, y))
     return picture[:, top : top + side, left : left + side]
-
-
-def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Returns the colours of the pixels nearest to points, (num_points, 3) float."""
-    places = np.clip(points.round().astype(int), 0, np.array(image.shape[1::-1]) - 1)
-    return image[places[:, 1], places[:, 0]].astype(float)
-
-
-def settings(source: StyleSource = StyleSource.FACE, **options) -> RestoreSettings:  # noqa: ANN003
-    fusion = FusionSettings(style_source=source, **options.pop("fusion", {}))
-    inversion = InversionSettings(**options.pop("inversion", {}))
-    return RestoreSettings(**{"cfg": CFG, "crop": CROP, "inversion": inversion, "fusion": fusion, **options})
-
-
-STATISTICS = {"mode": CacheMode.STATISTICS}
-NO_FUSION = {"attention_strength": 0.0, "latent_strength": 0.0}
-ROWS: dict[str, Callable[[RestorationLab, Broken], RestoredPictures]] = {
-    "style of the face": lambda lab, one: lab.restore(one, settings()),
-    "style of the face, half as strong": lambda lab, one: lab.restore(one, settings(fusion={"style_strength": 0.5})),
-    "style of the surroundings": lambda lab, one: lab.restore(one, settings(StyleSource.SURROUNDINGS)),
-    "no style, background replayed": lambda lab, one: lab.restore(one, settings(StyleSource.OFF)),
-    "inversion alone, no fusion": lambda lab, one: lab.restore(one, settings(StyleSource.OFF, fusion=NO_FUSION)),
-    "fusion in the latent only": lambda lab, one: lab.restore(one, settings(fusion={"attention_strength": 0.0})),
-    "statistics instead of maps": lambda lab, one: lab.restore(one, settings(inversion=STATISTICS)),
-    "0 repetitions": lambda lab, one: lab.restore(one, settings(inversion={"repetitions": 0})),
-    "2 repetitions": lambda lab, one: lab.restore(one, settings(inversion={"repetitions": 2})),
-    "4 repetitions": lambda lab, one: lab.restore(one, settings(inversion={"repetitions": 4})),
-    "landmarks from the broken face": lambda lab, one: lab.restore(one, settings(), landmarks="estimated"),
-    "no landmarks": lambda lab, one: lab.restore(one, settings(), has_control=False),
-    "no landmarks, no style": lambda lab, one: lab.restore(one, settings(StyleSource.OFF), has_control=False),
-    "inpainting, denoise 0.6": lambda lab, one: lab.inpaint(one, 0.6),
-    "inpainting, denoise 0.9": lambda lab, one: lab.inpaint(one, 0.9),
-    "inpainting 0.6, landmarks from the broken face": lambda lab, one: lab.inpaint(one, 0.6, landmarks="estimated"),
-    "inpainting 0.9, landmarks from the broken face": lambda lab, one: lab.inpaint(one, 0.9, landmarks="estimated"),
-    "inpainting 0.6, no landmarks": lambda lab, one: lab.inpaint(one, 0.6, has_control=False),
-    "inpainting 0.9, no landmarks": lambda lab, one: lab.inpaint(one, 0.9, has_control=False),
-}
-
-
-def evaluate_restoration(folder: Path) -> str:
-    """Measures Table 4 and Fig. 8, with one row for each way."""
-    lab = RestorationLab()
-    cases = [lab.broken(case) for case in lab.lab.cases(Shot.FULL, NUM_CASES)]
-    untouched = {"true picture": lambda one: one.true, "broken": lambda one: one.picture}
-    rows: dict[str, list[Mapping[str, float]]] = {
-        name: [{**lab.measure(one, picture(one)), BACKGROUND: 0.0} for one in cases]
-        for name, picture in untouched.items()
-    }
-    shown = {name: [face_of(one, picture(one)) for one in cases] for name, picture in untouched.items()}
-    for name, way in ROWS.items():
-        rows[name], shown[name] = [], []
-        for one in cases:
-            result = way(lab, one)
-            background = border_difference((result.after - result.before).abs()[0])
-            rows[name].append({**lab.measure(one, result.images), BACKGROUND: background})
-            shown[name].append(face_of(one, result.images))
-        print(markdown({name: rows[name]}).splitlines()[-1], flush=True)
-    save_pictures(folder / "tables" / "restoration.jpg", shown)
-    return markdown(rows)
-
-
-BACKGROUND = "background of the crop"
-
-
-def evaluate_full_body(folder: Path) -> str:
-    """Measures Table 2: full-body pictures by several generators, without and with DIIR.
-
-    DIIR restores the face that the control's landmarks describe. Without a control it restores the largest face found.
-    """
-    lab = RestorationLab()
-    cases = lab.lab.cases(Shot.FULL, NUM_CASES)
-    ways = ways_of(
-        {
-            "FPGA, ControlNet form, 1,200 iterations": lambda: controlnet_way(folder / "controlnet"),
-            "FPGA, RepControlNet folded": lambda: Way(branch=lab.branch, adapter=lab.adapter),
-            "RepControlNet, no identity": lambda: Way(branch=lab.branch),
-            "base, text alone": Way,
-        }
-    )
-    rows: dict[str, list[Mapping[str, float]]] = {}
-    shown: dict[str, list[Tensor]] = {}
-    for name, way in ways.items():
-        for suffix in ("", " + DIIR"):
-            rows[name + suffix], shown[name + suffix] = [], []
-        for case, generated in zip(cases, lab.lab.generate(way, cases), strict=True):
-            picture = enlarge(generated)
-            found = lab.lab.find_faces(picture)
-            rows[name].append(lab.lab.measure(case, picture))
-            shown[name].append(picture)
-            face = max(found.faces, key=lambda face: face.box.area, default=None)
-            if way.branch is not None or way.control_net is not None:
-                face = case.faces.faces[0]
-            if face is not None:
-                one = Broken(case, picture, picture, face)
-                picture = lab.restore(one, settings()).images
-            rows[name + " + DIIR"].append(lab.lab.measure(case, picture))
-            shown[name + " + DIIR"].append(picture)
-        print(markdown({key: rows[key] for key in (name, name + " + DIIR")}), flush=True)
-    save_pictures(folder / "tables" / "full-body.jpg", shown)
-    return markdown(rows)
 
 
 def border_difference(difference: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,9 @@ Rows = Mapping[str, Sequence[Mapping[str, float]]]
 FACESIM, POSE_ERROR = "FaceSim", "pose error"
 COMPARED = (FACESIM,)
 """The measures by which rows on the same pictures are compared."""
+CLEAR = 2.0
+"""A difference of at least this many standard errors counts when settings are chosen."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,16 @@ class Spread:
         error = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else float("nan")
         return cls(float(known.mean()) if len(known) else float("nan"), float(error))
 
-    @property
-    def is_positive(self) -> bool:
-        """Whether the mean is above 0 by more than three standard errors."""
-        return self.mean > 3 * self.error
+    def is_above(self, num_errors: float) -> bool:
+        """Whether the mean is above 0 by more than some standard errors."""
+        return self.mean > num_errors * self.error
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.error:.3f}"
+        """The mean and its error; `0` says that every single value is 0."""
+        return "0" if self.mean == self.error == 0 else f"{self.mean:.3f} ± {self.error:.3f}"
 
     def signed(self) -> str:
-        return f"{self.mean:+.3f} ± {self.error:.3f}"
+        return "0" if self.mean == self.error == 0 else f"{self.mean:+.3f} ± {self.error:.3f}"
 
 
 def paired(rows: Rows, name: str, reference: str, measure: str) -> Spread:
@@ -46,10 +50,22 @@ def paired(rows: Rows, name: str, reference: str, measure: str) -> Spread:
     return Spread.of([one[measure] - other[measure] for one, other in pairs])
 
 
+def share_of(rows: Rows, name: str, ceiling: str, measure: str) -> Spread:
+    """Returns a row's mean as a fraction of another row's, on the same pictures.
+
+    The standard error is that of the ratio of two paired means, to the first order.
+    """
+    pairs = zip(rows[name], rows[ceiling], strict=True)
+    ours, theirs = np.array([(one[measure], other[measure]) for one, other in pairs]).T
+    share = ours.mean() / theirs.mean()
+    return Spread(float(share), Spread.of(ours - share * theirs).error / abs(float(theirs.mean())))
+
+
 def markdown(
     rows: Rows,
     *more: Callable[[str], Mapping[str, str]],
     references: Mapping[str, str] | None = None,
+    ceilings: Mapping[str, str] | None = None,
     compared: Sequence[str] = COMPARED,
 ) -> str:
     """Returns a Markdown table with means and standard errors, one line for each row.
@@ -59,6 +75,7 @@ def markdown(
         more: return further columns of a row, given its name.
         references: for each row's name, the row on the same pictures that it is compared with, picture by picture. Rows
             that are missing here are not compared.
+        ceilings: for each row's name, the row on the same pictures whose FaceSim is the most that can be reached.
         compared: the measures that are compared.
     """
     lines: list[list[str]] = []
@@ -66,6 +83,9 @@ def markdown(
     references = references or {}
     for name, pictures in rows.items():
         measured = {key: str(Spread.of([picture[key] for picture in pictures])) for key in pictures[0]}
+        if ceilings:
+            most = ceilings.get(name, name)
+            measured["of the ceiling"] = "" if most == name else f"{share_of(rows, name, most, FACESIM).mean:.2f}"
         if references:
             other = references.get(name, name)
             measured |= {
@@ -83,11 +103,24 @@ def markdown(
     return f"{text}\n\nPaired: mean and standard error of the differences, picture by picture, to {names}."
 
 
-def choosing(rows: Rows) -> Rows:
-    """Returns every second picture: the half by which settings are chosen."""
-    return {name: pictures[::2] for name, pictures in rows.items()}
+def choosing(cases: Sequence[Item]) -> Sequence[Item]:
+    """Returns every second case: the half by which settings are chosen."""
+    return cases[::2]
 
 
-def confirming(rows: Rows) -> Rows:
+def confirming(cases: Sequence[Item]) -> Sequence[Item]:
     """Returns the other half, by which the choice is reported."""
-    return {name: pictures[1::2] for name, pictures in rows.items()}
+    return cases[1::2]
+
+
+def is_chosen(rows: Rows, name: str, reference: str, *, kept: Sequence[str]) -> bool:
+    """Whether a setting replaces another: FaceSim is clearly higher, and no error is clearly higher.
+
+    Args:
+        rows: both on the same pictures.
+        name, reference: the rows of the two settings.
+        kept: measures of errors, which must not rise.
+    """
+    if not paired(rows, name, reference, FACESIM).is_above(CLEAR):
+        return False
+    return not any(paired(rows, name, reference, error).is_above(CLEAR) for error in kept)

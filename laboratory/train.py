@@ -88,6 +88,11 @@ NETWORKS = {
     ),
     "without_clones": Network(begins_after=("stages", NUM_BEFORE_CLONES), options=("--clone-every", "0")),
     "controlnet": Network(task="controlnet", options=("--iterations", str(NUM_OF_CONTROLNET))),
+    "controlnet_without_clones": Network(
+        task="controlnet",
+        begins_after=("controlnet", NUM_BEFORE_CLONES),
+        options=("--iterations", str(NUM_OF_CONTROLNET), "--clone-every", "0"),
+    ),
     "as_long_as_controlnet": Network(
         begins_after=("stages", NUM_OF_CONTROLNET), options=("--iterations", str(NUM_OF_CONTROLNET))
     ),
@@ -303,6 +308,7 @@ STAGES: dict[str, Callable[[], None]] = {
     "finer_branch": lambda: train_network("finer_branch"),
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),
+    "controlnet_without_clones": lambda: train_network("controlnet_without_clones"),
     "as_long_as_controlnet": lambda: train_network("as_long_as_controlnet"),
     "trials": train_trials,
 }

@@ -40,6 +40,8 @@ SETTINGS = TrainingSettings(
     num_checkpoints=1,
     precision=Precision.BFLOAT16,
 )
+TRIALS_FOLDER = "trials"
+"""In the work folder, and the name of the stage that fills it."""
 MULTIPLE_PX = 32
 """The sides of pictures are multiples of this number, so that the UNet can halve their latents twice."""
 CURRICULUM = Curriculum(MultiModeFusion(num_landmarks=0, num_skeleton=0, num_both=500, clone_every=0))
@@ -120,4 +122,4 @@ def train_trials(folder: Path) -> None:
 
 
 def trial_folder(folder: Path, name: str) -> Path:
-    return folder / "trials" / name.replace(" ", "_").replace(",", "").replace("'", "")
+    return folder / TRIALS_FOLDER / name.replace(" ", "_").replace(",", "").replace("'", "")

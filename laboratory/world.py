@@ -12,11 +12,13 @@ from .shipped import BRANCH, IDENTITY_ADAPTER
 TABLES = {
     "training": ("training_lab", "evaluate_training"),
     "portraits": ("generation_lab", "evaluate_portraits"),
+    "attention": ("attention_lab", "evaluate_attention"),
     "groups": ("generation_lab", "evaluate_groups"),
     "conditions": ("generation_lab", "evaluate_conditions"),
     "weights": ("generation_lab", "evaluate_weights"),
-    "full-body": ("restoration_lab", "evaluate_full_body"),
-    "restoration": ("restoration_lab", "evaluate_restoration"),
+    "choice": ("restoration_tables", "evaluate_choice"),
+    "full-body": ("restoration_tables", "evaluate_full_body"),
+    "restoration": ("restoration_tables", "evaluate_restoration"),
     "speed": ("speed_lab", "evaluate_speed"),
 }
 """For each table, the module and the function that measure it and return it as Markdown."""
