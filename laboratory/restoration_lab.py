@@ -32,7 +32,7 @@ from ..fpga_core.restoration.paste import paste_faces
 from ..fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from .gallery import SIZE_PX
 from .generation_lab import shipped_way
-from .laboratory import CFG, FULL, NEGATIVE, Case, Laboratory, as_bytes, enlarge
+from .laboratory import CFG, FULL, NEGATIVE, Case, Laboratory, enlarge
 from .painter import paint
 from .scenes import Scene
 from .tables import FACESIM, POSE_ERROR
@@ -214,9 +214,7 @@ class RestorationLab:
         for start in range(0, len(pictures), BATCH):
             part = pictures[start : start + BATCH]
             faces, found = zip(*(plan.find(self.lab, one) for one in part), strict=True)
-            matches = [
-                [match and replace(match, member=number) for match in one] for number, one in enumerate(found)
-            ]
+            matches = [[match and replace(match, member=number) for match in one] for number, one in enumerate(found)]
             settings = plan.settings.effective
             style = settings.hint_style if plan.has_control else None
             images = torch.cat([one.picture for one in part])
