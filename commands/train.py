@@ -151,12 +151,29 @@ def config_options(parser: argparse.ArgumentParser, config: Path) -> list[str]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".toml":
-        return json.loads(text)
-    import tomllib  # of Python 3.11
+    """Reads a config file.
 
-    return tomllib.loads(text)
+    Raises:
+        InvalidInputError: it cannot be read, or is not a table of options; the message names the file.
+    """
+    from ..fpga_core.boundaries import guarded
+    from ..fpga_core.errors import InvalidInputError
+
+    advice = "correct it: it must be JSON or, with the ending .toml, TOML"
+    with guarded(InvalidInputError, f"the config file '{path}' cannot be read", advice=advice):
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".toml":
+            import tomllib  # of Python 3.11
+
+            content = tomllib.loads(text)
+        else:
+            content = json.loads(text)
+    plain = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(value, (str, int, float, bool)) for value in plain):
+        raise InvalidInputError(
+            f"the config file '{path}' must be a table of option names with one text, number, true or false each"
+        )
+    return content
 
 
 def progress_bar(title: str, *, is_shown: bool) -> Callable[[int, int], None]:
@@ -179,7 +196,8 @@ def check(given: argparse.Namespace) -> int:
 
     data = TrainingSet(given.data, multiple_px=given.multiple)
     found = list(faults(data, progress_bar("checking", is_shown=True)))
-    print("\n".join([*found, f"{len(data)} samples of {data.extent}, {len(found)} that cannot be used"]))
+    summary = f"{len(data)} samples of {data.extent}, {len(found)} that cannot be used"
+    print("\n".join(filter(None, [*found, data.note, summary])))
     return min(len(found), 1)
 
 

@@ -6,16 +6,16 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .boundaries import guarded, shortened, written_whole
 from .errors import (
     CheckpointError,
     CheckpointKeyError,
@@ -25,6 +25,8 @@ from .errors import (
 )
 
 NUM_LISTED = 5
+LONGEST_ENTRY = 60
+LONGEST_NAME = 120
 SAFETENSORS_ENDINGS = (".safetensors", ".sft")
 
 
@@ -55,13 +57,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         raise CheckpointReadError(f"'{path.name}' cannot be opened: {error}") from error
     if num_bytes == 0:
         raise CheckpointReadError(f"'{path.name}' is empty (0 bytes); download it again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointReadError(
-            f"'{path.name}' ({num_bytes:,} bytes) is truncated or not a safetensors file: {error}; download it again"
-        ) from error
+    failure = f"'{path.name}' ({num_bytes:,} bytes) is truncated or not a safetensors file"
+    with guarded(CheckpointReadError, failure, advice="download it again"), safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -74,18 +72,8 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     Raises:
         CheckpointError: the file cannot be written; an existing file is unchanged.
     """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
+    with written_whole(Path(path), CheckpointError) as partial:
         save_file(_standalone(tensors), partial, metadata=dict(metadata))
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"'{path}' cannot be written: {error}; free some disk space, check that the folder exists, and close other "
-            "programs that use the file"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _standalone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,7 +113,7 @@ def hash_state_dict(tensors: Mapping[str, Tensor]) -> str:
 
 def list_names(names: Iterable[str]) -> str:
     """Returns the first few names, sorted, and the number of the others, for a message."""
-    ordered = sorted(names)
+    ordered = sorted(shortened(name, LONGEST_NAME) for name in names)
     listed = ", ".join(ordered[:NUM_LISTED])
     return listed if len(ordered) <= NUM_LISTED else f"{listed} and {len(ordered) - NUM_LISTED} more"
 
@@ -160,15 +148,16 @@ class FileFormat:
             UnknownFormatError: another format, a newer version, or entries are missing.
         """
         if header.get("format") != self.name:
+            format_name = shortened(header.get("format", "none"), LONGEST_ENTRY)
             raise UnknownFormatError(
-                f"'{file}' is not {self.kind}: the format in its header is {header.get('format', 'none')!r}, not "
-                f"'{self.name}'; choose another file, or use the original if another program saved it without the "
-                "header"
+                f"'{file}' is not {self.kind}: the format in its header is '{format_name}', not '{self.name}'; choose "
+                "another file, or use the original if another program saved it without the header"
             )
         found = header.get("version", "")
         if not re.fullmatch(r"[1-9][0-9]{0,8}", found):
+            version = shortened(found, LONGEST_ENTRY)
             raise UnknownFormatError(
-                f"the version in the header of '{file}' is {found!r}, which is not valid; the file is damaged"
+                f"the version in the header of '{file}' is '{version}', which is not valid; the file is damaged"
             )
         if int(found) > self.version:
             raise UnknownFormatError(

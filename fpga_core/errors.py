@@ -4,9 +4,17 @@ Each message says what is wrong, with the figures or names, and what to do about
 the message on the node, so both are written for artists.
 """
 
+PACKAGE = "fpga_portrait"
+"""ComfyUI shows the module of an error's class, and a node pack's modules are called by the path of its folder."""
+
 
 class FPGAError(Exception):
     """Base of all errors that the pack raises on purpose."""
+
+    __module__ = PACKAGE
+
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = PACKAGE
 
 
 class InvalidInputError(FPGAError):
@@ -63,6 +71,10 @@ class DownloadError(FPGAError):
 
 class FaceNotFoundError(FPGAError):
     """A picture that needs a face does not show a usable one."""
+
+
+class DetectionError(FPGAError):
+    """A face analysis fails, or delivers what cannot be a face."""
 
 
 class TrainingDataError(FPGAError):

@@ -33,7 +33,14 @@ class DetectFaces(io.ComfyNode):
                 "fpga",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The pictures to search, one or a batch, of any size."),
+                io.Image.Input(
+                    "image",
+                    tooltip=(
+                        "The pictures to search, one or a batch, of any size. A face analysis also searches pictures "
+                        "over 1,280 pixels in overlapping tiles, so that small faces are found. Finding faces in 4,096 "
+                        "pixels takes 17 times as long as in 1,280."
+                    ),
+                ),
                 FaceAnalysisSocket.Input(
                     "face_analysis",
                     optional=True,

@@ -7,6 +7,7 @@ import comfy.utils
 import folder_paths
 import torch
 
+from ..fpga_core.boundaries import guarded
 from ..fpga_core.checkpoints import is_safetensors, read_safetensors
 from ..fpga_core.errors import CheckpointReadError
 
@@ -21,15 +22,14 @@ def load_weights(folder: str, name: str) -> Weights:
     path = folder_paths.get_full_path_or_raise(folder, name)
     if is_safetensors(path):
         return read_safetensors(path)
-    try:
-        weights = comfy.utils.load_torch_file(path, safe_load=True)
-    except pickle.UnpicklingError as error:  # whose message advises the user to turn off safe loading
-        raise CheckpointReadError(
-            f"'{name}' is not a weights file, or holds more than tensors, which can be harmful; download it again from "
-            "its publisher"
-        ) from error
-    except (RuntimeError, ValueError, EOFError, KeyError, OSError, ArithmeticError) as error:
-        raise CheckpointReadError(f"'{name}' cannot be read: {error}; download it again") from error
+    with guarded(CheckpointReadError, f"'{name}' cannot be read", advice="download it again"):
+        try:
+            weights = comfy.utils.load_torch_file(path, safe_load=True)
+        except pickle.UnpicklingError as error:  # whose message advises the user to turn off safe loading
+            raise CheckpointReadError(
+                f"'{name}' is not a weights file, or holds more than tensors, which can be harmful; download it again "
+                "from its publisher"
+            ) from error
     if not isinstance(weights, dict):
         raise CheckpointReadError(
             f"'{name}' holds a {type(weights).__name__} instead of named tensors; download it again"

@@ -13,6 +13,7 @@ from ..shapes import Extent
 from .face import FaceAnalyzer, PictureFaces
 from .keypoint_formats import read_face_landmarks, read_pose_keypoints
 from .ordering import FaceOrder, select_faces
+from .seeing import find_faces
 
 SOURCES = ("face_analysis", "face_landmarks", "pose_keypoints")
 
@@ -39,6 +40,7 @@ def detect_faces(
         One entry per picture; no faces if none is seen.
     Raises:
         InvalidInputError: none or several sources are given, or a source is malformed.
+        DetectionError: the face analysis fails, or delivers what cannot be a face.
     """
     sources = (face_analysis, face_landmarks, pose_keypoints)
     problem = source_problem([name for name, source in zip(SOURCES, sources, strict=True) if source is not None])
@@ -46,7 +48,7 @@ def detect_faces(
         raise InvalidInputError(problem)
     extents = [Extent(picture.shape[1], picture.shape[0]) for picture in pictures]
     if face_analysis is not None:
-        seen = face_analysis.find_faces(pictures)
+        seen = find_faces(face_analysis, pictures)
         found = tuple(PictureFaces(extent, tuple(faces)) for extent, faces in zip(extents, seen, strict=True))
     elif face_landmarks is not None:
         found = read_face_landmarks(face_landmarks, extents)

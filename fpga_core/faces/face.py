@@ -30,9 +30,9 @@ class Face:
 
     box: Box
     score: float = 1.0
-    landmarks: np.ndarray | None = None
-    embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
-    keypoints: np.ndarray | None = None
+    landmarks: np.ndarray | None = field(default=None, repr=False)
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    keypoints: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def size_px(self) -> float:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..boundaries import guarded, reason_of
 from ..errors import CheckpointReadError, MissingModelError
 from ..geometry import Box
 from ..packages import OPENCV, importing
 from .face import Face
 from .model_packs import KNOWN_PACKS, known_pack
-from .onnx_runtimes import (
-    Provider,
-    import_onnxruntime,
-    provider_notes,
-    reading_errors,
-    wanted_providers,
-)
+from .onnx_runtimes import CPU, Provider, import_onnxruntime, open_onnx, provider_notes, wanted_providers
 from .pack_download import Progress, damaged_files, download_pack, file_sha256
+from .tiles import detect_in_tiles
 
 if TYPE_CHECKING:
     from insightface.app import FaceAnalysis
@@ -35,6 +31,11 @@ MAX_ASPECT = 64
 INSIGHTFACE = '"insightface>=2.0"'
 DENSE_LANDMARKS = ("landmark_3d_68", "landmark_2d_106", "landmark_2d_68")
 TASKS = ("detection", "recognition", *DENSE_LANDMARKS)
+
+WHAT_BELONGS = (
+    "its ONNX files are not those of an insightface pack: keep only a detector (SCRFD), a recogniser (ArcFace) and "
+    "landmarks in the folder, or use buffalo_l"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,12 @@ class InsightFacePack:
         if min(height, width) < MIN_SIDE_PX or max(height, width) > MAX_ASPECT * min(height, width):
             return ()
         bgr = np.ascontiguousarray(picture[..., ::-1])
-        return tuple(self._face(found) for found in self._analysis.get(bgr))
+        models = dict(self._analysis.models)
+        boxes, points = detect_in_tiles(models.pop("detection"), bgr)
+        return tuple(
+            self._face(_described(bgr, box, None if points is None else points[row], models.values()))
+            for row, box in enumerate(boxes)
+        )
 
     def _face(self, found: Mapping[str, Any]) -> Face:
         keypoints = found.get("kps")
@@ -118,21 +124,25 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
         The analyser; its `notes` say what differs from the request.
     Raises:
         MissingModelError: there is no detector; the message says what was expected and what was found.
-        CheckpointReadError: a file is damaged.
+        CheckpointReadError: a file is damaged, or is not what insightface expects.
         MissingPackageError: insightface or onnxruntime is missing or broken.
     """
     available = import_onnxruntime().get_available_providers()
     face_analysis = _import_face_analysis()
     found = locate_onnx_files(folder)
     wanted = wanted_providers(provider, available)
+    usable = [name for name in wanted if name in available]
     try:
-        usable = [name for name in wanted if name in available]
-        analysis = face_analysis(name=str(found), providers=usable, allowed_modules=list(TASKS))
-        analysis.prepare(ctx_id=0)
-    except (AssertionError, KeyError) as error:  # how insightface reports that none of the files is a detector
-        raise MissingModelError(_missing_message(folder, found, "there is no detector among the ONNX files")) from error
-    except reading_errors() as error:
-        raise CheckpointReadError(_damage_message(folder, found, error)) from error
+        with guarded(CheckpointReadError, f"'{found}' cannot be loaded as a face analysis pack", advice=WHAT_BELONGS):
+            analysis = face_analysis(name=str(found), providers=usable, allowed_modules=list(TASKS))
+            analysis.prepare(ctx_id=0)
+    except CheckpointReadError as error:
+        if unreadable := _unreadable_files(found):
+            raise CheckpointReadError(_damage_message(folder, found, unreadable)) from error
+        if isinstance(error.__cause__, (AssertionError, KeyError)):  # none of the files is a detector
+            missing = _missing_message(folder, found, "there is no detector among the ONNX files")
+            raise MissingModelError(missing) from error
+        raise
     detector, recogniser = analysis.models["detection"], analysis.models.get("recognition")
     if recogniser is not None and not detector.use_kps:
         raise MissingModelError(
@@ -189,6 +199,16 @@ def _nested_folders(folder: Path) -> list[Path]:
     return [] if any(folder.glob("*.onnx")) else sorted({file.parent for file in folder.rglob("*.onnx")})
 
 
+def _described(bgr: np.ndarray, box: np.ndarray, points: np.ndarray | None, models: Iterable[Any]) -> Mapping[str, Any]:
+    """Returns a face with everything that the other models of the pack see in it, as `FaceAnalysis.get` does."""
+    from insightface.app.common import Face as Described
+
+    face = Described(bbox=box[:4], kps=points, det_score=box[4])
+    for model in models:
+        model.get(bgr, face)
+    return face
+
+
 def _missing_message(folder: Path, searched: Path, what: str) -> str:
     pack = known_pack(folder.name)
     expected = ", ".join(str(folder / file.name) for file in pack.files) if pack else f"{folder / '*.onnx'}"
@@ -196,16 +216,28 @@ def _missing_message(folder: Path, searched: Path, what: str) -> str:
     found = ", ".join(files[:12]) + (f" and {len(files) - 12} more" if len(files) > 12 else "") or "nothing"
     advice = "turn on download_if_missing, or put the files there" if pack else "put a detector and a recogniser there"
     downloadable = ", ".join(known.name for known in KNOWN_PACKS)
-    return f"{what}; expected: {expected}; found: {found}; {advice} (packs that can be downloaded: {downloadable})"
+    return f"{what}; {advice} (packs that can be downloaded: {downloadable}); expected: {expected}; found: {found}"
 
 
-def _damage_message(folder: Path, found: Path, error: Exception) -> str:
+def _unreadable_files(found: Path) -> dict[str, str]:
+    """Returns which ONNX files of a folder cannot be opened at all, and why."""
+    reasons: dict[str, str] = {}
+    for file in sorted(found.glob("*.onnx")):
+        try:
+            open_onnx(file, [CPU])
+        except CheckpointReadError as error:
+            reasons[file.name] = reason_of(error.__cause__ or error)
+    return reasons
+
+
+def _damage_message(folder: Path, found: Path, unreadable: Mapping[str, str]) -> str:
     pack = known_pack(folder.name)
     damaged = damaged_files(pack, found) if pack else ()
     named = f" (not as published: {', '.join(damaged)})" if damaged else ""
+    faults = "; ".join(f"{file}: {reason}" for file, reason in unreadable.items())
     return (
-        f"an ONNX file in '{found}' is damaged{named}: {error}; delete it, and download it again or turn on "
-        "download_if_missing"
+        f"{len(unreadable)} of the ONNX files in '{found}' cannot be read{named}; delete them, and download them again "
+        f"or turn on download_if_missing ({faults})"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Portrait:
     """
 
     name: str
-    embedding: np.ndarray
+    embedding: np.ndarray = field(repr=False)
     face_box: Box | None = None
 
 

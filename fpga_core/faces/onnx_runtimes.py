@@ -12,10 +12,16 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from ..errors import MissingPackageError
+from ..boundaries import guarded
+from ..errors import CheckpointReadError, MissingPackageError
 from ..packages import importing, pip_command
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 GPU_PACKAGE = "onnxruntime-gpu"
 GPU_WITH_LIBRARIES = '"onnxruntime-gpu[cuda,cudnn]"'
@@ -200,10 +206,15 @@ def import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-def reading_errors() -> tuple[type[Exception], ...]:
-    """Returns the errors that onnxruntime and onnx raise for a file that they cannot read."""
-    from google.protobuf.message import DecodeError
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+def open_onnx(path: Path, providers: Sequence[str]) -> InferenceSession:
+    """Opens an ONNX file.
 
-    unreadable = (DecodeError, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NoSuchFile)
-    return *unreadable, state.Fail, state.NotImplemented, state.RuntimeException
+    Args:
+        path: the file.
+        providers: execution providers that this ONNX Runtime was built with.
+    Raises:
+        CheckpointReadError: ONNX Runtime cannot read the file.
+    """
+    session = import_onnxruntime().InferenceSession
+    with guarded(CheckpointReadError, f"'{path.name}' cannot be read as ONNX", advice="download it again"):
+        return session(str(path), providers=list(providers))

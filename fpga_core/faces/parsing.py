@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import CheckpointReadError, InvalidInputError, UnknownFormatError
-from .onnx_runtimes import Provider, import_onnxruntime, provider_notes, reading_errors, wanted_providers
+from ..boundaries import guarded
+from ..errors import InvalidInputError, UnknownFormatError
+from .onnx_runtimes import Provider, import_onnxruntime, open_onnx, provider_notes, wanted_providers
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -23,6 +24,8 @@ FACE_CLASSES = (1, 2, 3, 4, 5, 6, 10, 11, 12, 13)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 DEFAULT_SIDE_PX = 512
+
+OTHER_PARSER = "choose another file, such as BiSeNet trained on CelebAMask-HQ"
 
 
 class FaceParsingNetwork:
@@ -58,10 +61,20 @@ class FaceParsingNetwork:
         inputs = ((resized - mean) / deviation).numpy().astype(np.float32)
         # One at a time, because most files have a fixed batch of one. The other outputs are auxiliary heads from
         # training.
-        logits = [self._session.run(None, {self._input.name: picture[None]})[0] for picture in inputs]
-        classes = torch.as_tensor(np.concatenate(logits).argmax(axis=1))
+        logits = np.concatenate([self._logits(picture) for picture in inputs])
+        classes = torch.as_tensor(logits.argmax(axis=1))
         face = torch.isin(classes, torch.tensor(FACE_CLASSES)).float()
         return F.interpolate(face[:, None], crops.shape[1:3], mode="bilinear", antialias=True)[:, 0].round()
+
+    def _logits(self, picture: np.ndarray) -> np.ndarray:
+        with guarded(UnknownFormatError, f"the face parser '{self.name}' failed on a crop", advice=OTHER_PARSER):
+            logits = np.asarray(self._session.run(None, {self._input.name: picture[None]})[0])
+        if logits.ndim != 4 or logits.shape[:2] != (1, NUM_CLASSES) or not np.isfinite(logits).all():
+            raise UnknownFormatError(
+                f"the face parser '{self.name}' returned numbers of the shape {logits.shape} that are not finite "
+                f"scores of {NUM_CLASSES} classes; {OTHER_PARSER}"
+            )
+        return logits
 
 
 def load_face_parser(path: Path, provider: Provider = Provider.AUTO) -> FaceParsingNetwork:
@@ -77,14 +90,9 @@ def load_face_parser(path: Path, provider: Provider = Provider.AUTO) -> FacePars
         CheckpointReadError: the file is damaged.
         UnknownFormatError: it is a different network.
     """
-    onnxruntime = import_onnxruntime()
-    available = onnxruntime.get_available_providers()
+    available = import_onnxruntime().get_available_providers()
     wanted = wanted_providers(provider, available)
-    try:
-        usable = [name for name in wanted if name in available]
-        session = onnxruntime.InferenceSession(str(path), providers=usable)
-    except reading_errors() as error:
-        raise CheckpointReadError(f"'{path.name}' cannot be read as ONNX: {error}; download it again") from error
+    session = open_onnx(path, [name for name in wanted if name in available])
     _check_is_parser(path.name, session)
     used = session.get_providers()[0]
     notes = provider_notes(provider, wanted=wanted[0], used=used, available=available)
@@ -92,17 +100,20 @@ def load_face_parser(path: Path, provider: Provider = Provider.AUTO) -> FacePars
 
 
 def _check_is_parser(name: str, session: InferenceSession) -> None:
-    takes, gives = session.get_inputs(), session.get_outputs()[0].shape
-    if (
-        len(takes) != 1
-        or len(takes[0].shape) != 4
-        or takes[0].shape[1] != 3
-        or len(gives) != 4
-        or gives[1] != NUM_CLASSES
-    ):
+    takes, gives = (
+        [list(entry.shape or ()) for entry in session.get_inputs()],
+        list(session.get_outputs()[0].shape or ()),
+    )
+    is_parser = len(takes) == 1 and len(takes[0]) == 4 and takes[0][1] == 3 and len(gives) == 4
+    if not is_parser or gives[1] != NUM_CLASSES:
         raise UnknownFormatError(
-            f"'{name}' maps {[entry.shape for entry in takes]} to {gives}; a face parser maps (1, 3, height, width) to "
-            f"(1, {NUM_CLASSES}, height, width), such as BiSeNet trained on CelebAMask-HQ: choose another file"
+            f"'{name}' maps {takes} to {gives}; a face parser maps (1, 3, height, width) to "
+            f"(1, {NUM_CLASSES}, height, width): {OTHER_PARSER}"
         )
-    if takes[0].type != "tensor(float)":
-        raise InvalidInputError(f"'{name}' takes {takes[0].type} inputs; export it with float32 inputs")
+    if isinstance(takes[0][0], int) and takes[0][0] != 1:
+        raise UnknownFormatError(
+            f"'{name}' takes batches of exactly {takes[0][0]} pictures, but faces are parsed one at a time; export it "
+            "with a batch of one, or with a dynamic batch"
+        )
+    if (kind := session.get_inputs()[0].type) != "tensor(float)":
+        raise InvalidInputError(f"'{name}' takes {kind} inputs; export it with float32 inputs")

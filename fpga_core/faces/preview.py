@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..packages import OPENCV, importing
+from ..shapes import Extent
 from .coverage import ConvexPolygon, Ellipse, coverage
 from .face import Face, PictureFaces
 from .landmarks import face_outline
@@ -80,7 +81,8 @@ def _draw_number(preview: np.ndarray, face: Face, number: int) -> None:
     height, width = preview.shape[:2]
     font = cv2.FONT_HERSHEY_SIMPLEX
     stroke = max(round(min(width, height) / 256), 1)
-    scale = max(face.size_px / 160, min(width, height) / 1024, 0.4)
+    shown = face.box.clipped(Extent(width, height))  # the number must not outgrow the picture
+    scale = max(max(shown.width, shown.height) / 160, min(width, height) / 1024, 0.4)
     x0, y0, x1, y1 = (round(value) for value in (face.box.x0, face.box.y0, face.box.x1, face.box.y1))
     cv2.rectangle(preview, (x0, y0), (x1, y1), BOX_COLOR, thickness=stroke, lineType=cv2.LINE_AA)
     (text_width, text_height), baseline = cv2.getTextSize(str(number), font, scale, 2 * stroke)

@@ -17,6 +17,7 @@ from ..faces.alignment import align_face
 from ..faces.detection import as_pictures
 from ..faces.face import Face, FaceAnalyzer
 from ..faces.ordering import FaceOrder, select_faces
+from ..faces.seeing import find_faces
 from .identity import Combine, Identity
 
 CROP_PX = 224
@@ -213,6 +214,7 @@ def encode_photos(
     Raises:
         InvalidInputError: no encoder is given, a photo is unusable, or `extend` comes from other photos.
         FaceNotFoundError: a photo has no usable face.
+        DetectionError: the face analysis fails, or delivers what cannot be a face.
     """
     name = name.strip() or "unnamed"
     if problem := encoder_problem(face_analysis is not None, clip_vision is not None):
@@ -255,7 +257,7 @@ def _recognise(
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Returns each photo's aligned face, and recogniser -> embeddings (photos, 512)."""
     pictures = [as_pictures(photo)[0] for photo in photos]
-    faces = choose_faces(face_analysis.find_faces(pictures), choice, number=number)
+    faces = choose_faces(find_faces(face_analysis, pictures), choice, number=number)
     views = [_view(picture, face) for picture, face in zip(pictures, faces, strict=True)]
     recogniser = face_analysis.recogniser
     if recogniser is None:

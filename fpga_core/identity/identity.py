@@ -57,9 +57,9 @@ class Identity:
     """
 
     name: str
-    embeddings: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
-    clip_hidden: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
-    clip_null: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
+    embeddings: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING, repr=False)
+    clip_hidden: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING, repr=False)
+    clip_null: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING, repr=False)
     combine: str = Combine.MEAN.value
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ CALLED_BY_OTHERS = {"apply_model", "forward", "get_control", "host_attention"}
 CATCHES_EVERYTHING = {
     "__init__.py": 1,  # ComfyUI would swallow the traceback of a pack that does not load
     "devtools/progress.py": 1,  # ends the program that it started, whatever happened
+    "fpga_core/boundaries.py": 1,  # the boundary with libraries that raise anything
     "fpga_core/training/engine/loop.py": 1,  # saves the state before the error goes on
     "tests/support/without_packages.py": 1,  # the error is what it reports
 }

@@ -1,12 +1,15 @@
 """A saved folded model is a plain file: the fold is in its weights, and the adapter beside it completes it."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete
 from fpga.fpga_core.checkpoints import read_safetensors
-from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, UnsupportedModeError
+from fpga.fpga_core.errors import CheckpointError, InvalidInputError, PatchConflictError, UnsupportedModeError
 from fpga.fpga_core.patching.repcontrolnet.apply import (
     BranchMode,
     RepControlNetSettings,
@@ -91,4 +94,31 @@ def test_models_without_the_fold_are_refused_and_nothing_is_written(model, branc
             save_folded_model(wrong, branch, str(tmp_path / "m_"))
     with pytest.raises(InvalidInputError, match="both clip and vae"):
         save_folded_model(fold_branch(model, branch), branch, str(tmp_path / "m_"), clip=object())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error: No space left")])
+def test_a_full_disk_is_named_and_leaves_no_half_file(model, branch, tmp_path, monkeypatch, error):
+    def half(tensors, path, metadata=None):
+        Path(path).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(safetensors.torch, "save_file", half)
+    with pytest.raises(CheckpointError, match=r"m_\.safetensors' cannot be written; free some disk space"):
+        save_folded_model(fold_branch(model, branch), branch, str(tmp_path / "m_"))
+    assert list(tmp_path.iterdir()) == []
+
+
+class PackedTensor(torch.Tensor):
+    """As ComfyUI-GGUF's, with the name of its packing."""
+
+    tensor_type = SimpleNamespace(name="Q4_K")
+
+
+def test_a_gguf_model_is_refused_by_name(model, branch, tmp_path):
+    folded = fold_branch(model, branch)
+    layer = folded.model.diffusion_model.out[2]
+    layer.weight = torch.nn.Parameter(layer.weight.data.as_subclass(PackedTensor), requires_grad=False)
+    with pytest.raises(UnsupportedModeError, match=r"load the model from a safetensors file .* GGUF .*Q4_K"):
+        save_folded_model(folded, branch, str(tmp_path / "m_"))
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import comfy.sd
@@ -11,7 +12,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import V_PREDICTION, ModelSamplingContinuousEDM, ModelSamplingDiscrete
 
-from ...errors import InvalidInputError, PatchConflictError
+from ...boundaries import written_whole
+from ...errors import CheckpointError, InvalidInputError, PatchConflictError, UnsupportedModeError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.export import write_hint_encoder
 from .fold import applied_branches
@@ -41,6 +43,8 @@ def save_folded_model(
     Raises:
         InvalidInputError: only one of clip and vae is given.
         PatchConflictError: the model does not carry the fold, or runs a branch live, which a file cannot express.
+        UnsupportedModeError: the model comes from a GGUF file.
+        CheckpointError: the files cannot be written; there is no half file.
     """
     if (clip is None) != (vae is None):
         raise InvalidInputError("connect both clip and vae to save a checkpoint, or neither to save a diffusion model")
@@ -55,21 +59,39 @@ def save_folded_model(
             f"the connected model does not carry the fold of '{branch.name}'; connect the model output of an Apply "
             "RepControlNet that uses this RepControlNet, in mode 'folded'"
         )
+    check_plain_weights(model)
     sampling = model.get_model_object("model_sampling")
     saved = SavedModel(f"{stem}.safetensors", f"{stem}adapter.safetensors")
-    comfy.sd.save_checkpoint(
-        saved.model_path,
-        model,
-        clip=clip,
-        vae=vae,
-        metadata={
-            "modelspec.predict_key": "v" if isinstance(sampling, V_PREDICTION) else "epsilon",
-            "fpga.branches": json.dumps([asdict(record) for record in records]),
-        },
-        extra_keys=prediction_keys(sampling),
-    )
+    with written_whole(Path(saved.model_path), CheckpointError) as partial:
+        comfy.sd.save_checkpoint(
+            str(partial),
+            model,
+            clip=clip,
+            vae=vae,
+            metadata={
+                "modelspec.predict_key": "v" if isinstance(sampling, V_PREDICTION) else "epsilon",
+                "fpga.branches": json.dumps([asdict(record) for record in records]),
+            },
+            extra_keys=prediction_keys(sampling),
+        )
     write_hint_encoder(branch, saved.hint_encoder_path)
     return saved
+
+
+def check_plain_weights(model: ModelPatcher) -> None:
+    """Raises unless the weights are plain numbers that a safetensors file can hold.
+
+    Raises:
+        UnsupportedModeError: they are packed, as those of a GGUF file.
+    """
+    for name, parameter in model.model.named_parameters():
+        packing = getattr(parameter, "tensor_type", None)  # of ComfyUI-GGUF's tensors
+        if packing is not None and getattr(packing, "name", "") not in ("F16", "F32"):
+            raise UnsupportedModeError(
+                "load the model from a safetensors file instead: this one comes from a GGUF file (its "
+                f"'{name}' is packed as {getattr(packing, 'name', packing)}), and packed weights cannot be saved with "
+                "the fold in them"
+            )
 
 
 def prediction_keys(sampling: ModelSamplingDiscrete) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...faces.detection import as_pictures
 from ...faces.face import Face, FaceAnalyzer, PictureFaces
 from ...faces.likeness import cosine_similarities, is_in_place
+from ...faces.seeing import find_faces
 from ...identity.cast import Cast
 from ...restoration.face_crops import FaceCrop
 from ...restoration.matching import Match, MatchBy, match_faces
@@ -58,7 +59,7 @@ class CastRecognition:
         """
         if self.face_analysis is None or not self.can_measure:
             return [None] * len(faces)
-        found = self.face_analysis.find_faces(as_pictures(crops))
+        found = find_faces(self.face_analysis, as_pictures(crops))
         return [self._score(seen, face) for seen, face in zip(found, faces, strict=True)]
 
     def _score(self, seen: Sequence[Face], expected: FaceCrop) -> float | None:

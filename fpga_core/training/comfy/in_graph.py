@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...boundaries import written_whole
 from ...checkpoints import read_safetensors
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, TrainingCheckpointError
 from ...identity.adapter_layouts import read_identity_adapter
 from ...identity.adapters import IdentityAdapter
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.layouts import read_repcontrolnet
+from ..data.reading import TrainingSet
 from ..engine.curves import draw_curves
 from ..engine.loop import Hooks, Outcome
 from ..engine.loss_log import as_loss_map
@@ -99,6 +101,7 @@ def train_in_graph(
         adapter = read_identity_adapter(*read_safetensors(adapter_file), name=adapter_file.name)
     loss_map = as_loss_map(outcome.losses)
     report = [f"{outcome.iterations} steps, loss {loss_map['loss'][-1]:.4f}", *(f"saved {path}" for path in kept)]
+    report += filter(None, [TrainingSet(data_folder).note])
     return Trained(
         repcontrolnet=read_repcontrolnet(*read_safetensors(branch_file), name=branch_file.name),
         adapter=adapter,
@@ -148,5 +151,6 @@ def _keep(file: Path, folder: Path, name: str) -> Path:
     number = 1
     while (path := folder / f"{name}_{number:05}.safetensors").exists():
         number += 1
-    shutil.copyfile(file, path)
+    with written_whole(path, TrainingCheckpointError) as partial:
+        shutil.copyfile(file, partial)
     return path

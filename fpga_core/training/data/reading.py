@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from ...boundaries import guarded
+from ...checkpoints import list_names
 from ...errors import TrainingDataError
 from ...shapes import Extent
-from .samples import Modality, SampleFiles, TrainingSample, modality_of
+from .samples import Modality, SampleFiles, TrainingSample, modality_of, split_name
 
 HEADER_FILE = "dataset.json"
 FORMAT = "fpga-training-data"
@@ -58,7 +60,11 @@ class TrainingSet:
         self.multiple_px = multiple_px
         self.header = _read_header(folder)
         shards = sorted(folder.glob("*.tar"))
-        samples = _index_shards(shards) if shards else _index_files(folder)
+        samples, left_out = _index_shards(shards) if shards else _index_files(folder)
+        if shards:  # separate files count only without shards
+            left_out += [f"{key}.{name}" for key, files in _index_files(folder)[0].items() for name in files]
+        self.left_out = tuple(sorted(left_out))
+        """The files that belong to no sample by their names."""
         if not samples:
             raise TrainingDataError(
                 f"'{folder}' holds no training samples: neither shards (*.tar) nor files such as 000001.image.png with "
@@ -73,6 +79,13 @@ class TrainingSet:
     @property
     def keys(self) -> list[str]:
         return [key for key, _ in self._samples]
+
+    @property
+    def note(self) -> str:
+        """What to tell the user about files that were left out; empty if there are none."""
+        if not self.left_out:
+            return ""
+        return f"{len(self.left_out)} files belong to no sample by their names: {list_names(self.left_out)}"
 
     @property
     def recogniser(self) -> str | None:
@@ -142,10 +155,8 @@ def _read_header(folder: Path) -> Mapping[str, Any]:
     path = folder / HEADER_FILE
     if not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingDataError(f"'{path}' cannot be read: {error}; write it again or delete it") from error
+    with guarded(TrainingDataError, f"'{path}' cannot be read", advice="write it again or delete it"):
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     header = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     if header.get("format") != FORMAT or not isinstance(header.get("version"), int):
         raise TrainingDataError(f"'{path}' is not the header of a training set; see docs/formats.md, or delete it")
@@ -156,44 +167,42 @@ def _read_header(folder: Path) -> Mapping[str, Any]:
     return header
 
 
-def _index_files(folder: Path) -> dict[str, dict[str, StoredFile]]:
+def _index_files(folder: Path) -> tuple[dict[str, dict[str, StoredFile]], list[str]]:
     paths = (path for path in folder.rglob("*") if path.is_file())
     return _grouped((path.relative_to(folder).as_posix(), StoredFile(path)) for path in paths)
 
 
-def _index_shards(shards: list[Path]) -> dict[str, dict[str, StoredFile]]:
+def _index_shards(shards: list[Path]) -> tuple[dict[str, dict[str, StoredFile]], list[str]]:
     samples: dict[str, dict[str, StoredFile]] = {}
+    left_out: list[str] = []
     for shard in shards:
-        try:
+        advice = "it must be an uncompressed tar file: write or download it again"
+        with guarded(TrainingDataError, f"the shard '{shard.name}' cannot be read", advice=advice):
             with tarfile.open(shard, "r:") as tar:
-                members = [
-                    (member.name, StoredFile(shard, member.offset_data, member.size))
-                    for member in tar
-                    if member.isfile()
-                ]
-        except (tarfile.TarError, OSError) as error:
-            raise TrainingDataError(
-                f"the shard '{shard.name}' cannot be read: {error}; it must be an uncompressed tar file: write or "
-                "download it again"
-            ) from error
-        found = _grouped(members)
+                files = [member for member in tar if member.isfile()]
+            members = [(member.name, StoredFile(shard, member.offset_data, member.size)) for member in files]
+        found, others = _grouped(members)
+        left_out += [f"{shard.name}/{path}" for path in others]
         if repeated := sorted(found.keys() & samples.keys()):
             raise TrainingDataError(
                 f"sample '{repeated[0]}' is in '{shard.name}' and in an earlier shard; keys must be unique in a set: "
                 "rename or remove one"
             )
         samples |= found
-    return samples
+    return samples, left_out
 
 
 def _grouped(
     files: Iterator[tuple[str, StoredFile]] | list[tuple[str, StoredFile]],
-) -> dict[str, dict[str, StoredFile]]:
-    """Groups files by sample. By WebDataset's rule a key ends at the first dot after the last slash."""
+) -> tuple[dict[str, dict[str, StoredFile]], list[str]]:
+    """Returns the files of each sample, and the names of all others. A key may hold dots: IMG_2024.01.05.image.png."""
     samples: dict[str, dict[str, StoredFile]] = {}
+    left_out: list[str] = []
     for path, file in files:
         parent, slash, name = path.removeprefix("./").rpartition("/")
-        stem, _, rest = name.partition(".")
-        if modality_of(rest) is not None:
+        stem, rest = split_name(name)
+        if stem and modality_of(rest) is not None:
             samples.setdefault(f"{parent}{slash}{stem}", {})[rest] = file
-    return samples
+        elif path != HEADER_FILE and not name.startswith("."):
+            left_out.append(path)
+    return samples, left_out

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from ...boundaries import guarded
 from ...errors import TrainingDataError
 from ...shapes import Extent
 from .batch import EMBEDDING_DIM
+from .pictures import read_picture
 
 
 class Modality(str, Enum):
@@ -129,8 +131,10 @@ class SampleFiles:
         Raises:
             TrainingDataError: the file is not a picture.
         """
-        mode = "L" if modality is Modality.MASK else "RGB"
-        return _decode_picture(self.key, *self.contents[modality], mode=mode)
+        name, content = self.contents[modality]
+        failure = f"{name} of sample '{self.key}' ({len(content):,} bytes) cannot be read as a picture"
+        with guarded(TrainingDataError, failure, advice="save it as PNG, JPEG or WebP, or leave the sample out"):
+            return read_picture(content, is_mask=modality is Modality.MASK)
 
     def caption(self) -> str:
         """The caption, without white space around it.
@@ -189,18 +193,15 @@ def modality_of(name: str) -> Modality | None:
     return next((m for m in Modality if m.value == stem and extension.lower() in m.extensions), None)
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Splits `<key>.<modality>.<extension>` at the second dot from its end; the key can hold further dots."""
+    key, _, extension = name.rpartition(".")
+    key, _, modality = key.rpartition(".")
+    return key, f"{modality}.{extension}"
+
+
 def _extent(picture: np.ndarray) -> Extent:
     return Extent(picture.shape[1], picture.shape[0])
-
-
-def _decode_picture(key: str, name: str, content: bytes, *, mode: str) -> np.ndarray:
-    try:
-        return np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert(mode))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TrainingDataError(
-            f"{name} of sample '{key}' ({len(content):,} bytes) cannot be read as a picture: {error}; replace it, or "
-            "leave the sample out"
-        ) from error
 
 
 def _encode_picture(picture: np.ndarray) -> bytes:
@@ -217,13 +218,14 @@ def _decode_caption(key: str, content: bytes) -> str:
 
 
 def _decode_embedding(key: str, content: bytes) -> np.ndarray:
-    try:
-        embedding = np.load(io.BytesIO(content), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TrainingDataError(f"embedding.npy of sample '{key}' cannot be read: {error}; write it again") from error
+    failure = f"embedding.npy of sample '{key}' cannot be read"
+    with guarded(TrainingDataError, failure, advice="write it again, or delete it to compute it from the face"):
+        stored = np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+        embedding = np.asarray(stored, dtype=np.float32) if stored.dtype.kind in "fiu" else np.zeros(0, np.float32)
+        shape, kind = stored.shape, stored.dtype
     if embedding.shape != (EMBEDDING_DIM,) or not np.isfinite(embedding).all() or not embedding.any():
         raise TrainingDataError(
-            f"embedding.npy of sample '{key}' is {embedding.shape} or holds unusable numbers, but a recogniser gives "
+            f"embedding.npy of sample '{key}' is {shape} of {kind} or holds unusable numbers, but a recogniser gives "
             f"({EMBEDDING_DIM},) finite ones; write it again, or delete it to compute it from the face"
         )
-    return embedding.astype(np.float32)
+    return embedding

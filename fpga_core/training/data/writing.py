@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 from types import TracebackType
 
+from ...boundaries import written_whole
 from ...errors import InvalidInputError, TrainingDataError
 from .reading import FORMAT, HEADER_FILE, VERSION
 from .samples import TrainingSample, encode_sample
@@ -122,12 +123,9 @@ def check_key(key: str) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
     except OSError as error:
-        raise TrainingDataError(f"'{path}' cannot be written: {error}; free some disk space") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise TrainingDataError(f"'{path.parent}' cannot be created: {error}; choose another folder") from error
+    with written_whole(path, TrainingDataError) as partial:
+        partial.write_bytes(content)

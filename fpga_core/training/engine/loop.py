@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...boundaries import written_whole
 from ...errors import TrainingCheckpointError, TrainingDivergedError
 from ..data.batch import BatchSource
 from ..method.objective import TrainingModel
@@ -304,7 +305,5 @@ def _make_folder(folder: Path) -> None:
 
 
 def _save_picture(picture: Image.Image, path: Path) -> None:
-    try:
-        picture.save(path)
-    except OSError as error:
-        raise TrainingCheckpointError(f"'{path}' cannot be written: {error}; free some disk space") from error
+    with written_whole(path, TrainingCheckpointError) as partial:
+        picture.save(partial, "PNG")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ...boundaries import guarded, written_whole
 from ...errors import TrainingCheckpointError
 
 FILE = "losses.jsonl"
@@ -68,16 +69,15 @@ def copy_losses(source: Path, target: Path) -> None:
         raise TrainingCheckpointError(
             f"'{source / FILE}' cannot be read: {error}; to start from a saved state, keep its log beside it"
         ) from error
-    try:
-        (target / FILE).write_bytes(lines)
-    except OSError as error:
-        raise _unwritable(target / FILE, error) from error
+    with written_whole(target / FILE, TrainingCheckpointError) as partial:
+        partial.write_bytes(lines)
 
 
 def read_losses(path: Path) -> list[dict[str, float]]:
     """The lines of a log, without a last one that was cut short."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+    advice = "restore it, or choose another output folder to start again"
+    with guarded(TrainingCheckpointError, f"'{path}' cannot be read", advice=advice), path.open("rb") as file:
+        return [json.loads(line) for line in file if line.endswith(b"\n")]
 
 
 def as_loss_map(lines: Sequence[Line]) -> dict[str, list[float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ...boundaries import guarded, reason_of, written_whole
 from ...errors import ResumeMismatchError, TrainingCheckpointError
 
 FORMAT = "fpga-training-state"
@@ -47,21 +47,18 @@ def write_state(folder: Path, state: TrainingState, num_kept: int) -> Path:
         TrainingCheckpointError: it cannot be written; existing states are unchanged.
     """
     path = folder / f"checkpoint-{state.iteration:08}.pt"
-    partial = path.with_suffix(".part")
     try:
-        with partial.open("wb") as file:
+        with written_whole(path, TrainingCheckpointError) as partial, partial.open("wb") as file:
             torch.save({"format": FORMAT, "version": VERSION, **vars(state)}, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch's writer turns disk errors into a RuntimeError
+    except TrainingCheckpointError as error:
         kept = newest_state(folder)
         raise TrainingCheckpointError(
-            f"the state after iteration {state.iteration} cannot be written to '{folder}': {error}; free some disk "
-            f"space and run again: training continues from {(kept.name if kept else 'the beginning')}"
+            f"the state after iteration {state.iteration} cannot be written to '{folder}' "
+            f"({reason_of(error.__cause__ or error)}); free some disk space and run again: training continues from "
+            f"{(kept.name if kept else 'the beginning')}"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     for old in sorted(folder.glob(PATTERN))[:-num_kept]:
         old.unlink(missing_ok=True)
     return path
@@ -78,20 +75,19 @@ def read_state(path: Path) -> TrainingState:
     Raises:
         TrainingCheckpointError: it is damaged, or not the state of a training.
     """
-    try:
+    advice = "delete it to continue from the state before it"
+    with guarded(TrainingCheckpointError, f"'{path}' cannot be read", advice=advice):
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise TrainingCheckpointError(
-            f"'{path}' cannot be read: {error}; delete it to continue from the state before it"
-        ) from error
     fields = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-    if fields.pop("format", None) != FORMAT:
+    version = fields.pop("version", None)
+    if fields.pop("format", None) != FORMAT or not isinstance(version, int):
         raise TrainingCheckpointError(f"'{path}' is not the state of a training; move it out of the folder")
-    if (version := fields.pop("version")) > VERSION:
+    if version > VERSION:
         raise TrainingCheckpointError(
             f"'{path}' has version {version}, which is newer than this pack can read; update the pack"
         )
-    return TrainingState(**fields)
+    with guarded(TrainingCheckpointError, f"'{path}' is damaged", advice=advice):
+        return TrainingState(**fields)
 
 
 def check_settings(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
