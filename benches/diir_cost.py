@@ -12,9 +12,9 @@ import comfy.samplers
 import torch
 from _models import SMALL_UNET, random_model
 from _report import arguments, interleaved, ratio_rows, report
-from fpga.fpga_core.patching.restoration.inversion import invert_latent
-from fpga.fpga_core.patching.restoration.sampling import RestorationSampler, restore_latent
-from fpga.fpga_core.restoration.cache_plan import CacheMode
+from fpga.fpga_core.patching.restoration.samplers import RestorationSampler
+from fpga.fpga_core.patching.restoration.sampling import invert_latent, restore_latent
+from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings
 from fpga.fpga_core.restoration.settings import InversionSettings
 from unet_configs import SD15_UNET

@@ -7,8 +7,8 @@ import comfy.samplers
 import torch
 from _models import SMALL_UNET, random_model
 from _report import arguments, report, resident_mib
-from fpga.fpga_core.patching.restoration.inversion import invert_latent
-from fpga.fpga_core.restoration.cache_plan import MIB, CacheMode
+from fpga.fpga_core.patching.restoration.sampling import invert_latent
+from fpga.fpga_core.restoration.feature_cache import MIB, CacheMode
 from fpga.fpga_core.restoration.settings import InversionSettings
 from unet_configs import SD15_UNET
 

@@ -11,7 +11,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 from _report import arguments, report
-from fpga.fpga_core.patching.restoration.inversion import invert_latent
+from fpga.fpga_core.patching.restoration.sampling import invert_latent
 from fpga.fpga_core.restoration.settings import InversionSettings
 from fpga.laboratory.gallery import HELD_OUT_SEED, scene_number
 from fpga.laboratory.painter import paint

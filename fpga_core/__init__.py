@@ -53,27 +53,27 @@ if TYPE_CHECKING:
     from .restoration.attention import AttentionFusion as AttentionFusion
     from .restoration.attention import AttentionRecorder as AttentionRecorder
     from .restoration.attention import MaskOnGrids as MaskOnGrids
-    from .restoration.cache_plan import AttentionLayer as AttentionLayer
-    from .restoration.cache_plan import CacheMode as CacheMode
-    from .restoration.cache_plan import CachePlan as CachePlan
+    from .restoration.attention import StepCounter as StepCounter
     from .restoration.crops import CropSquare as CropSquare
     from .restoration.crops import face_square as face_square
     from .restoration.crops import lay_crop as lay_crop
     from .restoration.crops import take_crop as take_crop
     from .restoration.face_crops import FaceCrop as FaceCrop
     from .restoration.face_crops import crop_faces as crop_faces
+    from .restoration.feature_cache import AttentionLayer as AttentionLayer
+    from .restoration.feature_cache import CacheMode as CacheMode
+    from .restoration.feature_cache import CachePlan as CachePlan
     from .restoration.feature_cache import FeatureCache as FeatureCache
     from .restoration.fusion import FusionSettings as FusionSettings
     from .restoration.fusion import GridMask as GridMask
     from .restoration.fusion import StyleSource as StyleSource
     from .restoration.fusion import fuse as fuse
     from .restoration.fusion import fuse_latent as fuse_latent
-    from .restoration.inversion import InversionStep as InversionStep
-    from .restoration.inversion import StepCounter as StepCounter
-    from .restoration.inversion import invert as invert
     from .restoration.paste import paste_crops as paste_crops
     from .restoration.paste import paste_faces as paste_faces
+    from .restoration.sampling import InversionStep as InversionStep
     from .restoration.sampling import RestorationStep as RestorationStep
+    from .restoration.sampling import invert as invert
     from .restoration.sampling import restore as restore
     from .restoration.settings import CropSettings as CropSettings
     from .shapes import Extent as Extent
@@ -103,15 +103,13 @@ else:
         "repcontrolnet.hint_encoder": ("HintEncoder", "build_hint_encoder"),
         "repcontrolnet.layouts": ("read_repcontrolnet",),
         "restoration.adain": ("Moments", "adain", "masked_moments"),
-        "restoration.attention": ("AttentionFusion", "AttentionRecorder", "MaskOnGrids"),
-        "restoration.cache_plan": ("AttentionLayer", "CacheMode", "CachePlan"),
+        "restoration.attention": ("AttentionFusion", "AttentionRecorder", "MaskOnGrids", "StepCounter"),
         "restoration.crops": ("CropSquare", "face_square", "lay_crop", "take_crop"),
         "restoration.face_crops": ("FaceCrop", "crop_faces"),
-        "restoration.feature_cache": ("FeatureCache",),
+        "restoration.feature_cache": ("AttentionLayer", "CacheMode", "CachePlan", "FeatureCache"),
         "restoration.fusion": ("FusionSettings", "GridMask", "StyleSource", "fuse", "fuse_latent"),
-        "restoration.inversion": ("InversionStep", "StepCounter", "invert"),
         "restoration.paste": ("paste_crops", "paste_faces"),
-        "restoration.sampling": ("RestorationStep", "restore"),
+        "restoration.sampling": ("InversionStep", "RestorationStep", "invert", "restore"),
         "restoration.settings": ("CropSettings",),
         "shapes": ("Extent",),
     }

@@ -21,11 +21,10 @@ from ..fpga_core.faces.face import Face, PictureFaces
 from ..fpga_core.identity.cast import Cast, CastMember
 from ..fpga_core.patching.conditioning import Conditioning
 from ..fpga_core.patching.restoration.controls import RepControlNetFaces
-from ..fpga_core.patching.restoration.identities import FaceIdentities
-from ..fpga_core.patching.restoration.inversion import invert_latent
-from ..fpga_core.patching.restoration.recognition import CastRecognition
+from ..fpga_core.patching.restoration.identities import CastRecognition, FaceIdentities
 from ..fpga_core.patching.restoration.restorer import FaceRestorer
-from ..fpga_core.patching.restoration.sampling import RestorationSampler, restore_latent
+from ..fpga_core.patching.restoration.samplers import RestorationSampler
+from ..fpga_core.patching.restoration.sampling import invert_latent, restore_latent
 from ..fpga_core.restoration.face_crops import FaceCrop, crop_faces
 from ..fpga_core.restoration.matching import Match, MatchBy
 from ..fpga_core.restoration.paste import paste_faces
@@ -182,7 +181,8 @@ class Batch:
         acting = identities.in_crops(self.crops, restorer.settings.identity_strength)
         conditions = identities.condition(restorer.positive, restorer.negative, acting)
         model = identities.attach(restorer.control.attach(restorer.model))
-        return model, *restorer.control.condition(*conditions, self.crops)
+        hints = torch.stack([face.hint for face in self.crops if face.hint is not None])
+        return model, *restorer.control.condition(*conditions, hints)
 
     def pasted(self, crops: Tensor) -> list[Restored]:
         """Pastes restored crops, (num_faces, size, size, 3), into the pictures."""
@@ -248,7 +248,7 @@ class RestorationLab:
         """Restores pictures with DIIR, as Restore Faces does."""
         restored: list[Restored] = []
         for batch in self.batches(pictures, plan):
-            restorer, _ = batch.restorer.with_fitting_cache()
+            restorer, _ = batch.restorer.decided()
             after = [face.crop for face in restorer.restore(batch.crops)]
             restored += batch.pasted(torch.stack(after) if after else torch.empty(0))
         return restored

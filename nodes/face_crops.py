@@ -9,8 +9,7 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..fpga_core.faces.onnx_runtimes import Provider
 from ..fpga_core.faces.parsing import load_face_parser
-from ..fpga_core.restoration.face_crops import crop_faces, faces_in_crops, stack_crops
-from ..fpga_core.restoration.finding import known_faces
+from ..fpga_core.restoration.face_crops import crop_faces, faces_in_crops, known_faces, stack_crops
 from ..fpga_core.restoration.paste import paste_crops
 from .files import modified_at
 from .restoration_widgets import CATEGORY, crop_inputs, crop_settings, upright_is_known

@@ -7,11 +7,10 @@ from comfy_api.v0_0_2 import io, ui
 from ..fpga_core.faces.drawing import FaceStyle
 from ..fpga_core.patching.restoration.controls import choose_control
 from ..fpga_core.patching.restoration.faces import restore_faces
-from ..fpga_core.patching.restoration.inversion import invert_latent
 from ..fpga_core.patching.restoration.restorer import FaceRestorer
-from ..fpga_core.patching.restoration.sampling import restoration_sampler
+from ..fpga_core.patching.restoration.sampling import invert_latent, restoration_sampler
 from ..fpga_core.patching.unet import native_size_px
-from ..fpga_core.restoration.finding import known_faces
+from ..fpga_core.restoration.face_crops import known_faces
 from ..fpga_core.restoration.fusion import FusionSettings
 from ..fpga_core.restoration.matching import MatchBy
 from ..fpga_core.restoration.settings import RECOMMENDED_FUSION, IdentityIn

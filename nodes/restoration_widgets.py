@@ -3,7 +3,7 @@
 from comfy_api.v0_0_2 import io
 
 from ..fpga_core.faces.drawing import FaceStyle
-from ..fpga_core.restoration.cache_plan import CacheMode
+from ..fpga_core.restoration.feature_cache import CacheMode
 from ..fpga_core.restoration.fusion import FusionSettings, StyleSource
 from ..fpga_core.restoration.matching import MatchBy
 from ..fpga_core.restoration.settings import (

@@ -27,7 +27,7 @@ AttentionRecordSocket = io.Custom("FPGA_ATTENTION_RECORD")
 """An `fpga_core.patching.cast.record.AttentionRecord`."""
 
 InversionSocket = io.Custom("FPGA_INVERSION")
-"""A `fpga_core.patching.restoration.inversion.Inversion`."""
+"""A `fpga_core.patching.restoration.samplers.Inversion`."""
 
 FaceCropsSocket = io.Custom("FPGA_FACE_CROPS")
 """A tuple of `fpga_core.restoration.face_crops.FaceCrop`."""

@@ -1,8 +1,7 @@
-"""ComfyUI's conditioning, with the pack's additions: condition images, and tensors that the host batches."""
+"""ComfyUI's conditioning: what the pack adds to it for the host to batch, and what it leaves out of it in crops."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from comfy.conds import CONDRegular
@@ -10,18 +9,36 @@ from comfy.controlnet import ControlBase
 from torch import Tensor
 
 from ..errors import InvalidInputError
+from .cast.conditioning import is_cast_key
 
 Conditioning = list[list[Any]]
 """The value of a CONDITIONING socket: entries `[text, options]`."""
 
+WHOLE_PICTURE_OPTIONS = frozenset(
+    {
+        "area",
+        "concat_latent_image",
+        "concat_mask",
+        "control",
+        "control_apply_to_uncond",
+        "gligen",
+        "mask",
+        "mask_strength",
+        "noise_mask",
+        "reference_latents",
+        "set_area_to_bounds",
+        "strength",
+    }
+)
+"""Entries of a conditioning that are tied to places in the picture, and would act at the wrong place in a crop."""
+
 
 def add_cond(conditioning: Conditioning, key: str, cond: CONDRegular) -> Conditioning:
     """Returns the conditioning with `cond` added to each entry; the given entries are not changed."""
-
-    def with_cond(options: Mapping[str, Any]) -> dict[str, Any]:
-        return {**options, "model_conds": {**options.get("model_conds", {}), key: cond}}
-
-    return [[text, with_cond(options)] for text, options in conditioning]
+    return [
+        [text, {**options, "model_conds": {**options.get("model_conds", {}), key: cond}}]
+        for text, options in conditioning
+    ]
 
 
 def add_control(
@@ -31,16 +48,14 @@ def add_control(
 
     Conditionings that already carry other controls keep them; each distinct chain gets its own copy in front.
     """
-    by_previous: dict[object, ControlBase] = {}
-
-    def controlled(options: Mapping[str, Any]) -> dict[str, Any]:
-        previous = options.get("control")
-        if previous not in by_previous:
-            by_previous[previous] = control.copy().set_previous_controlnet(previous)
-        return {**options, "control": by_previous[previous], "control_apply_to_uncond": False}
+    chains = {options.get("control") for _, options in (*positive, *negative)}
+    copies = {previous: control.copy().set_previous_controlnet(previous) for previous in chains}
 
     def with_control(conditioning: Conditioning) -> Conditioning:
-        return [[text, controlled(options)] for text, options in conditioning]
+        return [
+            [text, {**options, "control": copies[options.get("control")], "control_apply_to_uncond": False}]
+            for text, options in conditioning
+        ]
 
     return with_control(positive), with_control(negative)
 
@@ -61,3 +76,31 @@ def as_hint(image: Tensor) -> Tensor:
             "width, 3 or 4 channels)"
         )
     return image[..., :3].movedim(-1, 1)  # BHWC -> BCHW
+
+
+def for_crops(conditioning: Conditioning) -> Conditioning:
+    """Returns a picture's conditioning without what is tied to places in the picture.
+
+    Prompts that are limited to an area or a mask are left out, unless there are no others.
+
+    Args:
+        conditioning: the conditioning of the whole picture; it is not changed.
+    """
+    everywhere = [entry for entry in conditioning if "area" not in entry[1] and "mask" not in entry[1]]
+    left: Conditioning = []
+    for text, options in everywhere or conditioning:
+        kept = {name: value for name, value in options.items() if name not in WHOLE_PICTURE_OPTIONS}
+        if "model_conds" in kept:
+            conds = kept["model_conds"].items()
+            kept["model_conds"] = {name: value for name, value in conds if not is_cast_key(name)}
+        left.append([text, kept])
+    return left
+
+
+def without_words(conditioning: Conditioning) -> Conditioning:
+    """Returns a conditioning that says nothing, as the host's Conditioning Zero Out makes it."""
+    silent: Conditioning = []
+    for text, options in conditioning[:1]:
+        pooled = options.get("pooled_output")
+        silent.append([text * 0, dict(options) if pooled is None else {**options, "pooled_output": pooled * 0}])
+    return silent

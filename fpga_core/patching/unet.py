@@ -1,20 +1,22 @@
-"""The UNet of a Stable Diffusion 1.x, 2.x or SDXL model: its blocks, its attention layers and its native size."""
+"""A Stable Diffusion 1.x, 2.x or SDXL UNet: its blocks and attention, its native size, and whether it can restore."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
 from comfy.model_base import SDXL
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import V_PREDICTION
+from comfy.model_sampling import EPS, V_PREDICTION
 from torch import nn
 
 from ..block_slots import Attention, BlockSlot, TransformerBlock
-from ..errors import UnsupportedModeError
+from ..errors import PatchConflictError, UnsupportedModeError
 from ..repcontrolnet.bases import recognise_base
+from ..restoration.feature_cache import AttentionLayer
+from ..shapes import Extent
 
 UNET_PREFIX = "diffusion_model."
 """The prefix of the UNet's parameters in a model's patches."""
@@ -22,6 +24,11 @@ UNET_PREFIX = "diffusion_model."
 NATIVE_SIZE_PX = 512
 NATIVE_SIZE_SD2_V_PX = 768
 NATIVE_SIZE_SDXL_PX = 1024
+
+SUPPORTED = "checkpoints of Stable Diffusion 1.x, 2.x and SDXL, and their fine-tunes"
+
+TOKEN_MERGERS = {"HyperTile": "HyperTile", "TomePatchModel": "Tome Patch Model (token merging)"}
+"""Node classes whose attention patches rearrange tokens, and their display names."""
 
 
 def unet_of(model: ModelPatcher) -> UNetModel:
@@ -81,3 +88,64 @@ def cross_attention_layers(unet: Any) -> dict[BlockSlot, Attention]:  # noqa: AN
         for kind, number, block in unet_blocks(unet)
         for index, transformer_block in enumerate(transformer_blocks(block))
     }
+
+
+def self_attention_layers(model: ModelPatcher, latent: Extent) -> tuple[AttentionLayer, ...]:
+    """Returns every self-attention layer of a UNet with the shape of its output, in running order.
+
+    Args:
+        model: a model that passes `check_restoring_model`.
+        latent: size of the latent.
+    Returns:
+        The layers. Their shapes follow from the architecture, without a model call.
+    """
+    layers: list[AttentionLayer] = []
+    skips: list[Extent] = []
+    extent = latent
+    for kind, number, block in unet_blocks(unet_of(model)):
+        if kind == "output":
+            extent = skips.pop()
+        layers += [
+            AttentionLayer(BlockSlot(kind, number, index), extent.num_cells, layer.attn1.to_q.in_features)
+            for index, layer in enumerate(transformer_blocks(block))
+            if not layer.disable_self_attn
+        ]
+        if kind == "input":
+            if any(isinstance(module, Downsample) for module in block):
+                extent = extent.downscaled(2)
+            skips.append(extent)
+    return tuple(layers)
+
+
+def check_restoring_model(model: ModelPatcher) -> None:
+    """Raises unless a model's self-attention can be recorded and replayed.
+
+    Raises:
+        UnsupportedModeError: the model is not an image UNet with eps- or v-prediction.
+        PatchConflictError: an earlier node merges tokens or skips steps.
+    """
+    unet, sampling = unet_of(model), model.get_model_object("model_sampling")
+    if any(isinstance(module, SpatialVideoTransformer) for module in unet.modules()):
+        raise UnsupportedModeError(
+            f"the connected model ({type(model.model).__name__}) generates video; restore faces with {SUPPORTED}"
+        )
+    if not isinstance(sampling, EPS):
+        raise UnsupportedModeError(
+            f"the connected model predicts in a way that cannot be inverted here ({type(sampling).__name__}); restore "
+            f"faces with {SUPPORTED}"
+        )
+    transformer_options = model.model_options.get("transformer_options", {})
+    if "easycache" in transformer_options:
+        name = getattr(transformer_options["easycache"], "name", "EasyCache")
+        raise PatchConflictError(
+            f"the connected model skips steps ({name}), so a restoration cannot follow its inversion step by step; "
+            f"connect the model from before {name}, or bypass that node"
+        )
+    patches = transformer_options.get("patches", {})
+    for patch in (*patches.get("attn1_patch", ()), *patches.get("attn1_output_patch", ())):
+        node = TOKEN_MERGERS.get(getattr(patch, "__qualname__", "").partition(".")[0])
+        if node is not None:
+            raise PatchConflictError(
+                f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit those "
+                f"of another; connect the model from before {node}, or bypass that node"
+            )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,25 @@ from ..block_slots import BlockSlot
 from ..shapes import Extent, cell_means, token_grid
 from .feature_cache import FeatureCache
 from .fusion import FusionSettings, GridMask, StyleSource, as_cells, fuse
-from .inversion import StepCounter
+
+
+@dataclass
+class StepCounter:
+    """Tells the attention patches the sampler's current step, because they see sigmas only as floats.
+
+    Attributes:
+        current: t of Alg. 1 (1 is the least noisy step) during a model call that counts for that step, otherwise None.
+    """
+
+    current: int | None = None
+
+    @contextmanager
+    def at(self, step: int | None) -> Generator[None, None, None]:
+        self.current = step
+        try:
+            yield
+        finally:
+            self.current = None
 
 
 class MaskOnGrids:

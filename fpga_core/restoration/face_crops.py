@@ -1,4 +1,4 @@
-"""Takes faces out of a batch of pictures, with one record for each."""
+"""Finds faces in a batch of pictures, and takes them out with one record for each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError, ShapeMismatchError
-from ..faces.drawing import DrawnParts, FaceStyle, draw_conditions
-from ..faces.face import Face, PictureFaces
+from ..faces.detection import as_pictures, detect_faces
+from ..faces.drawing import Canvas, FaceStyle, draw_face
+from ..faces.face import Face, FaceAnalyzer, PictureFaces
 from ..shapes import Extent
 from .crops import CropSquare, face_square, take_crop
-from .masks import FaceParser, fit_masks, found_mask, given_mask, identity_region, masks_of_faces, widened
+from .masks import (
+    FaceParser,
+    faces_from_masks,
+    fit_masks,
+    found_mask,
+    given_mask,
+    identity_region,
+    masks_of_faces,
+    widened,
+)
 from .matching import Match
 from .settings import CropSettings
 
@@ -56,6 +66,34 @@ class FaceCrop:
     def face_in_crop(self) -> Face:
         """Returns the face in pixels of the crop."""
         return self.square.face_in_crop(self.face)
+
+
+def known_faces(
+    images: Tensor,
+    *,
+    faces: Sequence[PictureFaces] | None,
+    face_analysis: FaceAnalyzer | None,
+    masks: Tensor | None,
+) -> Sequence[PictureFaces]:
+    """Returns the faces of pictures: given ones, or found ones, or those that masks show.
+
+    Args:
+        images: (num_pictures, height, width, 3 or 4).
+        faces: one entry per picture.
+        face_analysis: finds the faces.
+        masks: (num_masks, height, width), for drawings that no detector understands.
+    Raises:
+        InvalidInputError: there is no source of faces.
+    """
+    if faces is not None:
+        return faces
+    if face_analysis is not None:
+        return detect_faces(as_pictures(images), face_analysis)
+    if masks is not None:
+        return faces_from_masks(masks, images)
+    raise InvalidInputError(
+        "there is no information on where the faces are; connect face_analysis, faces, or a mask of each face"
+    )
 
 
 def crop_faces(
@@ -154,8 +192,11 @@ def check_faces(faces: Sequence[PictureFaces], num_pictures: int, extent: Extent
 
 def draw_hint(face: Face, size_px: int, style: FaceStyle) -> Tensor:
     """Draws a face's landmarks, in pixels of its crop, as a condition image, (size_px, size_px, 3)."""
-    shown = () if face.landmarks is None else (face,)
-    return draw_conditions([PictureFaces(Extent(size_px, size_px), shown)], DrawnParts.FACE, style)[0]
+    extent = Extent(size_px, size_px)
+    canvas = Canvas(extent, extent, line_width=1.0)
+    if face.landmarks is not None:
+        draw_face(canvas, face.landmarks, style)
+    return torch.as_tensor(canvas.pixels)
 
 
 def stack_crops(crops: Sequence[FaceCrop], size_px: int) -> tuple[Tensor, Tensor]:

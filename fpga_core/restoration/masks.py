@@ -14,6 +14,7 @@ from torch.nn import functional
 from ..errors import ShapeMismatchError
 from ..faces.face import Face, PictureFaces
 from ..faces.landmarks import face_outline
+from ..geometry import Box
 from ..packages import OPENCV, importing
 from ..shapes import Extent, as_masks
 from .crops import CropSquare, lay_crop, take_crop
@@ -54,6 +55,33 @@ def fit_masks(masks: Tensor, images: Tensor) -> Tensor:
         )
     size = (picture.height, picture.width)
     return functional.interpolate(masks[:, None], size=size, mode="bilinear", antialias=True)[:, 0]
+
+
+def faces_from_masks(masks: Tensor, images: Tensor) -> tuple[PictureFaces, ...]:
+    """Makes faces from masks, for drawings that no detector understands.
+
+    Args:
+        masks: (num_masks, height, width); one for each picture, or all of them for a single picture.
+        images: (num_pictures, height, width, channels).
+    Returns:
+        One entry per picture. The box of a face is that of its mask; an empty mask is not a face.
+    Raises:
+        ShapeMismatchError: sizes or numbers do not agree.
+    """
+    masks = fit_masks(masks, images)
+    (num_masks, height, width), num_pictures = masks.shape, images.shape[0]
+    if num_masks != num_pictures and num_pictures != 1:
+        raise ShapeMismatchError(
+            f"{num_masks} masks cannot be assigned to {num_pictures} pictures; connect one mask per picture, or faces"
+        )
+    found: list[list[Face]] = [[] for _ in range(num_pictures)]
+    for index, mask in enumerate(masks):
+        inside = mask >= 0.5
+        rows, columns = inside.any(dim=1).nonzero()[:, 0], inside.any(dim=0).nonzero()[:, 0]
+        if len(rows):
+            box = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+            found[index if num_pictures > 1 else 0].append(Face(box))
+    return tuple(PictureFaces(Extent(width, height), tuple(faces)) for faces in found)
 
 
 def masks_of_faces(masks: Tensor, faces: Sequence[PictureFaces], taken: Sequence[tuple[int, int]]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from ..errors import InvalidInputError
 from ..faces.drawing import FaceStyle
 from ..faces.face import Face
 from ..shapes import Extent
-from .cache_plan import CacheMode
+from .feature_cache import CacheMode
 from .fusion import FusionSettings, StyleSource
 from .matching import MatchBy
 
@@ -148,11 +148,6 @@ class RestoreSettings:
     def effective(self) -> RestoreSettings:
         """The settings that count, by the preset."""
         return self if self.preset is Preset.RECOMMENDED else as_in_the_paper(self)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What the preset replaced, for people to read."""
-        return () if self.preset is Preset.RECOMMENDED else (PAPER_REMARK,)
 
 
 PAPER_REMARK = (

@@ -8,12 +8,11 @@ import comfy.samplers
 import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMismatchError, UnsupportedModeError
-from fpga.fpga_core.patching.restoration.checks import check_restoring_model, self_attention_layers
-from fpga.fpga_core.patching.restoration.inversion import invert_latent
-from fpga.fpga_core.patching.restoration.samplers import mask_on_latent
-from fpga.fpga_core.patching.restoration.sampling import RestorationSampler, restoration_sampler, restore_latent
+from fpga.fpga_core.patching.restoration.samplers import RestorationSampler, mask_on_latent
+from fpga.fpga_core.patching.restoration.sampling import invert_latent, restoration_sampler, restore_latent
+from fpga.fpga_core.patching.unet import check_restoring_model, self_attention_layers
 from fpga.fpga_core.restoration.adain import masked_moments
-from fpga.fpga_core.restoration.cache_plan import CacheMode
+from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
 from fpga.fpga_core.restoration.settings import InversionSettings
 from fpga.fpga_core.shapes import Extent

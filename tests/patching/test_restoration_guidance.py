@@ -5,8 +5,8 @@ import pytest
 import torch
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from fpga.fpga_core.patching.restoration.inversion import invert_latent
-from fpga.fpga_core.patching.restoration.sampling import RestorationSampler, restore_latent
+from fpga.fpga_core.patching.restoration.samplers import RestorationSampler
+from fpga.fpga_core.patching.restoration.sampling import invert_latent, restore_latent
 from fpga.fpga_core.restoration.fusion import FusionSettings
 from fpga.fpga_core.restoration.settings import InversionSettings
 from tiny_models import conditioning, tiny_model

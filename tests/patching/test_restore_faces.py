@@ -11,17 +11,16 @@ from fpga.fpga_core.faces.face import Face, PictureFaces
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.cast import Cast
 from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.conditioning import for_crops
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
-from fpga.fpga_core.patching.restoration import inversion, restorer
-from fpga.fpga_core.patching.restoration.checks import check_model_is_plain
+from fpga.fpga_core.patching.restoration import restorer, sampling
 from fpga.fpga_core.patching.restoration.controls import ControlNetFaces, RepControlNetFaces
-from fpga.fpga_core.patching.restoration.faces import restore_faces
+from fpga.fpga_core.patching.restoration.faces import check_model_is_plain, restore_faces
 from fpga.fpga_core.patching.restoration.identities import CastInCrops
-from fpga.fpga_core.patching.restoration.prompts import for_crops
-from fpga.fpga_core.patching.restoration.restorer import FaceRestorer, ladder
+from fpga.fpga_core.patching.restoration.restorer import LADDER, FaceRestorer
 from fpga.fpga_core.patching.unet import native_size_px
-from fpga.fpga_core.restoration.cache_plan import CacheMode
 from fpga.fpga_core.restoration.face_crops import crop_faces
+from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
 from fpga.fpga_core.restoration.masks import MAX_AREA, hull_area
 from fpga.fpga_core.restoration.matching import Match, MatchBy
@@ -262,7 +261,7 @@ def test_faces_that_do_not_fit_the_memory_at_once_go_one_by_one(restore, monkeyp
 
     def counted(*args, **kwargs):
         batches.append(args[2].shape[0])
-        return inversion.record_inversion(*args, **kwargs)
+        return sampling.record_inversion(*args, **kwargs)
 
     monkeypatch.setattr(restorer, "record_inversion", counted)
     monkeypatch.setattr(restorer, "free_bytes", lambda model: 0)
@@ -305,7 +304,7 @@ def test_weak_faces_are_restored_again_up_a_ladder_and_the_best_is_kept(restore)
 
 
 def test_the_ladder_climbs():
-    rungs = [ladder(retry) for retry in range(8)]
+    rungs = LADDER
     assert rungs[0].identity_factor == rungs[0].style_factor == 1 and rungs[0].noise_strength == 0
     for lower, upper in zip(rungs[:-1], rungs[1:], strict=True):
         assert upper.identity_factor >= lower.identity_factor
@@ -365,12 +364,12 @@ class Stop(Exception):
 def test_a_stopped_run_frees_its_cache_and_the_next_one_is_right(restore, model, monkeypatch, phase, error):
     expected, caches = restore(), []
 
-    class Watched(inversion.FeatureCache):
+    class Watched(sampling.FeatureCache):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             caches.append(self)
 
-    monkeypatch.setattr(inversion, "FeatureCache", Watched)
+    monkeypatch.setattr(sampling, "FeatureCache", Watched)
     made = []
 
     def make_callback(patched, steps):

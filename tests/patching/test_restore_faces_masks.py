@@ -5,7 +5,7 @@ import torch
 from fpga.fpga_core.faces.preview import face_masks
 from fpga.fpga_core.patching.restoration.faces import restore_faces
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
-from fpga.fpga_core.restoration.finding import known_faces
+from fpga.fpga_core.restoration.face_crops import known_faces
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from tiny_faces import HEIGHT, WIDTH, face, found, pictures, tiny_vae
 from tiny_models import conditioning, tiny_model

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-import torch
 from comfy.controlnet import ControlNet
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
@@ -15,7 +13,6 @@ from torch import Tensor
 from ...errors import InvalidInputError
 from ...identity.adapters import IdentityAdapter
 from ...repcontrolnet.branch import RepControlNet
-from ...restoration.face_crops import FaceCrop
 from ..cast.controlnet import IdentityControlNet
 from ..conditioning import Conditioning, add_control, as_hint
 from ..repcontrolnet.apply import add_hint, apply_branch
@@ -25,12 +22,11 @@ from .identities import ActingFaces
 class FaceControl(Protocol):
     """Steers each face by the drawing of its landmarks."""
 
-    def unloaded_bytes(self) -> int:
-        """Memory that its weights will yet take on the device, beside the model's."""
-        ...
+    activation_share: ClassVar[float]
+    """What a call of it takes beside a call of the model, as a part of that."""
 
-    def activation_share(self) -> float:
-        """What a call of it takes beside a call of the model, as a part of that."""
+    def unloaded_bytes(self) -> int:
+        """Returns the memory that its weights will yet take on the device, beside the model's."""
         ...
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
@@ -45,13 +41,14 @@ class FaceControl(Protocol):
         self,
         positive: Conditioning,
         negative: Conditioning,
-        faces: Sequence[FaceCrop],
+        hints: Tensor,
         *,
         acting: ActingFaces | None = None,
     ) -> tuple[Conditioning, Conditioning]:
         """Adds the hints of a batch of faces.
 
         Args:
+            hints: the drawings of their landmarks, (faces, height, width, 3).
             acting: identities that act inside the control; None if none do.
         """
         ...
@@ -63,12 +60,10 @@ class RepControlNetFaces:
 
     branch: RepControlNet
     strength: float = 1.0
+    activation_share: ClassVar[float] = 0.0
 
     def unloaded_bytes(self) -> int:
         return 0
-
-    def activation_share(self) -> float:
-        return 0.0
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         patched, _ = apply_branch(model, self.branch)
@@ -78,12 +73,12 @@ class RepControlNetFaces:
         self,
         positive: Conditioning,
         negative: Conditioning,
-        faces: Sequence[FaceCrop],
+        hints: Tensor,
         *,
         acting: ActingFaces | None = None,
     ) -> tuple[Conditioning, Conditioning]:
         """Adds the hints. A hint encoder has no cross attention in which identities could act."""
-        return add_hint(positive, negative, branch=self.branch, image=hints_of(faces), strength=self.strength)
+        return add_hint(positive, negative, branch=self.branch, image=hints, strength=self.strength)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +96,8 @@ class ControlNetFaces:
     vae: VAE
     strength: float = 1.0
     with_identities: IdentityControlNet | None = None
-
-    def activation_share(self) -> float:
-        """A ControlNet is the first half of its UNet, and what it gives is kept until the second half has run."""
-        return 0.5
+    activation_share: ClassVar[float] = 0.5
+    """A ControlNet is the first half of its UNet, and what it gives is kept until the second half has run."""
 
     def unloaded_bytes(self) -> int:
         return sum(model.model_size() - model.loaded_size() for model in self.control_net.get_models())
@@ -125,7 +118,7 @@ class ControlNetFaces:
         self,
         positive: Conditioning,
         negative: Conditioning,
-        faces: Sequence[FaceCrop],
+        hints: Tensor,
         *,
         acting: ActingFaces | None = None,
     ) -> tuple[Conditioning, Conditioning]:
@@ -135,13 +128,8 @@ class ControlNetFaces:
             control = self.control_net.copy()
         else:
             control, positive, negative = self.with_identities.with_cast(acting, positive, negative)
-        control.set_cond_hint(as_hint(hints_of(faces)), self.strength, (0.0, 1.0), vae=self.vae)
+        control.set_cond_hint(as_hint(hints), self.strength, (0.0, 1.0), vae=self.vae)
         return add_control(positive, negative, control)
-
-
-def hints_of(faces: Sequence[FaceCrop]) -> Tensor:
-    """Returns the hints of faces, (faces, height, width, 3); each face must have one."""
-    return torch.stack([face.hint for face in faces if face.hint is not None])
 
 
 def choose_control(

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, PatchConflictError
 from ...faces.face import PictureFaces
 from ...restoration.face_crops import FaceCrop, crop_faces, stack_crops
 from ...restoration.masks import FaceParser
 from ...restoration.paste import paste_faces
 from ...restoration.report import FaceOutcome, RestoredFace, background_difference, write_report
 from ...restoration.settings import IdentityIn
-from .checks import check_model_is_plain, check_restoring_model
+from ..cast.attach import carries_cast
+from ..repcontrolnet.fold import applied_branches
+from ..unet import check_restoring_model
 from .controls import ControlNetFaces
-from .recognition import CastRecognition
+from .identities import CastRecognition
 from .restorer import FaceRestorer
 
 
@@ -65,8 +68,7 @@ def restore_faces(
     check_restoring_model(restorer.model)
     check_model_is_plain(restorer.model)
     check_restorer(restorer)
-    remarks, restorer = restorer.settings.remarks, replace(restorer, settings=restorer.settings.effective)
-    restorer, cache_remarks = restorer.with_fitting_cache()
+    restorer, remarks = restorer.decided()
     settings, recognition = restorer.settings, restorer.recognition
     crops = crop_faces(
         images,
@@ -87,11 +89,30 @@ def restore_faces(
         num_found=sum(len(entry.faces) for entry in faces),
         size_limit_px=settings.crop.size_limit_px,
         background=background_difference(images, pictures, changed),
-        remarks=(*remarks, *cache_remarks),
+        remarks=remarks,
     )
     size_px = settings.crop.size_px
     (before, _), (after, _) = stack_crops(usable, size_px), stack_crops(pasted, size_px)
     return RestoredPictures(pictures, before, after, changed, report)
+
+
+def check_model_is_plain(model: ModelPatcher) -> None:
+    """Raises if a model carries a RepControlNet or a cast, because both would act at the wrong place in a crop.
+
+    Raises:
+        PatchConflictError: it does; the message says which earlier model to connect.
+    """
+    for branch in applied_branches(model):
+        raise PatchConflictError(
+            f"the connected model carries the RepControlNet '{branch.name}', whose condition image shows the whole "
+            "picture; connect the model from before Apply RepControlNet, and connect the RepControlNet to this node's "
+            "repcontrolnet input"
+        )
+    if carries_cast(model):
+        raise PatchConflictError(
+            "the connected model carries a cast, whose regions belong to the whole picture; connect the model from "
+            "before Apply Cast, and connect the adapter and the cast to this node"
+        )
 
 
 def check_restorer(restorer: FaceRestorer) -> None:

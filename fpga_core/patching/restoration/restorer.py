@@ -16,20 +16,17 @@ from torch import Tensor
 from ...faces.face import FaceAnalyzer
 from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
-from ...restoration.cache_plan import MIB, CacheMode, CachePlan, fitting_mode
 from ...restoration.face_crops import FaceCrop
+from ...restoration.feature_cache import MIB, CacheMode, CachePlan, fitting_mode
 from ...restoration.report import RestoredFace
-from ...restoration.settings import IdentityIn, InvertWith, RestoreSettings
+from ...restoration.settings import PAPER_REMARK, IdentityIn, InvertWith, Preset, RestoreSettings
 from ...shapes import Extent
-from ..conditioning import Conditioning
-from .checks import self_attention_layers
+from ..conditioning import Conditioning, for_crops, without_words
+from ..unet import self_attention_layers
 from .controls import ControlNetFaces, FaceControl
-from .identities import ActingFaces, FaceIdentities
-from .inversion import Inversion, record_inversion
-from .prompts import for_crops, without_words
-from .recognition import CastRecognition
-from .samplers import Callback
-from .sampling import RestorationSampler, restore_latent
+from .identities import ActingFaces, CastRecognition, FaceIdentities
+from .samplers import Inversion, RestorationSampler
+from .sampling import Callback, record_inversion, restore_latent
 
 MEMORY_MARGIN = 1.5
 """The host's own factor between the estimated memory of a model call and the memory that must be free."""
@@ -47,14 +44,13 @@ class Rung:
     noise_strength: float
 
 
-def ladder(retry: int) -> Rung:
-    """Returns the settings of a retry: a stronger identity, then a weaker style too, then more and more fresh noise.
-
-    Args:
-        retry: 0 for the first try.
-    """
-    first = (Rung(1.0, 1.0, 0.0), Rung(1.25, 1.0, 0.0), Rung(1.5, 0.5, 0.0))
-    return first[retry] if retry < len(first) else Rung(1.5, 0.5, min(0.2 * (retry - 2), 0.8))
+LADDER = (
+    Rung(1.0, 1.0, 0.0),
+    Rung(1.25, 1.0, 0.0),
+    Rung(1.5, 0.5, 0.0),
+    *(Rung(1.5, 0.5, 0.2 * more) for more in range(1, 5)),
+)
+"""Every try: the first one, a stronger identity, then a weaker style too, then more and more fresh noise."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -139,20 +135,22 @@ class FaceRestorer:
             sources=self.settings.fusion.sources,
         )
 
-    def with_fitting_cache(self) -> tuple[FaceRestorer, tuple[str, ...]]:
-        """This restorer with what its cache keeps decided, and what to tell the user about that."""
-        wanted, side = self.settings.inversion, self.settings.crop.size_px // self.vae.spacial_compression_encode()
-        if wanted.mode is not CacheMode.AUTO:
-            return self, ()
-        full = self._full_plan(Extent(side, side))
-        mode = fitting_mode(wanted.mode, full, wanted.budget_mib)
-        chosen = replace(self, settings=replace(self.settings, inversion=replace(wanted, mode=mode)))
-        if mode is CacheMode.FULL:
-            return chosen, ()
-        return chosen, (
-            f"cache_mode auto: statistics, because complete maps need {full.num_mib:,} MiB a face and cache_budget_mib "
-            f"is {wanted.budget_mib:,}",
-        )
+    def decided(self) -> tuple[FaceRestorer, tuple[str, ...]]:
+        """Returns this restorer with its preset and its cache mode carried out, and what to tell the user about it."""
+        settings = self.settings.effective
+        remarks = [PAPER_REMARK] if self.settings.preset is Preset.AS_IN_THE_PAPER else []
+        decided, wanted = replace(self, settings=settings), settings.inversion
+        if wanted.mode is CacheMode.AUTO:
+            side = settings.crop.size_px // self.vae.spacial_compression_encode()
+            full = decided._full_plan(Extent(side, side))
+            mode = fitting_mode(wanted.mode, full, wanted.budget_mib)
+            decided = replace(decided, settings=replace(settings, inversion=replace(wanted, mode=mode)))
+            if mode is CacheMode.STATISTICS:
+                remarks.append(
+                    f"cache_mode auto: statistics, because complete maps need {full.num_mib:,} MiB a face and "
+                    f"cache_budget_mib is {wanted.budget_mib:,}"
+                )
+        return decided, tuple(remarks)
 
     def batches(self, latents: Tensor) -> Iterator[slice]:
         """Splits faces into batches as large as memory and the cache's budget allow, with at least one face.
@@ -165,7 +163,7 @@ class FaceRestorer:
         control = self.control
         free, per_face = free_bytes(self.model), call_bytes(self.model, one)
         if control is not None:
-            free, per_face = free - control.unloaded_bytes(), per_face * (1 + control.activation_share())
+            free, per_face = free - control.unloaded_bytes(), per_face * (1 + control.activation_share)
         by_memory = int(max(free, 0) // per_face)
         by_budget = settings.budget_mib * MIB // plan.num_bytes
         size = max(min(by_memory, by_budget), 1)
@@ -194,7 +192,7 @@ class FaceBatch:
         inversion = self._invert(latents)
         residuals = inversion.residuals.max(dim=0).values.tolist()
         with inversion.cache:
-            crops, after = self._try(inversion, self.faces, rung=ladder(0), seed=settings.seed)
+            crops, after = self._try(inversion, self.faces, rung=LADDER[0], seed=settings.seed)
             best = [
                 RestoredFace(crop=crops[n], before=before[n], after=after[n], num_tries=1, residual=residuals[n])
                 for n in everyone
@@ -204,7 +202,8 @@ class FaceBatch:
                 if not weak:
                     break
                 faces, seed = [self.faces[n] for n in weak], (settings.seed + retry) % 2**64
-                crops, after = self._try(inversion.of_items(weak), faces, rung=ladder(retry), seed=seed)
+                rung = LADDER[min(retry, len(LADDER) - 1)]
+                crops, after = self._try(inversion.of_items(weak), faces, rung=rung, seed=seed)
                 for n, crop, facesim in zip(weak, crops, after, strict=True):
                     tried = replace(best[n], num_tries=retry + 1)
                     is_better = facesim is not None and tried.is_below(facesim)
@@ -213,8 +212,12 @@ class FaceBatch:
 
     def _invert(self, latents: Tensor) -> Inversion:
         """Tells the model what the settings say; the weights stay those of the restoration: line 2 of Alg. 1."""
-        run, model = self.run, self.run.model
-        positive = self._known_of(run.settings.inversion.invert_with)
+        run, model, told = self.run, self.run.model, self.run.settings.inversion.invert_with
+        positive = without_words(run.positive) if told is InvertWith.NOTHING else run.positive
+        if told is InvertWith.PROMPT_AND_LANDMARKS:
+            positive, _ = self._conditioning(self.faces, strength=0)
+        if told is InvertWith.EVERYTHING:
+            positive, _ = self._conditioning(self.faces, run.settings.identity_strength)
         spare = free_bytes(model) - len(latents) * call_bytes(model, latents.shape)
         spare -= comfy.model_management.minimum_inference_memory()
         _, inversion = record_inversion(
@@ -236,8 +239,7 @@ class FaceBatch:
     ) -> tuple[Tensor, list[float | None]]:
         """Restores some faces of the batch, and returns the crops and their FaceSims."""
         run, settings = self.run, self.run.settings
-        acting = self._acting(faces, settings.identity_strength * rung.identity_factor)
-        positive, negative = self._conditioning(faces, acting)
+        positive, negative = self._conditioning(faces, settings.identity_strength * rung.identity_factor)
         sampler = RestorationSampler(
             inversion=inversion,
             mask=torch.stack([face.fusion_mask for face in faces]),
@@ -251,27 +253,19 @@ class FaceBatch:
         crops = run.vae.decode(latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
         return crops, self._facesim(crops, faces)
 
-    def _known_of(self, told: InvertWith) -> Conditioning:
-        """What the inversion is told."""
-        if told is InvertWith.NOTHING:
-            return without_words(self.run.positive)
-        if told is InvertWith.PROMPT:
-            return self.run.positive
-        acting = self._acting(self.faces, self.run.settings.identity_strength)
-        return self._conditioning(self.faces, acting if told is InvertWith.EVERYTHING else None)[0]
-
-    def _acting(self, faces: Sequence[FaceCrop], strength: float) -> ActingFaces | None:
-        return None if self.identities is None or strength == 0 else self.identities.in_crops(faces, strength)
-
-    def _conditioning(self, faces: Sequence[FaceCrop], acting: ActingFaces | None) -> tuple[Conditioning, Conditioning]:
-        """Returns prompts with the landmarks of some faces of the batch, and with their identities if they act."""
+    def _conditioning(self, faces: Sequence[FaceCrop], strength: float) -> tuple[Conditioning, Conditioning]:
+        """Returns prompts with the landmarks of some faces of the batch, and with their identities at a strength."""
         positive, negative, where = self.run.positive, self.run.negative, self.run.settings.identity_in
-        if self.identities is not None and acting is not None and where is not IdentityIn.CONTROLNET:
-            positive, negative = self.identities.condition(positive, negative, acting)
+        acting: ActingFaces | None = None
+        if self.identities is not None and strength != 0:
+            acting = self.identities.in_crops(faces, strength)
+            if where is not IdentityIn.CONTROLNET:
+                positive, negative = self.identities.condition(positive, negative, acting)
         if self.run.control is None:
             return positive, negative
+        hints = torch.stack([face.hint for face in faces if face.hint is not None])
         inside = None if where is IdentityIn.UNET else acting
-        return self.run.control.condition(positive, negative, faces, acting=inside)
+        return self.run.control.condition(positive, negative, hints, acting=inside)
 
     def _facesim(self, crops: Tensor, faces: Sequence[FaceCrop]) -> list[float | None]:
         recognition = self.run.recognition

@@ -1,4 +1,4 @@
-"""What inversion and restoration share as ComfyUI samplers. The host handles previews, progress and interrupts.
+"""Inversion and restoration as ComfyUI sampler functions. The host handles previews, progress and interrupts.
 
 Attention is reached through a patch that each sampler adds to the options of its own run, so that nothing is ever left
 on the model, whether a run succeeds, fails or is interrupted.
@@ -6,27 +6,196 @@ on the model, whether a run succeeds, fails or is interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
-import comfy.utils
 import torch
 from comfy.model_patcher import create_model_options_clone
-from comfy.samplers import KSAMPLER, CFGGuider, KSamplerX0Inpaint
+from comfy.samplers import KSamplerX0Inpaint
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ...block_slots import BlockSlot
 from ...errors import ShapeMismatchError
-from ...restoration.inversion import Denoiser, InversionStep
-from ...restoration.sampling import RestorationStep
+from ...restoration.attention import AttentionFusion, AttentionRecorder, MaskOnGrids, StepCounter
+from ...restoration.feature_cache import AttentionLayer, FeatureCache
+from ...restoration.fusion import FusionSettings
+from ...restoration.sampling import Denoiser, InversionStep, RestorationStep, invert, restore
 from ...shapes import Extent, as_masks, cell_means
 
-Callback = Callable[[int, Tensor, Tensor, int], None]
-"""The host's `(step, x0, x, total_steps)`, which shows progress and previews and raises on interrupts."""
+GUIDANCE_OPTIONS = (
+    "disable_cfg1_optimization",
+    "sampler_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_pre_cfg_function",
+)
+"""Model options through which nodes change guidance. An inversion runs without guidance, and therefore without them."""
 
 Options = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Inversion:
+    """A finished inversion, which a restoration replays.
+
+    Attributes:
+        cache: latents and self-attention outputs, which are freed with this object.
+        sigmas: (T + 1,) noise levels descending to 0, on the CPU.
+        residuals: (T, batch) residuals of the fixed-point repetitions, least noisy step first.
+        layers: every self-attention layer of the model, in running order.
+    """
+
+    cache: FeatureCache
+    sigmas: Tensor
+    residuals: Tensor
+    layers: tuple[AttentionLayer, ...]
+
+    @property
+    def residual(self) -> float:
+        """The largest residual of any step and picture."""
+        return float(self.residuals.max())
+
+    def of_items(self, items: Sequence[int]) -> Inversion:
+        """Returns the inversion of some items of the batch, on the same storage."""
+        return Inversion(self.cache.of_items(items), self.sigmas, self.residuals[:, list(items)], self.layers)
+
+
+@dataclass(frozen=True, eq=False)
+class InversionSampler:
+    """The inversion as a sampler function of the host, which runs over ascending sigmas.
+
+    Attributes:
+        cache: the cache to fill.
+        repetitions: fixed-point repetitions per step.
+        masks: the masks on the latent, for statistics mode.
+        residuals: one (batch,) tensor for each finished step.
+    """
+
+    cache: FeatureCache
+    repetitions: int
+    masks: MaskOnGrids | None
+    residuals: list[Tensor] = field(default_factory=list)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        model: KSamplerX0Inpaint,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        extra_args: Options,
+        callback: Callable[[Options], None] | None = None,
+        disable: bool | None = None,
+    ) -> Tensor:
+        """Inverts the clean latent x, (batch, channels, height, width), to the noisiest of the sigmas."""
+        counter = StepCounter()
+        recorder = AttentionRecorder(self.cache, counter, self.masks)
+        prompts = model.inner_model.conds["positive"]
+        # If there are several prompts, the features of the first are kept.
+        first = [next((prompt["uuid"] for prompt in prompts if acts_at(prompt, s)), None) for s in sigmas.tolist()]
+
+        def record(features: Tensor, extra: Options) -> Tensor:
+            if counter.current is None:
+                return features
+            for prompt, chunk in zip(extra["uuids"], features.chunk(len(extra["uuids"])), strict=True):
+                if prompt == first[counter.current]:
+                    recorder.record(chunk, slot_of(extra))
+            return features
+
+        options = {name: value for name, value in extra_args["model_options"].items() if name not in GUIDANCE_OPTIONS}
+        denoise = denoiser(model, {**extra_args, "model_options": options}, record)
+        self.cache.record_latent(0, x)
+        steps = invert(denoise, x, sigmas=sigmas.flip(0), repetitions=self.repetitions, counter=counter)
+        for done, step in enumerate(tqdm(steps, total=len(sigmas) - 1, disable=disable)):
+            self.cache.record_latent(step.step, step.latent)
+            self.residuals.append(step.residual.cpu())
+            x = step.latent
+            if callback is not None:
+                callback(progress(done, step))
+        return x
+
+
+def acts_at(prompt: Options, sigma: float) -> bool:
+    """Returns whether a conditioning acts at a noise level, by the host's own rule."""
+    first, last = prompt.get("timestep_start", float("inf")), prompt.get("timestep_end", 0.0)
+    return last <= sigma <= first
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RestorationSampler:
+    """The restoration as a sampler function of the host. It starts from the inverted noise, whatever noise it is given.
+
+    The model, the latent and the sigmas must be those of the inversion; `restoration_sampler` checks that.
+
+    Attributes:
+        inversion: the inversion to replay.
+        mask: M, (1 or batch, height, width), at any resolution with the latent's aspect ratio.
+        settings: what is fused, when, and how strongly.
+        noise_strength: from 0 (the inverted noise, line 3 of Alg. 1) to 1 (other noise entirely).
+        noise_seed: seed of that other noise.
+    """
+
+    inversion: Inversion
+    mask: Tensor
+    settings: FusionSettings
+    noise_strength: float = 0.0
+    noise_seed: int = 0
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        model: KSamplerX0Inpaint,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        extra_args: Options,
+        callback: Callable[[Options], None] | None = None,
+        disable: bool | None = None,
+    ) -> Tensor:
+        """Restores the latents; x, (batch, channels, height, width), only sets dtype and device.
+
+        Raises:
+            ShapeMismatchError: the mask does not fit the inversion.
+        """
+        counter, num_steps, cache = StepCounter(), len(sigmas) - 1, self.inversion.cache
+        masks = MaskOnGrids(mask_on_latent(self.mask, cache.plan.latent_shape))
+        layers = (layer.slot for n, layer in enumerate(self.inversion.layers) if self.settings.covers_layer(n))
+        fusion = AttentionFusion(
+            cache=cache,
+            counter=counter,
+            masks=masks,
+            settings=self.settings,
+            layers=frozenset(layers) if self.settings.attention_strength > 0 else frozenset(),
+        )
+
+        def fuse(features: Tensor, extra: Options) -> Tensor:
+            return fusion.fuse(features, slot_of(extra))
+
+        steps = restore(
+            denoiser(model, extra_args, fuse),
+            cache,
+            start=self._start(cache.latent(num_steps).to(x), sigmas[0]),
+            sigmas=sigmas,
+            masks=masks,
+            settings=self.settings,
+            counter=counter,
+        )
+        for done, step in enumerate(tqdm(steps, total=num_steps, disable=disable)):
+            x = step.latent
+            if callback is not None:
+                callback(progress(done, step))
+        return x
+
+    def _start(self, inverted: Tensor, sigma: Tensor) -> Tensor:
+        """Returns Z_T, or a mixture with fresh noise of the same deviation."""
+        if self.noise_strength == 0:
+            return inverted
+        generator = torch.Generator().manual_seed(self.noise_seed)
+        noise = torch.randn(inverted.shape, generator=generator).to(inverted)
+        kept = (1 - self.noise_strength**2) ** 0.5
+        return kept * inverted + self.noise_strength * sigma * noise
 
 
 def denoiser(model: KSamplerX0Inpaint, extra_args: Options, attention: Callable[[Tensor, Options], Tensor]) -> Denoiser:
@@ -81,18 +250,3 @@ def mask_on_latent(mask: Tensor, latent_shape: tuple[int, ...]) -> Tensor:
         )
     means = cell_means(mask.float().nan_to_num().clamp(0, 1)[:, None], latent)
     return means.expand(batch, 1, height, width)
-
-
-def sample(
-    guider: CFGGuider,
-    latent: Tensor,
-    function: Callable[..., Tensor],
-    *,
-    sigmas: Tensor,
-    callback: Callback | None,
-) -> Tensor:
-    noise, is_silent = torch.zeros_like(latent), not comfy.utils.PROGRESS_BAR_ENABLED
-    samples = guider.sample(
-        noise, latent, KSAMPLER(function), sigmas, callback=callback, disable_pbar=is_silent, seed=0
-    )
-    return samples.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())

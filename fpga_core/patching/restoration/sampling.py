@@ -1,101 +1,135 @@
-"""The restoration (Alg. 1, lines 3-9) as a ComfyUI sampler."""
+"""Runs inversion (Alg. 1, line 2) and restoration (lines 3-9) on ComfyUI's models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.model_management
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSAMPLER, CFGGuider, KSamplerX0Inpaint
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ...errors import InvalidInputError, ShapeMismatchError
-from ...restoration.attention import AttentionFusion, MaskOnGrids
-from ...restoration.fusion import FusionSettings
-from ...restoration.inversion import StepCounter
-from ...restoration.sampling import restore
+from ...restoration.attention import MaskOnGrids
+from ...restoration.feature_cache import STYLE_SOURCES, CacheMode, CachePlan, FeatureCache, fitting_mode
+from ...restoration.fusion import FusionSettings, StyleSource
+from ...restoration.sampling import check_sigmas
+from ...restoration.settings import InversionSettings
+from ...shapes import Extent
 from ..conditioning import Conditioning
-from .checks import check_restoring_model
-from .inversion import Inversion
-from .samplers import Callback, Options, denoiser, mask_on_latent, progress, sample, slot_of
+from ..unet import check_restoring_model, self_attention_layers
+from .samplers import Inversion, InversionSampler, RestorationSampler, mask_on_latent
+
+Callback = Callable[[int, Tensor, Tensor, int], None]
+"""The host's `(step, x0, x, total_steps)`, which shows progress and previews and raises on interrupts."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class RestorationSampler:
-    """The restoration as a sampler function of the host. It starts from the inverted noise, whatever noise it is given.
+def invert_latent(
+    model: ModelPatcher,
+    positive: Conditioning,
+    latent: Tensor,
+    *,
+    sigmas: Tensor,
+    settings: InversionSettings,
+    mask: Tensor | None = None,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Inversion]:
+    """Inverts latents to noise without guidance, and keeps everything that a restoration can need.
 
-    The model, the latent and the sigmas must be those of the inversion; `restoration_sampler` checks that.
-
-    Attributes:
-        inversion: the inversion to replay.
-        mask: M, (1 or batch, height, width), at any resolution with the latent's aspect ratio.
-        settings: what is fused, when, and how strongly.
-        noise_strength: from 0 (the inverted noise, line 3 of Alg. 1) to 1 (other noise entirely).
-        noise_seed: seed of that other noise.
+    Args:
+        positive: prompts; the features of the first are kept.
+        latent: (batch, 4, height, width) from the VAE.
+        sigmas: (T + 1,) descending to 0, equal to those of the sampler.
+        settings: how the latents are inverted, and what is kept.
+        mask: (1 or batch, height, width); required in statistics mode.
+        callback: callback of the host.
+    Returns:
+        The inverted noise in the host's scale, and the inversion.
+    Raises:
+        UnsupportedModeError, PatchConflictError: the model's self-attention cannot be reached.
+        InvalidInputError: the sigmas do not descend to 0.
+        As `record_inversion`.
+    Source: FPGA Alg. 1, line 2.
     """
+    check_restoring_model(model)
+    check_sigmas(sigmas)
+    return record_inversion(
+        model,
+        positive,
+        latent,
+        sigmas=sigmas,
+        settings=settings,
+        fusion=FusionSettings(),
+        sources=STYLE_SOURCES,
+        mask=mask,
+        callback=callback,
+    )
 
-    inversion: Inversion
-    mask: Tensor
-    settings: FusionSettings
-    noise_strength: float = 0.0
-    noise_seed: int = 0
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        model: KSamplerX0Inpaint,
-        x: Tensor,
-        sigmas: Tensor,
-        *,
-        extra_args: Options,
-        callback: Callable[[Options], None] | None = None,
-        disable: bool | None = None,
-    ) -> Tensor:
-        """Restores the latents; x, (batch, channels, height, width), only sets dtype and device.
+def record_inversion(
+    model: ModelPatcher,
+    positive: Conditioning,
+    latent: Tensor,
+    *,
+    sigmas: Tensor,
+    settings: InversionSettings,
+    fusion: FusionSettings,
+    sources: tuple[StyleSource, ...],
+    mask: Tensor | None,
+    device_bytes: int = 0,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Inversion]:
+    """Does the work of `invert_latent`, after `check_restoring_model` and `check_sigmas` have passed.
 
-        Raises:
-            ShapeMismatchError: the mask does not fit the inversion.
-        """
-        counter, num_steps, cache = StepCounter(), len(sigmas) - 1, self.inversion.cache
-        masks = MaskOnGrids(mask_on_latent(self.mask, self.inversion.latent_shape))
-        layers = (layer.slot for n, layer in enumerate(self.inversion.layers) if self.settings.covers_layer(n))
-        fusion = AttentionFusion(
-            cache=cache,
-            counter=counter,
-            masks=masks,
-            settings=self.settings,
-            layers=frozenset(layers) if self.settings.attention_strength > 0 else frozenset(),
+    Args:
+        fusion: only what a restoration with these settings reads is kept.
+        sources: in statistics mode, the style sources that it can choose from.
+        device_bytes: part of the cache that can stay on the model's device.
+    Raises:
+        InvalidInputError: there is no prompt or mask, or the budget is too small; the model is not run.
+        ShapeMismatchError: the latent does not fit the model, or the mask the latent.
+    """
+    channels = model.model.latent_format.latent_channels
+    if latent.ndim != 4 or latent.shape[1] != channels:
+        raise ShapeMismatchError(
+            f"the latent has the shape {tuple(latent.shape)}, but the model needs (pictures, {channels}, height, "
+            "width); encode the picture with this model's VAE"
         )
-
-        def fuse(features: Tensor, extra: Options) -> Tensor:
-            return fusion.fuse(features, slot_of(extra))
-
-        steps = restore(
-            denoiser(model, extra_args, fuse),
-            cache,
-            start=self._start(cache.latent(num_steps).to(x), sigmas[0]),
-            sigmas=sigmas,
-            masks=masks,
-            settings=self.settings,
-            counter=counter,
+    if not positive:
+        raise InvalidInputError("the positive conditioning is empty; connect a prompt")
+    shape = tuple(latent.shape)
+    masks = None if mask is None else MaskOnGrids(mask_on_latent(mask, shape))
+    layers = self_attention_layers(model, Extent(width=shape[-1], height=shape[-2]))
+    # If the model runs in 16 bits, maps are kept in its dtype, because a conversion would only cost time.
+    dtype = torch.bfloat16 if model.model.get_dtype_inference() is torch.bfloat16 else torch.float16
+    full = CachePlan.of(
+        CacheMode.FULL,
+        layers,
+        settings=fusion,
+        num_steps=len(sigmas) - 1,
+        latent_shape=shape,
+        dtype=dtype if settings.is_half else torch.float32,
+        sources=sources,
+    )
+    wanted = CacheMode.FULL if settings.mode is CacheMode.AUTO and mask is None else settings.mode
+    plan = replace(full, mode=fitting_mode(wanted, full, settings.budget_mib))
+    if plan.mode is CacheMode.STATISTICS and mask is None:
+        raise InvalidInputError(
+            "statistics mode measures inside and outside a mask; connect a mask, or choose full mode"
         )
-        for done, step in enumerate(tqdm(steps, total=num_steps, disable=disable)):
-            x = step.latent
-            if callback is not None:
-                callback(progress(done, step))
-        return x
-
-    def _start(self, inverted: Tensor, sigma: Tensor) -> Tensor:
-        """Returns Z_T, or a mixture with fresh noise of the same deviation."""
-        if self.noise_strength == 0:
-            return inverted
-        generator = torch.Generator().manual_seed(self.noise_seed)
-        noise = torch.randn(inverted.shape, generator=generator).to(inverted)
-        kept = (1 - self.noise_strength**2) ** 0.5
-        return kept * inverted + self.noise_strength * sigma * noise
+    with ExitStack() as on_failure:
+        cache = on_failure.enter_context(FeatureCache(plan, budget_mib=settings.budget_mib, device_bytes=device_bytes))
+        sampler = InversionSampler(cache, settings.repetitions, masks)
+        guider = CFGGuider(model)
+        guider.inner_set_conds({"positive": positive})  # no negative: guidance 1, as BasicGuider does
+        inverted = sample(guider, latent, sampler, sigmas=sigmas.flip(0), callback=callback)
+        on_failure.pop_all()
+    return inverted, Inversion(cache, sigmas.cpu().float(), torch.stack(sampler.residuals), layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +147,12 @@ class CheckedRestorationSampler:
             InvalidInputError: the sigmas are not those of the inversion.
         """
         check_restoring_model(model.inner_model.model_patcher)
-        inversion = self.sampler.inversion
-        if tuple(x.shape) != inversion.latent_shape:
+        inverted, latent_shape = self.sampler.inversion.sigmas, self.sampler.inversion.cache.plan.latent_shape
+        if tuple(x.shape) != latent_shape:
             raise ShapeMismatchError(
-                f"the latent to restore is {tuple(x.shape)}, but the inverted one was {inversion.latent_shape}; "
-                "connect the latent output of the same Invert Latent"
+                f"the latent to restore is {tuple(x.shape)}, but the inverted one was {latent_shape}; connect the "
+                "latent output of the same Invert Latent"
             )
-        inverted = inversion.sigmas
         if len(sigmas) != len(inverted) or not torch.allclose(sigmas.cpu().float(), inverted, rtol=1e-4):
             raise InvalidInputError(
                 f"the sampler runs {len(sigmas) - 1} steps from sigma {float(sigmas[0]):.4g}, but the inversion ran "
@@ -156,5 +189,21 @@ def restore_latent(
     guider = CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    blank = torch.zeros(sampler.inversion.latent_shape)
-    return sample(guider, blank, sampler, sigmas=sampler.inversion.sigmas, callback=callback)
+    inversion = sampler.inversion
+    blank = torch.zeros(inversion.cache.plan.latent_shape)
+    return sample(guider, blank, sampler, sigmas=inversion.sigmas, callback=callback)
+
+
+def sample(
+    guider: CFGGuider,
+    latent: Tensor,
+    function: Callable[..., Tensor],
+    *,
+    sigmas: Tensor,
+    callback: Callback | None,
+) -> Tensor:
+    noise, is_silent = torch.zeros_like(latent), not comfy.utils.PROGRESS_BAR_ENABLED
+    samples = guider.sample(
+        noise, latent, KSAMPLER(function), sigmas, callback=callback, disable_pbar=is_silent, seed=0
+    )
+    return samples.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())

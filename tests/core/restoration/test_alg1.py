@@ -6,12 +6,10 @@ The model is a small random network with two self-attention layers on different 
 import pytest
 import torch
 import torch.nn.functional as F
-from fpga.fpga_core.restoration.attention import AttentionFusion, AttentionRecorder, MaskOnGrids
-from fpga.fpga_core.restoration.cache_plan import AttentionLayer, CacheMode, CachePlan
-from fpga.fpga_core.restoration.feature_cache import FeatureCache
+from fpga.fpga_core.restoration.attention import AttentionFusion, AttentionRecorder, MaskOnGrids, StepCounter
+from fpga.fpga_core.restoration.feature_cache import AttentionLayer, CacheMode, CachePlan, FeatureCache
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
-from fpga.fpga_core.restoration.inversion import StepCounter, invert
-from fpga.fpga_core.restoration.sampling import restore
+from fpga.fpga_core.restoration.sampling import invert, restore
 
 FINE, COARSE = ("input", 1, 0), ("middle", 0, 0)
 LAYERS = (AttentionLayer(FINE, 64, 6), AttentionLayer(COARSE, 16, 6))

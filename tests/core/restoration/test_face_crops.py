@@ -10,8 +10,7 @@ from fpga.fpga_core.faces.drawing import FaceStyle
 from fpga.fpga_core.faces.face import Face, PictureFaces
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.restoration.face_crops import crop_faces, draw_hint, faces_in_crops, stack_crops
-from fpga.fpga_core.restoration.finding import faces_from_masks
-from fpga.fpga_core.restoration.masks import MAX_AREA, hull_area
+from fpga.fpga_core.restoration.masks import MAX_AREA, faces_from_masks, hull_area
 from fpga.fpga_core.restoration.matching import Match
 from fpga.fpga_core.restoration.paste import paste_crops, paste_faces
 from fpga.fpga_core.restoration.settings import CropSettings

@@ -7,8 +7,7 @@ import torch
 from fpga.fpga_core.block_slots import BlockSlot
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.restoration.adain import masked_moments
-from fpga.fpga_core.restoration.cache_plan import AttentionLayer, CacheMode, CachePlan
-from fpga.fpga_core.restoration.feature_cache import FeatureCache
+from fpga.fpga_core.restoration.feature_cache import AttentionLayer, CacheMode, CachePlan, FeatureCache
 from fpga.fpga_core.restoration.fusion import FusionSettings, GridMask, StyleSource
 
 LAYERS = (

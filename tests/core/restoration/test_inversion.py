@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError
-from fpga.fpga_core.restoration.inversion import StepCounter, check_sigmas, invert
+from fpga.fpga_core.restoration.attention import StepCounter
+from fpga.fpga_core.restoration.sampling import check_sigmas, invert
 
 CENTRES = torch.randn(6, 2, 2, 2, generator=torch.Generator().manual_seed(0)).double()
 SPREAD = 0.4

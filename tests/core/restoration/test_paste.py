@@ -98,8 +98,8 @@ def covered_by_hull(face: Face, extent: Extent, fine: int = 16) -> torch.Tensor:
 def test_the_mask_still_covers_the_face(size, covered):
     """The limit of area must not eat into the face itself: nearly all of the hull is replaced completely.
 
-    A pixel at the edge counts by the part of it that lies inside the hull. Of a face of a dozen pixels, a little less is
-    covered: its outline alone touches 235 pixels, and the limit, 1.6 times its area of 135, leaves 216.
+    A pixel at the edge counts by the part of it that lies inside the hull. Of a face of a dozen pixels, a little less
+    is covered: its outline alone touches 235 pixels, and the limit, 1.6 times its area of 135, leaves 216.
     """
     face, extent = Face(Box(60, 50, 60 + size, 50 + 1.2 * size)), Extent(200, 200)
     _, mask = lay_faces(noise(200, 200, 3), [restored_face(face, extent, size_px=512)])
