@@ -56,11 +56,12 @@ class ActivityRecord:
         if queries is None:
             return  # these are the values of the identity
         self._queries = None
-        ones, heads = torch.ones(1, 1, queries.shape[1]), self.attention.heads
+        ones, heads = torch.ones(1, 1, queries.shape[1]).to(queries), self.attention.heads
         beside = identity_attention(
             queries, keys=to_k(text)[:, None], values=values[:, None], weights=ones, num_heads=heads
         )
-        keys, values = to_k(self.tokens), self.attention.to_v(self.tokens)
+        tokens = self.tokens.to(queries)
+        keys, values = to_k(tokens), self.attention.to_v(tokens)
         acting = ActingQueries(ones)
         activity = identity_activity(
             beside, queries, keys=keys[None], values=values[None], acting=acting, num_heads=heads
