@@ -14,7 +14,7 @@ from torch import nn
 
 from ..block_slots import Attention, BlockSlot, TransformerBlock
 from ..errors import PatchConflictError, UnsupportedModeError
-from ..repcontrolnet.bases import recognise_base
+from ..repcontrolnet.branch import recognise_base
 from ..restoration.feature_cache import AttentionLayer
 from ..shapes import Extent
 

@@ -1,16 +1,24 @@
-"""A RepControlNet: copies of a UNet's layers, the hint encoder, and where both come from."""
+"""A RepControlNet: copies of a UNet's layers, the hint encoder, where both come from, and how a base is recognised."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..checkpoints import hash_state_dict
-from .bases import recognise_base
 
 INITIAL_RATIO = 0.1
+
+KNOWN_BASES: Mapping[tuple[int, bool], str] = {
+    (768, False): "sd15",
+    (1024, False): "sd21",
+    (1280, True): "sdxl-refiner",
+    (2048, True): "sdxl",
+}
+"""(width of the text embedding, whether the picture's size is embedded too) -> name."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -18,7 +26,7 @@ class BranchHeader:
     """Where a branch comes from.
 
     Attributes:
-        base: architecture of the UNet that it was copied from, as `bases.recognise_base` names it: "sd15", "sdxl", ...
+        base: architecture of the UNet that it was copied from, as `recognise_base` names it: "sd15", "sdxl", ...
         conditions: what its condition image shows, in drawing order, for example ("skeleton", "landmarks").
         trained_on: the data or purpose that it was trained on, as free text.
         branch_hash: SHA-256 of the copied layers (`checkpoints.hash_state_dict`), by which other files name this
@@ -89,3 +97,18 @@ def initial_branch(base: Mapping[str, Tensor], ratio: float = INITIAL_RATIO) -> 
     Source: FPGA Eq. 5, `W_m = w W` with w = 0.1; at alpha = beta = 1 the fold of an untrained branch is 1.1 W.
     """
     return {name: weight.detach() * ratio for name, weight in base.items()}
+
+
+def recognise_base(shapes: Mapping[str, torch.Size]) -> str:
+    """Names the base architecture of a UNet, or of a branch copied from one.
+
+    Args:
+        shapes: parameter names in ComfyUI's layout, without a prefix -> shapes.
+    Returns:
+        "sd15", "sd21", "sdxl" or "sdxl-refiner"; "unet-<text width>" for any other UNet; "unknown" if there is no
+        cross-attention.
+    """
+    for name, shape in shapes.items():
+        if name.endswith(".attn2.to_k.weight") and len(shape) == 2:
+            return KNOWN_BASES.get((shape[1], "label_emb.0.0.weight" in shapes), f"unet-{shape[1]}")
+    return "unknown"

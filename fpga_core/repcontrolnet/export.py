@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..checkpoints import hash_state_dict, write_safetensors
 from ..errors import InvalidInputError
-from .bases import recognise_base
-from .branch import RepControlNet
+from .branch import RepControlNet, recognise_base
 from .hint_encoder import hint_encoder_widths
 from .layouts import BRANCH_PREFIX, CONTENTS_BRANCH, CONTENTS_HINT_ENCODER, FORMAT, HINT_ENCODER_PREFIX
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ..checkpoints import FileFormat, check_hash, list_names
 from ..errors import BaseModelError, CheckpointKeyError, UnknownFormatError
-from .bases import recognise_base
-from .branch import BranchHeader, RepControlNet
+from .branch import BranchHeader, RepControlNet, recognise_base
 from .diffusers_layout import convert_diffusers, has_twins
 from .hint_encoder import hint_encoder_widths
 

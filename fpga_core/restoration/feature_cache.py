@@ -6,6 +6,7 @@ import copy
 import math
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
@@ -152,7 +153,7 @@ def fitting_mode(wanted: CacheMode, plan: CachePlan, budget_mib: int) -> CacheMo
     return CacheMode.FULL if plan.num_mib <= budget_mib else CacheMode.STATISTICS
 
 
-class FeatureCache:
+class FeatureCache(AbstractContextManager["FeatureCache"]):
     """The latents and self-attention outputs of one inversion, by the sampler's step and the layer's slot.
 
     If the run that fills it also consumes it, use it as a context manager, so that it is freed after success, errors
@@ -180,9 +181,6 @@ class FeatureCache:
         self._maps: dict[tuple[int, BlockSlot], Tensor] = {}
         self._moments: dict[tuple[int, BlockSlot], dict[StyleSource, Moments]] = {}
         self._lock = threading.Lock()
-
-    def __enter__(self) -> FeatureCache:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -102,7 +102,11 @@ def lay_faces(picture: Tensor, faces: Sequence[FaceCrop]) -> tuple[Tensor, Tenso
         bit-identical to those of `picture`.
     """
     extent = Extent(picture.shape[1], picture.shape[0])
-    laid = [_lay(face, extent) for face in faces]
+    laid: list[Laid] = []
+    for face in faces:
+        colors, box = lay_crop(face.crop, face.square, extent)
+        weight, _ = lay_crop(face.paste_mask[..., None], face.square, extent, mode="bilinear")
+        laid.append((colors, weight[..., 0], box))
     weights = [_shared(laid, number) for number in range(len(laid))]
     pasted = picture.clone()
     changed = torch.zeros(extent.height, extent.width)
@@ -142,12 +146,6 @@ def _recolored(face: FaceCrop, picture: Tensor) -> FaceCrop:
 
 Laid = tuple[Tensor, Tensor, Box]
 """Colours (height, width, 3) and weights (height, width) on the pixels of a box."""
-
-
-def _lay(face: FaceCrop, extent: Extent) -> Laid:
-    colors, box = lay_crop(face.crop, face.square, extent)
-    weight = lay_crop(face.paste_mask[..., None], face.square, extent, mode="bilinear")[0][..., 0]
-    return colors, weight, box
 
 
 def _shared(laid: Sequence[Laid], number: int) -> Tensor:

@@ -8,12 +8,10 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from diffusers import UNet2DConditionModel
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
-from fpga.fpga_core.repcontrolnet.bases import recognise_base
-from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet
+from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet, recognise_base
 from fpga.fpga_core.repcontrolnet.diffusers_layout import block_names, convert_diffusers, parameter_name
-from fpga.fpga_core.repcontrolnet.folding import foldable_parameters
+from fpga.fpga_core.repcontrolnet.folding import check_branch_fits, foldable_parameters
 from fpga.fpga_core.repcontrolnet.hint_encoder import HintEncoder, build_hint_encoder
-from fpga.fpga_core.repcontrolnet.matching import check_branch_fits
 
 # as published with the models
 DOWN_BLOCKS = {

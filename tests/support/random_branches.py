@@ -2,8 +2,7 @@
 
 import torch
 from fpga.fpga_core.checkpoints import hash_state_dict
-from fpga.fpga_core.repcontrolnet.bases import recognise_base
-from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet
+from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet, recognise_base
 from fpga.fpga_core.repcontrolnet.folding import foldable_parameters
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ...errors import UnsupportedModeError
 from ...repcontrolnet.branch import RepControlNet
-from ...repcontrolnet.folding import foldable_parameters
-from ...repcontrolnet.matching import check_hint_encoder_fits
+from ...repcontrolnet.folding import check_hint_encoder_fits, foldable_parameters
 from ..conditioning import Conditioning, add_control, as_hint
 from ..schedule import StepRange
 from ..unet import unet_of

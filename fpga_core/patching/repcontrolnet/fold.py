@@ -9,8 +9,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...errors import CheckpointKeyError, PatchConflictError
 from ...repcontrolnet.branch import RepControlNet
-from ...repcontrolnet.folding import foldable_parameters
-from ...repcontrolnet.matching import fit_branch
+from ...repcontrolnet.folding import fit_branch, foldable_parameters
 from ..unet import UNET_PREFIX, unet_of
 
 BRANCHES_ATTACHMENT = "fpga_branches"

@@ -15,8 +15,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ...repcontrolnet.branch import RepControlNet
-from ...repcontrolnet.folding import foldable_parameters
-from ...repcontrolnet.matching import fit_branch
+from ...repcontrolnet.folding import fit_branch, foldable_parameters
 from ..schedule import StepRange
 from ..unet import unet_of
 from .fold import remember_branch

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from ...errors import InvalidInputError
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet, initial_branch
-from ...repcontrolnet.folding import fold_weight, foldable_parameters
+from ...repcontrolnet.folding import FIRST_CONVOLUTION, check_branch_fits, fold_weight, foldable_parameters
 from ...repcontrolnet.hint_encoder import SD15_WIDTHS, HintEncoder, build_hint_encoder
-from ...repcontrolnet.matching import FIRST_CONVOLUTION, check_branch_fits
 from .seeding import seeded
 
 KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")

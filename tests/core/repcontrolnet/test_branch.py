@@ -3,8 +3,7 @@
 import pytest
 import torch
 from fpga.fpga_core.checkpoints import hash_state_dict
-from fpga.fpga_core.repcontrolnet.bases import recognise_base
-from fpga.fpga_core.repcontrolnet.branch import RepControlNet, initial_branch
+from fpga.fpga_core.repcontrolnet.branch import RepControlNet, initial_branch, recognise_base
 from fpga.fpga_core.repcontrolnet.folding import fold_weight
 from tiny_branches import BASE, tiny_branch
 

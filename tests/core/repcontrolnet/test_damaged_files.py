@@ -6,8 +6,8 @@ from fpga.fpga_core.checkpoints import hash_state_dict, read_safetensors, write_
 from fpga.fpga_core.errors import BaseModelError, CheckpointError
 from fpga.fpga_core.repcontrolnet.branch import RepControlNet
 from fpga.fpga_core.repcontrolnet.export import as_file_contents, write_hint_encoder, write_repcontrolnet
+from fpga.fpga_core.repcontrolnet.folding import check_branch_fits, check_hint_encoder_fits
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
-from fpga.fpga_core.repcontrolnet.matching import check_branch_fits, check_hint_encoder_fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_branches import third_party_state_dict, tiny_branch, tiny_layers

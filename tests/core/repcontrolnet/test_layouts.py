@@ -16,8 +16,8 @@ from fpga.fpga_core.errors import (
 )
 from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet
 from fpga.fpga_core.repcontrolnet.export import as_file_contents, write_hint_encoder, write_repcontrolnet
+from fpga.fpga_core.repcontrolnet.folding import check_branch_fits
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
-from fpga.fpga_core.repcontrolnet.matching import check_branch_fits
 from tiny_branches import BASE, third_party_state_dict, tiny_branch, tiny_layers
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fpga.fpga_core.errors import BaseModelError, CheckpointKeyError, CheckpointShapeError
 from fpga.fpga_core.repcontrolnet.branch import RepControlNet
-from fpga.fpga_core.repcontrolnet.matching import check_branch_fits, check_hint_encoder_fits, fit_branch
+from fpga.fpga_core.repcontrolnet.folding import check_branch_fits, check_hint_encoder_fits, fit_branch
 from tiny_branches import tiny_branch, tiny_layers
 
 CROSS_ATTENTION = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
