@@ -21,6 +21,9 @@ WORKSHOP = ROOT / "devtools"
 CONSTRAINTS = WORKSHOP / "constraints.txt"
 TESTED_PYTHONS = ((3, 11),)  # the Python that constraints.txt was frozen with
 TORCH = "torch==2.13.0"  # the same on every Python, because torchvision and torchaudio must match it
+BUILD = 1
+"""The number of the build's recipe. Raise it if the steps install something else from the same files."""
+
 NETWORK_REMEDY = "check the network and pip's configuration, and run again to resume with this step"
 
 
@@ -181,9 +184,10 @@ class Builder:
         return subprocess.run([self.python, "-c", statement], capture_output=True, check=False).returncode == 0
 
     def _key(self, given_comfyui: Path | None) -> str:
-        files = [Path(__file__), ROOT / "requirements.txt", *sorted(WORKSHOP.glob("*.txt"))]
+        """Names what gets installed, and what it is installed with. The text of this file does not count."""
+        files = [ROOT / "requirements.txt", *sorted(WORKSHOP.glob("*.txt"))]
         files += [given_comfyui / "requirements.txt"] if given_comfyui else []
-        names = [comfyui.PACKAGE_SHA256, sys.version, sys.base_prefix, platform.machine()]
+        names = [str(BUILD), TORCH, comfyui.PACKAGE_SHA256, sys.version, sys.base_prefix, platform.machine()]
         parts = [*(name.encode() for name in names), *(file.read_bytes() for file in files)]
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
 

@@ -156,3 +156,15 @@ def test_the_servers_refusals_and_failures_are_passed_on():
     data = {"node_id": "7", "node_type": "KSampler", "exception_type": "ValueError", "exception_message": "no model"}
     assert failure({"type": "execution_error", "data": data}).startswith("node 7 KSampler: ValueError: no model")
     assert failure({"type": "execution_interrupted", "data": data}) == "node 7 KSampler: interrupted"
+
+
+def test_an_edit_of_the_build_s_own_text_keeps_the_environment(tmp_path, monkeypatch):
+    def name() -> str:
+        return environment.Builder(tmp_path, tmp_path, is_given=False).folder.name
+
+    named, other_text = name(), tmp_path / "environment.py"
+    other_text.write_text("# another comment\n", encoding="utf-8")
+    monkeypatch.setattr(environment, "__file__", str(other_text))
+    assert name() == named, "an edit of the build's own text would install 3 GB again"
+    monkeypatch.setattr(environment, "TORCH", "torch==0.0")
+    assert name() != named
