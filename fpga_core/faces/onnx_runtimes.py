@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 GPU_PACKAGE = "onnxruntime-gpu"
-GPU_WITH_LIBRARIES = '"onnxruntime-gpu[cuda,cudnn]"'
 CPU_PACKAGE = "onnxruntime"
+GPU_VERSIONS = {"11": "<1.19", "12": ">=1.19,<1.27", "13": ">=1.27"}
+"""The major version of the CUDA that torch is built for -> the versions of onnxruntime-gpu on PyPI that are for it."""
+
 SHARED_FOLDER = (CPU_PACKAGE, GPU_PACKAGE, "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
 """The packages that write to the folder `onnxruntime`."""
 
@@ -93,7 +95,16 @@ def installed_runtimes(search_path: Iterable[str] | None = None) -> dict[str, st
 
 def mending_command(package: str) -> str:
     """Returns the command that puts the files of one package on top of all others in the folder `onnxruntime`."""
-    return pip_command(f"{MENDING} {package}")
+    return pip_command(f"{MENDING} {_gpu_requirement() if package == GPU_PACKAGE else package}")
+
+
+def _gpu_requirement(extras: str = "") -> str:
+    """Returns what to ask pip for, so that the build is for the CUDA that torch is built for."""
+    import torch
+
+    versions = GPU_VERSIONS.get((torch.version.cuda or "").partition(".")[0], "")
+    requirement = f"{GPU_PACKAGE}{extras}{versions}"
+    return f'"{requirement}"' if extras or versions else requirement
 
 
 def empty_note(installed: Mapping[str, str]) -> str:
@@ -162,7 +173,7 @@ def fallback_note(
         )
     return (
         f"{start}: its CUDA and cuDNN libraries were not found, or are not of the version that this {GPU_PACKAGE} "
-        f"needs; run this command, then restart ComfyUI: {pip_command(GPU_WITH_LIBRARIES)}"
+        f"needs; run this command, then restart ComfyUI: {pip_command(_gpu_requirement('[cuda,cudnn]'))}"
     )
 
 

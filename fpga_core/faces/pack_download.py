@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, BinaryIO
 
+from ..boundaries import reason_of
 from ..errors import DownloadError
+from ..packages import importing
 from .model_packs import ModelPack, PackFile
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
 CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 30
+MAX_ATTEMPTS = 5
+"""How often a connection that ends early is resumed, as long as more of the file arrives each time."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of bytes so far and in total. It can raise to stop; the next download resumes."""
@@ -59,42 +65,45 @@ def damaged_files(pack: ModelPack, folder: Path) -> Sequence[str]:
     return [file.name for file in present if file_sha256(folder / file.name) != file.sha256]
 
 
-class _ReportingFile(io.BufferedWriter):
-    """A file that is written further, and reports its progress."""
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from an encrypted connection to one that is not."""
 
-    def __init__(self, path: Path, report: Callable[[int], None]) -> None:
-        super().__init__(io.FileIO(path, "ab"))
-        self._report = report
-
-    def write(self, buffer: Buffer, /) -> int:
-        written = super().write(buffer)
-        self._report(self.tell())
-        return written
+    def redirect_request(  # noqa: PLR0913
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and not newurl.lower().startswith("https:"):
+            raise DownloadError(
+                f"put the file into the folder yourself: '{req.host}' sends the download on over a connection that is "
+                "not encrypted, which is refused"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callable[[int], None]) -> None:
-    # hf_hub_download deletes the partial file when it is interrupted. The client's lower level resumes at the end of a
-    # file.
-    from huggingface_hub import errors, hf_hub_url
-    from huggingface_hub.file_download import http_get  # pyright: ignore[reportUnknownVariableType]
-    from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportUnknownVariableType]
+    from huggingface_hub import hf_hub_url
 
     target, partial = folder / file.name, folder / f"{file.name}.part"
+    url = hf_hub_url(pack.repository, file.name, subfolder=pack.folder, revision=pack.revision)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if partial.exists() and partial.stat().st_size > file.num_bytes:
-            partial.unlink()
-        url = hf_hub_url(pack.repository, file.name, subfolder=pack.folder, revision=pack.revision)
-        with _ReportingFile(partial, report) as stream:
-            start = stream.tell()
-            report(start)
-            headers = build_hf_headers()
-            http_get(url, stream, resume_size=start, headers=headers, expected_size=file.num_bytes)
-    except (OSError, errors.HTTPError) as error:  # pyright: ignore[reportPrivateImportUsage]
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        with partial.open("ab") as stream:
+            if stream.tell() > file.num_bytes:
+                stream.truncate(stream.seek(0))
+            for _ in range(MAX_ATTEMPTS):
+                before = stream.tell()
+                report(before)
+                if before < file.num_bytes:
+                    _fetch_rest(url, stream, file.num_bytes, report)
+                if stream.tell() >= file.num_bytes or stream.tell() <= before:
+                    break
+            if stream.tell() < file.num_bytes:
+                raise OSError(f"the connection ended after {stream.tell():,} of {file.num_bytes:,} bytes")
+    except (OSError, HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise DownloadError(
-            f"'{file.name}' of {pack.name} cannot be downloaded from {pack.repository}: {reason}; check the connection "
-            f"and the disk, and run again to resume, or put the file into '{folder}' yourself"
+            f"'{file.name}' of {pack.name} cannot be downloaded from {pack.repository}; check the connection and the "
+            f"disk, and run again to resume, or put the file into '{folder}' yourself ({reason_of(error)})"
         ) from error
     if (found := file_sha256(partial)) != file.sha256:
         partial.unlink()
@@ -103,3 +112,33 @@ def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callab
             f"{found[:12]}, not {file.sha256[:12]}); it was deleted, so run again"
         )
     os.replace(partial, target)
+
+
+def _fetch_rest(url: str, stream: BinaryIO, num_bytes: int, report: Callable[[int], None]) -> None:
+    """Appends what is missing of a file, or writes it anew if the server does not confirm where it continues.
+
+    The files are public, so no token is sent, whatever the user is logged in to.
+    """
+    with importing("certifi"):
+        import certifi
+    start = stream.tell()
+    trusted = ssl.create_default_context()
+    trusted.load_verify_locations(certifi.where())
+    opener = urllib.request.build_opener(_SecureRedirects, urllib.request.HTTPSHandler(context=trusted))
+    headers = {"User-Agent": "fpga-portrait", **({"Range": f"bytes={start}-"} if start else {})}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the hub's address, or the user's mirror
+    with opener.open(request, timeout=TIMEOUT_S) as reply:
+        if start and not _continues(reply, start, num_bytes):
+            stream.truncate(stream.seek(0))
+            if reply.status != HTTPStatus.OK:  # a part of the file, but another one
+                return _fetch_rest(url, stream, num_bytes, report)
+        while stream.tell() <= num_bytes and (chunk := reply.read(CHUNK_BYTES)):
+            stream.write(chunk)
+            report(stream.tell())
+    return None
+
+
+def _continues(reply: HTTPResponse, start: int, num_bytes: int) -> bool:
+    """Returns whether the server confirms that its answer is the rest of the file, from the byte that was asked for."""
+    confirmed = reply.headers.get("Content-Range", "").replace(" ", "").lower()
+    return reply.status == HTTPStatus.PARTIAL_CONTENT and confirmed == f"bytes{start}-{num_bytes - 1}/{num_bytes}"

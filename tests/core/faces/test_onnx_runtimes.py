@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fpga.fpga_core.errors import MissingPackageError
 from fpga.fpga_core.faces.onnx_runtimes import (
     CPU,
@@ -99,6 +100,14 @@ def test_a_cuda_request_on_the_cpu_says_why_and_how_to_mend_it(installed, availa
     note = fallback_note(CUDA, CPU, **machine)
     assert note.startswith(f"running on {CPU}, not on {CUDA}: ") and expected in note
     assert fallback_note(CUDA, CUDA, **machine) is None
+
+
+@pytest.mark.parametrize(("cuda", "versions"), [("12.8", ">=1.19,<1.27"), ("13.0", ">=1.27"), ("11.8", "<1.19")])
+def test_the_build_that_is_asked_for_is_for_the_cuda_of_torch(monkeypatch, cuda, versions):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    assert mending_command("onnxruntime-gpu").endswith(f' "onnxruntime-gpu{versions}"')
+    machine = {"installed": {"onnxruntime-gpu": "1"}, "available": GPU_BUILD, "has_nvidia_gpu": True}
+    assert fallback_note(CUDA, CPU, **machine).endswith(f' "onnxruntime-gpu[cuda,cudnn]{versions}"')
 
 
 def test_other_requests_say_what_the_build_lacks():

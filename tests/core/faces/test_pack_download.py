@@ -1,16 +1,25 @@
 """Downloads from a small server that behaves like the Hugging Face hub, and misbehaves on request."""
 
 import hashlib
+import io
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from fpga.fpga_core.errors import DownloadError
 from fpga.fpga_core.faces.model_packs import KNOWN_PACKS, ModelPack, PackFile, known_pack
-from fpga.fpga_core.faces.pack_download import damaged_files, download_pack, file_sha256, missing_files
+from fpga.fpga_core.faces.pack_download import (
+    _SecureRedirects,
+    damaged_files,
+    download_pack,
+    file_sha256,
+    missing_files,
+)
 from fpga.fpga_core.identity.recognisers import KNOWN_RECOGNISERS
 
 CHUNK_BYTES = 2**18
@@ -24,6 +33,9 @@ class Hub:
 
     files: dict[str, bytes]
     ignores_ranges: bool = False
+    shift: int = 0
+    ends_after: int | None = None
+    headers: list[dict[str, str]] = field(default_factory=list)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
 
@@ -36,18 +48,20 @@ def hub(monkeypatch) -> Iterator[Hub]:
         def do_GET(self):
             span = self.headers.get("Range")
             hub.requests.append((Path(self.path).name, span))
+            hub.headers.append(dict(self.headers))
             if self.path not in hub.files:
                 self.send_error(404)
                 return
             contents = hub.files[self.path]
             start = int(span.removeprefix("bytes=").rstrip("-")) if span and not hub.ignores_ranges else 0
+            start = max(start - hub.shift, 0)
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(contents) - 1}/{len(contents)}")
             self.send_header("Content-Length", str(len(contents) - start))
             self.end_headers()
             try:
-                self.wfile.write(contents[start:])
+                self.wfile.write(contents[start : None if hub.ends_after is None else start + hub.ends_after])
             except ConnectionError:
                 self.close_connection = True  # the client stopped, as some tests do
 
@@ -58,7 +72,7 @@ def hub(monkeypatch) -> Iterator[Hub]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     template = f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK_BYTES)
+    monkeypatch.setattr("fpga.fpga_core.faces.pack_download.CHUNK_BYTES", CHUNK_BYTES)
     yield hub
     server.shutdown()
     server.server_close()
@@ -135,6 +149,54 @@ def test_a_server_that_cannot_resume_still_gives_the_right_file(hub, tmp_path):
     assert (tmp_path / "det.onnx").read_bytes() == DETECTOR
 
 
+def test_a_server_that_continues_elsewhere_is_not_believed(hub, tmp_path):
+    """Its answer is a part of the file, but not the part that was asked for."""
+    hub.shift = 7
+    (tmp_path / "det.onnx.part").write_bytes(DETECTOR[:1000])
+    download_pack(PACK, tmp_path, ignore)
+    assert (tmp_path / "det.onnx").read_bytes() == DETECTOR
+    assert hub.requests[:2] == [("det.onnx", "bytes=1000-"), ("det.onnx", None)]
+
+
+def test_a_connection_that_ends_early_is_resumed_at_once(hub, tmp_path):
+    hub.ends_after = len(DETECTOR) // 2 + 1
+    download_pack(PACK, tmp_path, ignore)
+    assert (tmp_path / "det.onnx").read_bytes() == DETECTOR
+    assert hub.requests[1] == ("det.onnx", f"bytes={hub.ends_after}-")
+
+
+def test_a_connection_that_gives_nothing_is_named_and_what_came_is_kept(hub, tmp_path):
+    (tmp_path / "det.onnx.part").write_bytes(DETECTOR[:1000])
+    hub.ends_after = 0
+    with pytest.raises(DownloadError, match="run again to resume.*ended after 1,000 of 1,280,008 bytes"):
+        download_pack(PACK, tmp_path, ignore)
+    assert (tmp_path / "det.onnx.part").read_bytes() == DETECTOR[:1000]
+
+
+def test_the_user_s_token_is_not_sent(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
+    download_pack(PACK, tmp_path, ignore)
+    assert len(hub.headers) == 2
+    for headers in hub.headers:
+        assert "authorization" not in {name.lower() for name in headers} and "hf_secret" not in str(headers)
+
+
+@pytest.mark.parametrize("target", ["http://elsewhere.example/det.onnx", "HTTP://elsewhere.example/", "ftp://a/b"])
+def test_a_redirect_to_a_connection_that_is_not_encrypted_is_refused(target):
+    request = urllib.request.Request("https://hub.example/det.onnx")
+    with pytest.raises(DownloadError, match=r"put the file into the folder yourself: 'hub\.example' .* not encrypted"):
+        _SecureRedirects().redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), target)
+
+
+def test_other_redirects_are_followed_with_their_range():
+    request = urllib.request.Request("https://hub.example/det.onnx", headers={"Range": "bytes=5-"})
+    followed = _SecureRedirects().redirect_request(
+        request, io.BytesIO(), 302, "Found", HTTPMessage(), "https://cdn.example/det.onnx"
+    )
+    assert followed.full_url == "https://cdn.example/det.onnx" and followed.get_header("Range") == "bytes=5-"
+
+
 @pytest.mark.parametrize("leftover", [len(DETECTOR), len(DETECTOR) + 5], ids=["complete", "too long"])
 def test_leftovers_are_used_or_thrown_away(hub, tmp_path, leftover):
     (tmp_path / "det.onnx.part").write_bytes((DETECTOR + b"xxxxx")[:leftover])
@@ -151,7 +213,7 @@ def test_a_wrong_file_is_deleted_and_never_used(hub, tmp_path):
 
 def test_a_file_that_is_gone_says_where_it_was_and_what_to_do(hub, tmp_path):
     hub.files.clear()
-    with pytest.raises(DownloadError, match=r"someone/pack.*404.*put the file into") as caught:
+    with pytest.raises(DownloadError, match=r"someone/pack.*put the file into.*404") as caught:
         download_pack(PACK, tmp_path, ignore)
     assert str(tmp_path) in str(caught.value)
 
