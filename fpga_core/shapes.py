@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import ShapeMismatchError
+from .errors import InvalidInputError, ShapeMismatchError
 
 PIXELS_PER_LATENT = 8
 """The pixels of a picture that become one latent pixel, in width and in height."""
+
+MASK_OVERSHOOT = 0.5
+"""How far outside of 0 to 1 a mask may be before it is taken for one of another range; resampling overshoots less."""
 
 ASPECT_TOLERANCE = 0.02
 """Aspect ratios that differ by less than this do so because sizes were rounded to whole pixels or to multiples of 8."""
@@ -78,18 +81,32 @@ def cell_means(maps: Tensor, grid: Extent) -> Tensor:
 
 
 def as_masks(masks: Tensor) -> Tensor:
-    """Returns the value of a MASK socket as a batch.
+    """Returns the value of a MASK socket as a batch, the one check of masks.
 
     Args:
         masks: (num_masks, height, width) in [0, 1]; (height, width) and (num_masks, 1, height, width) are accepted too.
+            Resampling can leave values a little outside; they are clamped.
     Returns:
-        (num_masks, height, width).
+        (num_masks, height, width) in [0, 1].
     Raises:
         ShapeMismatchError: it is none of these, or empty.
+        InvalidInputError: a value is not finite, or so far outside that the mask has another range, such as 0 to 255.
     """
     batch = masks[None] if masks.ndim == 2 else masks.squeeze(1) if masks.ndim == 4 else masks
     if batch.ndim != 3 or 0 in batch.shape:
         raise ShapeMismatchError(
             f"the mask has the shape {tuple(masks.shape)}; connect a MASK of the shape (number of masks, height, width)"
         )
-    return batch
+    batch = batch if batch.is_floating_point() else batch.float()
+    if not batch.isfinite().all():
+        raise InvalidInputError(
+            "use another mask: this one holds values that are not numbers (NaN or infinity); the node that made it "
+            "probably divided by zero"
+        )
+    least, most = float(batch.min()), float(batch.max())
+    if least < -MASK_OVERSHOOT or most > 1 + MASK_OVERSHOOT:
+        raise InvalidInputError(
+            f"divide the mask by its largest value, or use another: masks are 0 to 1, and this one is {least:g} to "
+            f"{most:g}"
+        )
+    return batch.clamp(0, 1)

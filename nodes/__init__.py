@@ -3,6 +3,7 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from . import apply_cast, cast, face_crops, faces, identity, identity_adapter, repcontrolnet, restoration, training
+from .numbers import checking_numbers
 
 NODES: list[type[io.ComfyNode]] = [
     *identity.NODES,
@@ -15,6 +16,8 @@ NODES: list[type[io.ComfyNode]] = [
     *face_crops.NODES,
     *training.NODES,
 ]
+for node in NODES:
+    checking_numbers(node)
 
 
 class FPGAPortraitExtension(ComfyExtension):

@@ -68,7 +68,7 @@ def damaged_files(pack: ModelPack, folder: Path) -> Sequence[str]:
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but never from an encrypted connection to one that is not."""
 
-    def redirect_request(  # noqa: PLR0913
+    def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if req.type == "https" and not newurl.lower().startswith("https:"):
@@ -76,7 +76,7 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
                 f"put the file into the folder yourself: '{req.host}' sends the download on over a connection that is "
                 "not encrypted, which is refused"
             )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        return super().redirect_request(req, fp, code, msg=msg, headers=headers, newurl=newurl)
 
 
 def _download_file(pack: ModelPack, file: PackFile, folder: Path, report: Callable[[int], None]) -> None:

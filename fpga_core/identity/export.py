@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..boundaries import shortened
 from ..checkpoints import FileFormat, check_hash, check_keys, hash_state_dict, write_safetensors
 from ..errors import (
     BaseModelError,
@@ -170,7 +171,7 @@ def _check_header(metadata: Mapping[str, str], name: str) -> Negative:
         raise UnknownFormatError(f"the header of '{name}' does not name a recogniser; the file is damaged")
     if metadata["negative"] not in [negative.value for negative in NEGATIVES]:
         raise UnknownFormatError(
-            f"the header of '{name}' says that the negative carries {metadata['negative']!r}, but only "
+            f"the header of '{name}' says that the negative carries '{shortened(metadata['negative'])}', but only "
             f"{', '.join(negative.value for negative in NEGATIVES)} are known; the file is damaged or newer than "
             "this pack"
         )

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
+from ..boundaries import shortened
 from ..errors import InvalidInputError
 from ..faces.face import PictureFaces
 from ..faces.keypoint_formats import read_pose_keypoints
@@ -202,9 +203,11 @@ def _read_box(box: object, number: int) -> Box:
     try:
         x, y, width, height = (float(sides[key]) for key in ("x", "y", "width", "height"))
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInputError(f"box {number} is {box!r}; a box needs the numbers x, y, width and height") from error
+        raise InvalidInputError(
+            f"box {number} is {shortened(f'{box!r}')}; a box needs the numbers x, y, width and height"
+        ) from error
     if not all(map(math.isfinite, (x, y, width, height))):
-        raise InvalidInputError(f"box {number} is {box!r}; x, y, width and height must be finite")
+        raise InvalidInputError(f"box {number} is {shortened(f'{box!r}')}; x, y, width and height must be finite")
     return Box(x, y, x + width, y + height)
 
 

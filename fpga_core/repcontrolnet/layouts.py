@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from ..boundaries import shortened
 from ..checkpoints import FileFormat, check_hash, list_names
 from ..errors import BaseModelError, CheckpointKeyError, UnknownFormatError
 from .branch import BranchHeader, RepControlNet, recognise_base
@@ -127,7 +128,8 @@ def _read_header(metadata: Mapping[str, str], name: str) -> BranchHeader:
     contents = metadata["contents"]
     if contents not in (CONTENTS_BRANCH, CONTENTS_HINT_ENCODER):
         raise UnknownFormatError(
-            f"the contents in the header of '{name}' are {contents!r}, which is not valid; the file is damaged"
+            f"the contents in the header of '{name}' are '{shortened(contents)}', which is not valid; the file is "
+            "damaged"
         )
     conditions = _read_conditions(metadata["conditions"], name)
     return BranchHeader(

@@ -44,7 +44,7 @@ def fit_masks(masks: Tensor, images: Tensor) -> Tensor:
     Raises:
         ShapeMismatchError: the aspect ratio differs, or there are no masks.
     """
-    masks = as_masks(masks).cpu().float().nan_to_num(0, 0, 0).clamp(0, 1)
+    masks = as_masks(masks).cpu().float()
     extent, picture = Extent(masks.shape[2], masks.shape[1]), Extent(images.shape[2], images.shape[1])
     if extent == picture:
         return masks
@@ -150,7 +150,7 @@ def found_mask(
     mask = draw_hull(square.to_crop(face_hull(face)), square.size_px)
     if parser is not None:
         near = soften_mask(mask, dilate_px=growth_within(mask, max_area), feather_px=0)
-        parsed = parser(crop[None])[0] * near  # without the face of a neighbour
+        parsed = as_masks(parser(crop[None]))[0] * near  # without the face of a neighbour
         mask = parsed if parsed.any() else mask
     slack_px = square.scale + 1  # pasting spreads an edge by up to a pixel of either grid
     allowed_px = max(growth_within(mask, max_area) - slack_px, 0.0)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ..errors import InvalidInputError, ShapeMismatchError
 from ..geometry import Box
-from ..shapes import Extent
+from ..shapes import Extent, as_masks
 from .adain import adain, masked_moments
 from .crops import lay_crop, take_crop
 from .face_crops import FaceCrop, check_images
@@ -32,11 +32,12 @@ def paste_crops(
         As `paste_faces`.
     Raises:
         ShapeMismatchError: the numbers do not agree, or the crops are not square.
-        InvalidInputError: a crop is not finite.
+        InvalidInputError: a crop or a mask is not finite, or a mask is not in [0, 1].
     """
     check_images(images)
     if not crops:
         return paste_faces(images, (), are_colors_matched=are_colors_matched)
+    masks = as_masks(masks)
     if not (len(crops) == len(restored) == len(masks)):
         raise ShapeMismatchError(
             f"{len(crops)} faces were cropped, but there are {len(restored)} crops and {len(masks)} masks to paste; "
@@ -56,7 +57,7 @@ def paste_crops(
             f"the crops come from more pictures than the {images.shape[0]} that are connected; connect the pictures "
             "that were cropped"
         )
-    restored, masks = restored[..., :3].cpu().float().clamp(0, 1), masks.cpu()
+    restored, masks = restored[..., :3].cpu().float().clamp(0, 1), masks.cpu().float()
     returned = [
         replace(entry, crop=crop, paste_mask=mask) for entry, crop, mask in zip(crops, restored, masks, strict=True)
     ]

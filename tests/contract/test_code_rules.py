@@ -15,14 +15,15 @@ MAX_POSITIONAL_ARGUMENTS = 5
 MAX_POSITIONAL_PARAMETERS = 3
 MAX_FMT_SKIP = 10
 
-CALLED_BY_OTHERS = {"apply_model", "forward", "get_control", "host_attention"}
-"""Functions whose parameters ComfyUI or torch prescribes."""
+CALLED_BY_OTHERS = {"apply_model", "forward", "get_control", "host_attention", "redirect_request"}
+"""Functions whose parameters ComfyUI, torch or urllib prescribes."""
 
 CATCHES_EVERYTHING = {
     "__init__.py": 1,  # ComfyUI would swallow the traceback of a pack that does not load
     "devtools/progress.py": 1,  # ends the program that it started, whatever happened
     "fpga_core/boundaries.py": 1,  # the boundary with libraries that raise anything
     "fpga_core/training/engine/loop.py": 1,  # saves the state before the error goes on
+    "tests/support/mutations.py": 1,  # an error that is not the pack's is what it looks for
     "tests/support/without_packages.py": 1,  # the error is what it reports
 }
 """File -> number of places that catch every error, and why they may."""

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.restoration.crops import CropSquare
@@ -77,3 +78,18 @@ def test_any_mask_of_one_piece_is_pasted_as_one_piece(seed, width, length, side,
     under = torch.zeros(300 * 300)
     under[torch.from_numpy(seen)] = mask[cells[seen, 1], cells[seen, 0]]
     assert bool((changed.flatten()[under > 0] > 0).all())  # whole: no pixel under the mask is spared
+
+
+@pytest.mark.parametrize("are_colors_matched", [False, True])
+@pytest.mark.parametrize("value", [255.0, float("nan"), float("inf"), -255.0])
+def test_masks_that_are_none_never_reach_the_picture(are_colors_matched, value):
+    """A mask of 0 to 255 made the mean of nothing, and wrote NaN into the picture."""
+    scene = random_scene(np.random.default_rng(3), Shot.FULL)
+    picture = torch.from_numpy(paint(scene, 256)).float()[None] / 255
+    faces = crop_faces(picture, [scene.faces(Extent(256, 256))], CropSettings(size_limit_px=0))
+    crops, masks = stack_crops(faces, 64)
+    with pytest.raises(InvalidInputError):
+        paste_crops(picture, faces, crops, masks=masks * value, are_colors_matched=are_colors_matched)
+    slightly = paste_crops(picture, faces, crops, masks=masks * 1.2, are_colors_matched=are_colors_matched)
+    clamped = paste_crops(picture, faces, crops, masks=(masks * 1.2).clamp(0, 1), are_colors_matched=are_colors_matched)
+    assert torch.equal(slightly[0], clamped[0]) and slightly[0].isfinite().all()
