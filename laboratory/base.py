@@ -14,21 +14,15 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from ..fpga_core.checkpoints import read_safetensors, write_safetensors
-from ..fpga_core.training.comfy.encoding import ComfyEncoder
-from ..fpga_core.training.data.encoded_set import encoded_image
-from ..fpga_core.training.data.encodings import EncodingStore
+from ..fpga_core.checkpoints import write_safetensors
 from ..fpga_core.training.data.reading import TrainingSet
 from . import comfyui_node as node
 from .autoencoder import SD15_SCALE, as_tensor
 from .checkpoint_file import checkpoint_tensors
-from .gallery import Gallery
 from .loop import DEVICE, Recipe, autocast, train
-from .shipped import load_checkpoint
 
-RECIPE = Recipe(num_steps=4500, learning_rate=5e-4, weight_decay=0.01, ema=0.999)
-FINER_RECIPE = Recipe(num_steps=1200, learning_rate=3e-4, weight_decay=0.01, ema=0.995, seed=5)
-BATCH = 32
+RECIPE = Recipe(num_steps=5500, learning_rate=5e-4, weight_decay=0.01, ema=0.999)
+BATCH = 64
 TEXT_DROPPED = 0.1
 
 
@@ -80,10 +74,9 @@ def tokens_of(captions: list[str]) -> Tensor:
 
 @torch.no_grad()
 def latents_of(autoencoder: comfy.taesd.taesd.TAESD, pictures: np.ndarray) -> Tensor:
-    """Returns latents as the UNet sees them, with a deviation of 1, (num, 4, 16, 16)."""
+    """Returns latents as the UNet sees them, with a deviation of 1, (num, 4, 16, 16), of (num, 128, 128, 3) uint8."""
     with autocast():
-        parts = [autoencoder.encode(as_tensor(pictures[i : i + 64]) * 2 - 1) for i in range(0, len(pictures), 64)]
-    return torch.cat(parts).float() * SD15_SCALE
+        return autoencoder.encode(as_tensor(pictures) * 2 - 1).float().cpu() * SD15_SCALE
 
 
 def alphas_cumprod() -> Tensor:
@@ -91,41 +84,16 @@ def alphas_cumprod() -> Tensor:
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
 
 
-def train_base(autoencoder: comfy.taesd.taesd.TAESD, pictures: Gallery, file: Path) -> BaseModel:
-    latents = latents_of(autoencoder, pictures.pictures)
-    return train_on(initial_base(), RECIPE, latents, [scene.caption for scene in pictures.scenes], file)
-
-
-def train_finer_base(base: BaseModel, latents: Tensor, captions: list[str], file: Path) -> BaseModel:
-    """Trains a base further on the latents of another autoencoder."""
-    return train_on(base, FINER_RECIPE, latents, captions, file)
-
-
-def latents_of_lessons(checkpoint: Path, lessons: Path, cache: Path) -> tuple[Tensor, list[str]]:
-    """Returns latents and captions of a training set. The pack's trainers then find its pictures encoded.
-
-    Args:
-        checkpoint: the checkpoint with the autoencoder.
-        lessons: the training set.
-        cache: the folder that keeps the encodings.
-    """
-    model, clip, vae = load_checkpoint(checkpoint)
+def train_base(autoencoder: comfy.taesd.taesd.TAESD, lessons: Path, file: Path) -> BaseModel:
+    """Trains a new base to predict the noise in the latents of a training set, given its captions."""
     data = TrainingSet(lessons)
-    encoder = ComfyEncoder(model, clip, vae, None)
-    store = EncodingStore(cache)
-    latents, captions = [], []
-    for index in range(len(data)):
-        sample = data.read(index)
-        latents.append(encoded_image(sample.image, encoder, store)["latents"])
-        captions.append(sample.caption)
-        if index % 1000 == 0:
-            print(f"encoded: {index} of {len(data)}", flush=True)
-    return torch.stack(latents), captions
-
-
-def train_on(base: BaseModel, recipe: Recipe, latents: Tensor, captions: list[str], file: Path) -> BaseModel:
-    """Trains a base to predict the noise in latents, given captions."""
-    tokens = tokens_of(captions)
+    parts: list[Tensor] = []
+    captions: list[str] = []
+    for start in range(0, len(data), BATCH):
+        samples = [data.read(index) for index in range(start, min(start + BATCH, len(data)))]
+        parts.append(latents_of(autoencoder, np.stack([sample.image for sample in samples])))
+        captions += [sample.caption for sample in samples]
+    base, latents, tokens = initial_base(), torch.cat(parts), tokens_of(captions)
     empty = tokens_of([""])[0]
     kept = alphas_cumprod()
 
@@ -141,23 +109,7 @@ def train_on(base: BaseModel, recipe: Recipe, latents: Tensor, captions: list[st
             predicted = base(noisy.to(DEVICE), timestep.float().to(DEVICE), text.to(DEVICE))
         return mse_loss(predicted.float(), noise.to(DEVICE))
 
-    return train(base, recipe, loss_of, file)
-
-
-def read_base(file: Path) -> BaseModel:
-    """Reads the UNet and the text encoder of a checkpoint of the world."""
-    base = initial_base()
-    prefixes = {"model.diffusion_model.": "unet.", "cond_stage_model.transformer.": "text."}
-    tensors = {
-        prefix + name.removeprefix(stored): tensor.float()
-        for name, tensor in read_safetensors(file)[0].items()
-        for stored, prefix in prefixes.items()
-        if name.startswith(stored)
-    }
-    missing = base.load_state_dict(tensors, strict=False).missing_keys
-    if missing != ["text.text_projection.weight"]:
-        raise ValueError(f"{file} is not a checkpoint of the world: it lacks {', '.join(missing)}")
-    return base
+    return train(base, RECIPE, loss_of, file)
 
 
 def write_checkpoint(base: BaseModel, autoencoder: comfy.taesd.taesd.TAESD, file: Path) -> None:

@@ -16,7 +16,7 @@ from .lessons import HEAD
 from .painter import paint, paint_mask
 
 CLOSE_UP_PX = 56
-SMALLEST_PX, LARGEST_PX = 38.0, 80.0
+SMALLEST_PX, LARGEST_PX = 26.0, 80.0
 """The smallest and the largest height of a face."""
 FARTHEST = 0.2
 """The largest distance between the middles of face and crop, as a fraction of the crop's side."""

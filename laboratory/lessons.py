@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,21 +36,19 @@ class WorldRecogniser:
 
 
 def lessons(
-    pictures: Gallery, recogniser: WorldRecogniser, first: int = 0, *, are_groups: bool = False, keys: str = ""
+    pictures: Gallery, recogniser: WorldRecogniser, first: int = 0, *, keys: str = ""
 ) -> Iterator[TrainingSample]:
-    """Yields every scene of one person, with the face from *another* picture of them, so that no pose leaks through it.
+    """Yields every scene, with the face from *another* picture of the person, so that no pose leaks through it.
+
+    A sample of a group describes one of its people, drawn at random.
 
     Args:
         pictures: scenes and their pictures.
         recogniser: embeds the faces.
         first: number of the first scene. Random choices depend only on the scenes' numbers.
-        are_groups: whether to yield the scenes of several people instead. A sample then describes one of them, drawn
-            at random.
         keys: prefix of the samples' keys.
     """
     for number, scene in enumerate(pictures.scenes, start=first):
-        if (len(scene.actors) > 1) is not are_groups:
-            continue
         index = number - first
         actor = scene.actors[np.random.default_rng((14, number)).integers(len(scene.actors))]
         other = portrait(actor.person, np.random.default_rng((9, number)))
@@ -68,11 +65,7 @@ def lessons(
 
 
 def write_set(
-    folder: Path,
-    recogniser_file: Path,
-    samples: Callable[[WorldRecogniser], Iterator[TrainingSample]],
-    *,
-    others: Path | None = None,
+    folder: Path, recogniser_file: Path, samples: Callable[[WorldRecogniser], Iterator[TrainingSample]]
 ) -> None:
     """Writes a training set, unless it exists.
 
@@ -80,20 +73,12 @@ def write_set(
         folder: the folder of the training set.
         recogniser_file: the ONNX file.
         samples: returns the samples to write, given the recogniser.
-        others: a training set whose shards are copied into this one.
     """
-    recogniser = WorldRecogniser(recogniser_file)
     if (folder / "dataset.json").exists():
         return
-    added = folder / "added"
-    added.mkdir(parents=True, exist_ok=True)
-    with ShardWriter(added) as writer:
+    recogniser = WorldRecogniser(recogniser_file)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ShardWriter(folder) as writer:
         for sample in samples(recogniser):
             writer.write(sample)
-    if others is not None:
-        for shard in others.glob("*.tar"):
-            shutil.copy(shard, folder / shard.name)
-    for shard in added.glob("*.tar"):
-        shard.rename(folder / f"{folder.name}-{shard.name}")
-    added.rmdir()
     write_header(folder, recogniser=recogniser.hash, source="the small world of laboratory")

@@ -21,15 +21,16 @@ from ..devtools.environment import cache_folder
 from ..fpga_core.training.engine.loss_log import FILE as LOG_FILE
 
 NUM_PICTURES = 16000
-NUM_FINER_PICTURES, NUM_FINER_CROPS = 8000, 6000
+NUM_SCENES, NUM_CROPS = 32000, 12000
+"""The lessons: scenes as they are, and face crops as Restore Faces makes them."""
 IDENTITY_DIM = 384
-NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END, NUM_OF_BRANCH = 800, 1200, 2400, 4800
-LESSONS, ALL_LESSONS, FINER_LESSONS = "lessons", "all_lessons", "finer_lessons"
-FINER_CHECKPOINT = "finer_checkpoint.safetensors"
+NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END, NUM_OF_BRANCH = 800, 1200, 2400, 3600
+LESSONS = "lessons"
+AUTOENCODER_FILE, CHECKPOINT_FILE = "autoencoder.safetensors", "checkpoint.safetensors"
 NETWORK_OPTIONS = (
     "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400),
-    "--both", str(NUM_BEFORE_END - NUM_BEFORE_CLONES), "--batch-size", "32", "--learning-rate", "4e-4",
-    "--warmup", "50", "--ema-decay", "0.995", "--precision", "bf16", "--checkpoint-every", "400",
+    "--both", str(NUM_BEFORE_END - NUM_BEFORE_CLONES), "--batch-size", "64", "--learning-rate", "4e-4",
+    "--warmup", "50", "--ema-decay", "0.998", "--precision", "no", "--checkpoint-every", "400",
     "--num-checkpoints", "6", "--sample-every", "400", "--save-dtype", "float16", "--identity-dim", str(IDENTITY_DIM),
 )  # fmt: skip
 """The three stages of Multi-Mode Fusion, shorter than the paper's, as the world is small."""
@@ -37,62 +38,28 @@ NETWORK_OPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network that the pack's own trainer trains on the world.
+    """A network that the pack's own trainer trains on the lessons, on the shipped base.
 
     Attributes:
-        lessons: the training set.
         task: the trainer's task.
         begins_after: the network, and its iteration, that this training continues; None: it starts anew.
-        checkpoint: name of the base's checkpoint in the work folder; None: the shipped base.
         options: options of the trainer in addition to NETWORK_OPTIONS.
     """
 
-    lessons: str = LESSONS
     task: str = "repcontrolnet"
     begins_after: tuple[str, int] | None = None
-    checkpoint: str | None = None
     options: tuple[str, ...] = ()
 
 
+BRANCH_OPTIONS = (
+    "--both", str(NUM_OF_BRANCH - NUM_BEFORE_CLONES), "--cooldown", str(NUM_OF_BRANCH - NUM_BEFORE_END),
+    "--single-share", "0.2", "--face-weight", "2",
+)  # fmt: skip
 NETWORKS = {
     "stages": Network(),
-    "branch": Network(
-        lessons=ALL_LESSONS,
-        begins_after=("stages", NUM_BEFORE_END),
-        options=("--both", "4000", "--cooldown", "1200", "--single-share", "0.2"),
-    ),
-    "finer_branch": Network(
-        lessons=FINER_LESSONS,
-        begins_after=("branch", NUM_OF_BRANCH),
-        checkpoint=FINER_CHECKPOINT,
-        options=(
-            "--both",
-            "14000",
-            "--cooldown",
-            "2400",
-            "--single-share",
-            "0.2",
-            "--face-weight",
-            "2",
-            "--precision",
-            "no",
-            "--ema-decay",
-            "0.998",
-            "--checkpoint-every",
-            "200",
-            "--num-checkpoints",
-            "2",
-            "--sample-every",
-            "1000",
-        ),  # fmt: skip
-    ),
+    "branch": Network(begins_after=("stages", NUM_BEFORE_END), options=BRANCH_OPTIONS),
     "without_clones": Network(begins_after=("stages", NUM_BEFORE_CLONES), options=("--clone-every", "0")),
     "controlnet": Network(task="controlnet", options=("--iterations", str(NUM_OF_CONTROLNET))),
-    "controlnet_without_clones": Network(
-        task="controlnet",
-        begins_after=("controlnet", NUM_BEFORE_CLONES),
-        options=("--iterations", str(NUM_OF_CONTROLNET), "--clone-every", "0"),
-    ),
     "as_long_as_controlnet": Network(
         begins_after=("stages", NUM_OF_CONTROLNET), options=("--iterations", str(NUM_OF_CONTROLNET))
     ),
@@ -131,46 +98,24 @@ def train_detector() -> None:
     export_pack(detector, train_landmarks(pictures, work_folder() / "landmarks.pt"), work_folder() / "pack")
 
 
-def train_base() -> None:
-    from .autoencoder import train_autoencoder
-    from .base import train_base, write_checkpoint
-    from .gallery import gallery
-
-    pictures = gallery(work_folder() / "pictures", NUM_PICTURES)
-    autoencoder = train_autoencoder(pictures, work_folder())
-    base = train_base(autoencoder, pictures, work_folder() / "base.pt")
-    write_checkpoint(base, autoencoder, work_folder() / "checkpoint.safetensors")
-
-
 def train_autoencoder() -> None:
-    from .autoencoder import train_autoencoder
-    from .gallery import gallery
-
-    train_autoencoder(gallery(work_folder() / "pictures", NUM_PICTURES), work_folder())
-
-
-def train_finer_autoencoder() -> None:
-    from .autoencoder import read_autoencoder, train_finer
-    from .base import read_base, write_checkpoint
+    from .autoencoder import train_autoencoder, write_autoencoder
     from .gallery import gallery
 
     folder = work_folder()
-    coarse, finer = folder / "checkpoint.safetensors", folder / "finer_autoencoder.safetensors"
-    pictures = gallery(folder / "pictures", NUM_PICTURES)
-    autoencoder = train_finer(read_autoencoder(coarse), pictures, folder)
-    write_checkpoint(read_base(coarse), autoencoder, finer)
+    autoencoder = train_autoencoder(gallery(folder / "pictures", NUM_PICTURES), folder)
+    write_autoencoder(autoencoder, folder / AUTOENCODER_FILE)
 
 
-def train_finer_base() -> None:
-    """Trains the base further on the finer autoencoder's latents of pictures and face crops."""
+def train_base() -> None:
+    """Trains the base on the latents of the lessons, and joins it with the autoencoder to a checkpoint."""
     from .autoencoder import read_autoencoder
-    from .base import latents_of_lessons, read_base, train_finer_base, write_checkpoint
+    from .base import train_base, write_checkpoint
 
     folder = work_folder()
-    checkpoint = folder / "finer_autoencoder.safetensors"
-    latents, captions = latents_of_lessons(checkpoint, folder / FINER_LESSONS, folder / "encodings")
-    base = train_finer_base(read_base(checkpoint), latents, captions, folder / "finer_base.pt")
-    write_checkpoint(base, read_autoencoder(checkpoint), folder / FINER_CHECKPOINT)
+    autoencoder = read_autoencoder(folder / AUTOENCODER_FILE)
+    base = train_base(autoencoder, folder / LESSONS, folder / "base.pt")
+    write_checkpoint(base, autoencoder, folder / CHECKPOINT_FILE)
 
 
 def train_reader() -> None:
@@ -186,38 +131,18 @@ def train_reader() -> None:
 
 
 def write_lessons() -> None:
-    from .gallery import gallery
-    from .lessons import lessons, write_set
-    from .shipped import RECOGNISER
-
-    folder = work_folder()
-    pictures = gallery(folder / "pictures", NUM_PICTURES)
-    write_set(folder / LESSONS, RECOGNISER, lambda recogniser: lessons(pictures, recogniser))
-    write_set(
-        folder / ALL_LESSONS,
-        RECOGNISER,
-        lambda recogniser: lessons(pictures, recogniser, are_groups=True),
-        others=folder / LESSONS,
-    )
-
-
-def write_finer_lessons() -> None:
     """Writes lessons with pictures of one person and of groups, and face crops as Restore Faces makes them."""
     from .gallery import crop_number, gallery
     from .lessons import lessons, write_set
     from .shipped import RECOGNISER
 
     folder = work_folder()
-    pictures = gallery(folder / "pictures", NUM_FINER_PICTURES)
-    crops = gallery(folder / "crops", NUM_FINER_CROPS, scene_of=crop_number)
+    scenes = gallery(folder / "scenes", NUM_SCENES)
+    crops = gallery(folder / "crops", NUM_CROPS, scene_of=crop_number)
     write_set(
-        folder / FINER_LESSONS,
+        folder / LESSONS,
         RECOGNISER,
-        lambda recogniser: chain(
-            lessons(pictures, recogniser),
-            lessons(pictures, recogniser, are_groups=True),
-            lessons(crops, recogniser, keys="crop"),
-        ),
+        lambda recogniser: chain(lessons(scenes, recogniser), lessons(crops, recogniser, keys="crop")),
     )
 
 
@@ -230,9 +155,9 @@ def train_network(name: str) -> None:
     folder = work_folder()
     network = NETWORKS[name]
     files = {
-        "--checkpoint": CHECKPOINT if network.checkpoint is None else folder / network.checkpoint,
+        "--checkpoint": CHECKPOINT,
         "--custom-node": COMFYUI_NODE,
-        "--data": folder / network.lessons,
+        "--data": folder / LESSONS,
         "--output": folder / name,
         "--cache": folder / "encodings",
     }
@@ -251,17 +176,24 @@ def train_trials() -> None:
     train_trials(work_folder())
 
 
-def ship_base() -> None:
-    """Copies the base, recogniser, detector and reader into the repository, with the figures of their training."""
-    from .shipped import CHECKPOINT, FACE_PACK, READER, RECOGNISER, WEIGHTS
+def ship_faces() -> None:
+    """Copies the recogniser, the detector and the reader into the repository. Lessons come from this recogniser."""
+    from .shipped import FACE_PACK, READER, RECOGNISER
 
     folder = work_folder()
-    files = {CHECKPOINT: folder / "checkpoint.safetensors", RECOGNISER: folder / "recogniser.onnx"}
-    files |= {FACE_PACK / file.name: file for file in (folder / "pack").glob("*.onnx")}
-    files |= {READER: folder / "reader.onnx"}
     FACE_PACK.mkdir(parents=True, exist_ok=True)
-    for target, source in files.items():
-        shutil.copy(source, target)
+    shutil.copy(folder / "recogniser.onnx", RECOGNISER)
+    shutil.copy(folder / "reader.onnx", READER)
+    for file in (folder / "pack").glob("*.onnx"):
+        shutil.copy(file, FACE_PACK / file.name)
+
+
+def ship_base() -> None:
+    """Copies the base into the repository, with the figures of all trainings so far."""
+    from .shipped import CHECKPOINT, WEIGHTS
+
+    folder = work_folder()
+    shutil.copy(folder / CHECKPOINT_FILE, CHECKPOINT)
     figures = {log.stem: excerpt(log) for log in sorted(folder.glob("*.jsonl"))}
     figures["recogniser, held-out people"] = json.loads((folder / "recogniser.json").read_text(encoding="utf-8"))
     figures["reader, held-out pictures"] = json.loads((folder / "reader.json").read_text(encoding="utf-8"))
@@ -294,21 +226,17 @@ def write_figures(file: Path, figures: dict[str, object]) -> None:
 STAGES: dict[str, Callable[[], None]] = {
     "recogniser": train_recogniser,
     "detector": train_detector,
+    "reader": train_reader,
+    "ship_faces": ship_faces,
+    "lessons": write_lessons,
     "autoencoder": train_autoencoder,
     "base": train_base,
-    "reader": train_reader,
     "ship_base": ship_base,
-    "lessons": write_lessons,
     "stages": lambda: train_network("stages"),
     "branch": lambda: train_network("branch"),
     "ship_branch": ship_branch,
-    "finer_autoencoder": train_finer_autoencoder,
-    "finer_lessons": write_finer_lessons,
-    "finer_base": train_finer_base,
-    "finer_branch": lambda: train_network("finer_branch"),
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),
-    "controlnet_without_clones": lambda: train_network("controlnet_without_clones"),
     "as_long_as_controlnet": lambda: train_network("as_long_as_controlnet"),
     "trials": train_trials,
 }
