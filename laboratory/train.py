@@ -24,7 +24,7 @@ NUM_PICTURES = 16000
 NUM_SCENES, NUM_CROPS = 32000, 12000
 """The lessons: scenes as they are, and face crops as Restore Faces makes them."""
 IDENTITY_DIM = 384
-NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END, NUM_OF_BRANCH = 800, 1200, 2400, 3600
+NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END, NUM_OF_BRANCH = 800, 1200, 2400, 4800
 LESSONS = "lessons"
 AUTOENCODER_FILE, CHECKPOINT_FILE = "autoencoder.safetensors", "checkpoint.safetensors"
 NETWORK_OPTIONS = (
@@ -51,15 +51,17 @@ class Network:
     options: tuple[str, ...] = ()
 
 
-BRANCH_OPTIONS = (
-    "--both", str(NUM_OF_BRANCH - NUM_BEFORE_CLONES), "--cooldown", str(NUM_OF_BRANCH - NUM_BEFORE_END),
-    "--single-share", "0.2", "--face-weight", "2",
-)  # fmt: skip
+BRANCH_OPTIONS = ("--single-share", "0.2", "--face-weight", "2", "--both", str(NUM_OF_BRANCH - NUM_BEFORE_CLONES))
 NETWORKS = {
     "stages": Network(),
-    "branch": Network(begins_after=("stages", NUM_BEFORE_END), options=BRANCH_OPTIONS),
+    "branch": Network(begins_after=("stages", NUM_BEFORE_END), options=(*BRANCH_OPTIONS, "--cooldown", "1100")),
     "without_clones": Network(begins_after=("stages", NUM_BEFORE_CLONES), options=("--clone-every", "0")),
     "controlnet": Network(task="controlnet", options=("--iterations", str(NUM_OF_CONTROLNET))),
+    "controlnet_without_clones": Network(
+        task="controlnet",
+        begins_after=("controlnet", NUM_BEFORE_CLONES),
+        options=("--iterations", str(NUM_OF_CONTROLNET), "--clone-every", "0"),
+    ),
     "as_long_as_controlnet": Network(
         begins_after=("stages", NUM_OF_CONTROLNET), options=("--iterations", str(NUM_OF_CONTROLNET))
     ),
@@ -237,6 +239,7 @@ STAGES: dict[str, Callable[[], None]] = {
     "ship_branch": ship_branch,
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),
+    "controlnet_without_clones": lambda: train_network("controlnet_without_clones"),
     "as_long_as_controlnet": lambda: train_network("as_long_as_controlnet"),
     "trials": train_trials,
 }
