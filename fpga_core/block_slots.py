@@ -29,11 +29,12 @@ class BlockSlot(NamedTuple):
 
 
 class Attention(Protocol):
-    """The parts of an attention layer that the pack needs: its projections of queries, keys and values."""
+    """The parts of an attention layer that the pack needs: its projections of queries, keys, values and output."""
 
     to_q: nn.Linear
     to_k: nn.Linear
     to_v: nn.Linear
+    to_out: nn.Module
 
 
 class TransformerBlock(Protocol):

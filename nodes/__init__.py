@@ -4,6 +4,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 
 from . import apply_cast, cast, face_crops, faces, identity, identity_adapter, repcontrolnet, restoration, training
 from .numbers import checking_numbers
+from .warnings import show_warnings
 
 NODES: list[type[io.ComfyNode]] = [
     *identity.NODES,
@@ -21,5 +22,8 @@ for node in NODES:
 
 
 class FPGAPortraitExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        show_warnings()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

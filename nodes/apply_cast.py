@@ -24,7 +24,8 @@ class ApplyCast(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Applies a cast to the model: each person acts only inside their own region (Mask Guided Multi-ID "
-                "Cross Attention). One node handles everyone. Connect all three outputs to the sampler."
+                "Cross Attention). One node handles everyone. Connect all three outputs to the sampler. Detailers and "
+                "tiled upscalers need the model and prompts from before this node."
             ),
             search_aliases=["ipadapter faceid", "instantid", "multi id", "face identity", "regional ipadapter", "fpga"],
             inputs=[
@@ -206,7 +207,7 @@ class RecordAttention(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model that records. Connect it to the sampler."),
                 AttentionRecordSocket.Output(
-                    display_name="record", tooltip="The record of the latest run, for Show Attention."
+                    display_name="record", tooltip="The record of the latest runs, for Show Attention."
                 ),
             ],
         )
@@ -231,7 +232,11 @@ class ShowAttention(io.ComfyNode):
             inputs=[
                 AttentionRecordSocket.Input("record", tooltip="The record, from Record Attention."),
                 io.Latent.Input(
-                    "latent", tooltip="The sampler's output. It makes this node wait until sampling is finished."
+                    "latent",
+                    tooltip=(
+                        "The output of a sampler that uses the recorded model. If several samplers do, this chooses "
+                        "the run to show."
+                    ),
                 ),
             ],
             outputs=[
@@ -245,7 +250,8 @@ class ShowAttention(io.ComfyNode):
     @classmethod
     def execute(cls, record, latent) -> io.NodeOutput:
         height, width = latent["samples"].shape[-2:]
-        return io.NodeOutput(draw_attention(record.maps, Extent(width * PIXELS_PER_LATENT, height * PIXELS_PER_LATENT)))
+        extent = Extent(width * PIXELS_PER_LATENT, height * PIXELS_PER_LATENT)
+        return io.NodeOutput(draw_attention(record.maps_of(latent["samples"]), extent))
 
 
 NODES: list[type[io.ComfyNode]] = [ApplyCast, ApplyCastControlNet, RecordAttention, ShowAttention]

@@ -62,7 +62,8 @@ class ApplyRepControlNet(io.ComfyNode):
             description=(
                 "Steers the pose with a skeleton or landmark image. The control is folded into the model's weights "
                 "(Eq. 6), so a step costs no more than with the plain model. Connect this node after the checkpoint "
-                "loader; LoRAs can come before or after it."
+                "loader; LoRAs can come before or after it. Detailers and tiled upscalers need the prompts from before "
+                "this node."
             ),
             search_aliases=["rep controlnet", "pose", "skeleton", "landmarks", "openpose", "apply controlnet", "fpga"],
             inputs=[

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from ..checkpoints import check_keys, check_shapes, list_names
 from ..errors import BaseModelError, CheckpointKeyError, InvalidInputError, UnknownFormatError
-from .adapters import IdentityAdapter, KeyValue, LowRank
+from .adapters import IdentityAdapter, LowRank
 from .attention_layouts import KNOWN_LAYOUTS, AttentionLayout
 from .export import is_fpga_adapter, read_fpga_adapter
 from .identity import EMBEDDING_DIM
+from .people import KeyValue
 from .recipes import RECIPES, AdapterKind
 from .resampler import Resampler
 from .resampler_loading import file_shape, has_perceiver, load_face_projection, load_feature_resampler

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -14,20 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..block_slots import BlockSlot
-from ..errors import InvalidInputError, ShapeMismatchError
+from ..errors import InvalidInputError
 from .identity import Identity
+from .people import CPU, EncodedPeople, Kept, KeyValue, ReadByAdapter, make_tokens, project
 from .recipes import RECIPES, AdapterKind, AdapterRecipe
 from .recognisers import KNOWN_RECOGNISERS, recogniser_name
 from .resampler import FacePlusProjection, FeatureResampler, Resampler
 
 logger = logging.getLogger(__name__)
-
-
-class KeyValue(NamedTuple):
-    """A pair for one cross-attention layer: its key and value projections, or the keys and values that they give."""
-
-    key: Tensor
-    value: Tensor
 
 
 class LowRank(NamedTuple):
@@ -54,7 +47,7 @@ class IdentityAdapter:
         name: its name in messages, usually that of the file.
         kind: the recipe that makes the tokens: a published one, or the pack's own.
         base: the architecture that it was trained for: "sd15", "sdxl", or another name.
-        resampler: the network that makes the tokens, in the file's dtype; it runs in float32 on the CPU.
+        resampler: the network that makes the tokens, in the file's dtype; it runs in float32.
         projections: its own key/value projections per cross-attention layer; None uses the layer's projections, shared
             with the text.
         lora: `<path of a linear layer in ComfyUI's UNet>` -> low-rank change that belongs to the adapter; None if it
@@ -79,6 +72,7 @@ class IdentityAdapter:
     negative: Negative = Negative.ZERO_INPUTS
     null: Tensor | None = None
     structure_strength: float = 1.0
+    _kept: Kept = field(default_factory=Kept, init=False, repr=False)
 
     @property
     def recipe(self) -> AdapterRecipe:
@@ -114,57 +108,101 @@ class IdentityAdapter:
         return f"{self.kind.value} for {self.base} ({self.num_tokens} tokens; needs {' and '.join(needs)})"
 
     def tokens(self, identity: Identity) -> Tensor:
-        """Makes an identity's tokens.
-
-        Args:
-            identity: a person, encoded with what this adapter reads.
-        Returns:
-            (1, num_tokens, token_dim) float32 on the CPU; FaceID-Portrait: (1, num_photos * num_tokens, token_dim).
-        Raises:
-            InvalidInputError: the identity does not hold what the adapter reads, or has embeddings of another
-                recogniser.
-        Source: the published pipelines (docs/formats.md lists them). Several photos are combined as the identity says.
-        """
-        embedding = self._embedding(identity) if self.recogniser else None
-        clip_dim = self.clip_dim
-        features = identity.hidden_states(self._clip_key(identity, clip_dim))[None] if clip_dim else None
-        for doubt in self._doubts(identity):
-            logger.warning("%s", doubt)
-        return self._resample(embedding, features)
+        """Makes an identity's tokens, as `encode` for one person."""
+        return self.encode([identity])[0][0].tokens
 
     def null_tokens(self, identity: Identity) -> Tensor:
-        """Makes the tokens of nobody, which the negative carries.
+        """Makes the tokens of nobody in the place of an identity, as `encode` for one person."""
+        return self.encode([identity])[1][0].tokens
+
+    def encode(
+        self, identities: Sequence[Identity], device: torch.device = CPU
+    ) -> tuple[list[EncodedPeople], list[EncodedPeople]]:
+        """Makes the tokens of people, and of nobody in their place, and projects both with the adapter's own layers.
+
+        What is made is kept with the adapter. Only new people are computed, all at once.
 
         Args:
-            identity: the person whose tokens the positive carries.
+            identities: people, encoded with what this adapter reads.
+            device: where new ones are computed.
         Returns:
-            The shape of `tokens`.
+            What the positive and what the negative carries of each person. The tokens are (1, num_tokens, token_dim)
+            float32 on the CPU; FaceID-Portrait: (1, num_photos * num_tokens, token_dim).
         Raises:
-            InvalidInputError: as `tokens`.
-        Source: the published pipelines send zero *inputs* through the resampler (a zero embedding, and the hidden
-            states of an image of zeros after pixel normalisation). They never use zero tokens.
+            InvalidInputError: an identity does not hold what the adapter reads, or has embeddings of another
+                recogniser.
+        Source: the published pipelines (docs/formats.md lists them). Several photos are combined as the identity says.
+            For the negative, they send zero *inputs* through the resampler (a zero embedding, and the hidden states of
+            an image of zeros after pixel normalisation). They never use zero tokens.
         """
-        if self.negative is Negative.SAME_TOKENS:
-            return self.tokens(identity)
-        if self.null is not None:
-            return self.null.float()
-        embedding = torch.zeros_like(self._embedding(identity)) if self.recogniser else None
-        clip_dim = self.clip_dim
-        features = identity.clip_null[self._clip_key(identity, clip_dim)].float() if clip_dim else None
-        return self._resample(embedding, features)
+        new = [identity for identity in dict.fromkeys(identities) if identity not in self._kept.people]
+        made = self._made([self._read(identity) for identity in new], device)
+        self._kept.people.update(zip(new, made, strict=True))
+        for doubt in (doubt for identity in identities for doubt in self._doubts(identity)):
+            logger.warning("%s", doubt)
+        people = [self._kept.people[identity] for identity in identities]
+        return people, self._nobody(identities, people, device)
 
-    def _resample(self, embedding: Tensor | None, features: Tensor | None) -> Tensor:
-        """(photos, 512) and (1, num_features, clip_dim), each if the adapter reads it, to (1, tokens, token_dim)."""
-        weights = {name: tensor.to("cpu", torch.float32) for name, tensor in self.resampler.state_dict().items()}
-        options = {}
-        if isinstance(self.resampler, FacePlusProjection):
-            options = {"shortcut": self.recipe.has_shortcut, "scale": self.structure_strength}
-        if isinstance(self.resampler, FeatureResampler) and embedding is not None:
-            embedding = embedding[:, None]  # (photos, 512) -> (photos, 1, 512): the embedding is the only feature
-        inputs = tuple(part for part in (embedding, features) if part is not None)
-        with torch.no_grad():
-            tokens = torch.func.functional_call(self.resampler, weights, inputs, options)
-        return tokens.flatten(0, 1)[None]  # photos side by side: (photos, tokens, dim) -> (1, photos * tokens, dim)
+    def is_encoded(self, identities: Sequence[Identity]) -> bool:
+        """Returns whether `encode` has nothing left to compute for these people."""
+        return all(identity in self._kept.people for identity in identities)
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory of the resampler in float32, and of the largest of the adapter's own projections."""
+        sizes = [weight.numel() for pair in (self.projections or {}).values() for weight in pair]
+        return 4 * (sum(parameter.numel() for parameter in self.resampler.parameters()) + max(sizes, default=0))
+
+    def _nobody(
+        self, identities: Sequence[Identity], people: list[EncodedPeople], device: torch.device
+    ) -> list[EncodedPeople]:
+        """Nobody in the place of each person. It differs only with the number of photos and the CLIP-Vision model."""
+        if self.negative is Negative.SAME_TOKENS:
+            return people
+        read = [self._read_of_nobody(identity) for identity in identities]
+        new = {nobody.key: nobody for nobody in read if nobody.key not in self._kept.nobody}
+        if self.null is not None:
+            made = self._projected([self.null.float()] * len(new), device)
+        else:
+            made = self._made(list(new.values()), device)
+        self._kept.nobody.update(zip(new, made, strict=True))
+        return [self._kept.nobody[nobody.key] for nobody in read]
+
+    def _made(self, read: Sequence[ReadByAdapter], device: torch.device) -> list[EncodedPeople]:
+        if not read:
+            return []
+        tokens = make_tokens(
+            self.resampler,
+            read,
+            has_shortcut=self.recipe.has_shortcut,
+            structure_strength=self.structure_strength,
+            device=device,
+        )
+        return self._projected(tokens, device)
+
+    def _projected(self, tokens: Sequence[Tensor], device: torch.device) -> list[EncodedPeople]:
+        if self.projections is None:
+            return [EncodedPeople(part) for part in tokens]
+        layers = project(self.projections, tokens, device)
+        return [EncodedPeople(*person) for person in zip(tokens, layers, strict=True)]
+
+    def _read(self, identity: Identity) -> ReadByAdapter:
+        """What the resampler reads of a person."""
+        clip_dim = self.clip_dim
+        return ReadByAdapter(
+            self._embedding(identity) if self.recogniser else None,
+            identity.hidden_states(self._clip_key(identity, clip_dim))[None] if clip_dim else None,
+        )
+
+    def _read_of_nobody(self, identity: Identity) -> ReadByAdapter:
+        """What the resampler reads of nobody in the place of a person; nothing if nobody has trained tokens."""
+        if self.null is not None:
+            return ReadByAdapter(None, None)
+        clip_dim = self.clip_dim
+        return ReadByAdapter(
+            torch.zeros_like(self._embedding(identity)) if self.recogniser else None,
+            identity.clip_null[self._clip_key(identity, clip_dim)].float() if clip_dim else None,
+        )
 
     def _embedding(self, identity: Identity) -> Tensor:
         """Returns the face embeddings as the resampler reads them: (1, 512), or one row for each photo."""
@@ -210,23 +248,3 @@ class IdentityAdapter:
                 f"identity '{identity.name}' holds hidden states of: {found}; encode the photos with that model"
             )
         return self.clip_model
-
-
-def stack_tokens(tokens: Sequence[Tensor]) -> Tensor:
-    """Stacks the tokens of several identities, repeating whole sets if their numbers differ.
-
-    Softmax attention over a set of keys and values does not change if the whole set is repeated. Identities that were
-    encoded from different numbers of photos can therefore share one batch exactly, without a mask.
-
-    Args:
-        tokens: per identity (1, num_tokens_i, token_dim).
-    Returns:
-        (identities, least common multiple of the numbers of tokens, token_dim).
-    Raises:
-        ShapeMismatchError: the widths differ.
-    """
-    if len({part.shape[-1] for part in tokens}) > 1:
-        widths = ", ".join(str(part.shape[-1]) for part in tokens)
-        raise ShapeMismatchError(f"identity tokens are {widths} wide; use one adapter for all identities of a cast")
-    length = math.lcm(*(part.shape[1] for part in tokens))
-    return torch.cat([part.repeat(1, length // part.shape[1], 1) for part in tokens])

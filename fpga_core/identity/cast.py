@@ -24,12 +24,14 @@ class CastMember:
         region: where the identity acts; None is the whole picture.
         face_box: where the face is meant to be, not grown, fractions of the picture; None if only a region is known.
         strength: how strongly the identity acts; 1 is as trained, and 0 not at all.
+        number: the person's number for the user, from 1; 0 takes that of the place in the cast.
     """
 
     identity: Identity
     region: Region | None = None
     face_box: Box | None = None
     strength: float = 1.0
+    number: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,11 @@ class Cast:
 
     members: tuple[CastMember, ...]
     extent: Extent
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The members' numbers for the user. They keep them if others are left out or the order changes."""
+        return tuple(member.number or place for place, member in enumerate(self.members, 1))
 
     def rasterise(self, extent: Extent) -> Tensor:
         """The members' regions on a grid; regions that overlap share their cells.

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..block_slots import BlockSlot
 from ..checkpoints import check_keys
 from ..errors import CheckpointKeyError, CheckpointShapeError
-from .adapters import KeyValue
+from .people import KeyValue
 
 PROJECTIONS = "projections."
 NAME = re.compile(

@@ -90,8 +90,7 @@ class Perceiver(nn.Module):
         )
 
     def resample(self, latents: Tensor, features: Tensor) -> Tensor:
-        """(batch, num_tokens, dim) and (batch, num_features, feature_dim) to (batch, num_tokens, token_dim)."""
-        features = self.proj_in(features)
+        """(batch, num_tokens, dim) and the output of `proj_in`, (batch, num_features, dim), to (.., token_dim)."""
         for block in self.layers:
             attention, feed = cast("Iterable[nn.Module]", block)
             latents = attention(features, latents) + latents
@@ -116,6 +115,10 @@ class FeatureResampler(Perceiver):
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, num_features, feature_dim) to (batch, num_tokens, token_dim)."""
+        return self.gather(self.proj_in(features))
+
+    def gather(self, features: Tensor) -> Tensor:
+        """The output of `proj_in`, (batch, num_features, dim), to (batch, num_tokens, token_dim)."""
         return self.resample(self.latents.expand(features.shape[0], -1, -1), features)
 
 
@@ -156,8 +159,12 @@ class FacePlusProjection(FaceProjection):
         Returns:
             (batch, num_tokens, token_dim).
         """
-        tokens = super().forward(embedding)
-        structure = self.perceiver_resampler.resample(tokens, features)
+        return self.with_structure(super().forward(embedding), features, shortcut=shortcut, scale=scale)
+
+    def with_structure(self, tokens: Tensor, features: Tensor, *, shortcut: bool = True, scale: float = 1.0) -> Tensor:
+        """As `forward`, from the tokens of the embeddings, (batch, num_tokens, token_dim)."""
+        perceiver = self.perceiver_resampler
+        structure = perceiver.resample(tokens, perceiver.proj_in(features))
         return tokens + scale * structure if shortcut else structure
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy.conds import CONDRegular
 from comfy.controlnet import ControlBase
 from torch import Tensor
 
-from ..errors import InvalidInputError
+from ..errors import BaseModelError, InvalidInputError
 from .cast.conditioning import is_cast_key
 
 Conditioning = list[list[Any]]
@@ -31,6 +32,9 @@ WHOLE_PICTURE_OPTIONS = frozenset(
     }
 )
 """Entries of a conditioning that are tied to places in the picture, and would act at the wrong place in a crop."""
+
+MIN_HINT_PX = 8
+"""The shorter side of the smallest condition image. The host crops it to the shape of the latent."""
 
 
 def add_cond(conditioning: Conditioning, key: str, cond: CONDRegular) -> Conditioning:
@@ -60,6 +64,57 @@ def add_control(
     return with_control(positive), with_control(negative)
 
 
+def check_text_width(unet_width: int, *conditionings: Conditioning) -> None:
+    """Raises unless prompts are as wide as the text that a network reads.
+
+    Args:
+        unet_width: width of the network's context.
+        conditionings: prompts.
+    Raises:
+        BaseModelError: a prompt was encoded for another architecture.
+    """
+    for text, _ in (entry for conditioning in conditionings for entry in conditioning):
+        if isinstance(text, Tensor) and text.shape[-1] != unet_width:
+            raise BaseModelError(
+                f"a prompt is {text.shape[-1]} wide, but the model reads text that is {unet_width} wide (SD1.5: 768, "
+                "SD2: 1024, SDXL: 2048); encode the prompts with the CLIP of the connected model's checkpoint"
+            )
+
+
+def check_latent(latent: Tensor, num_channels: int) -> None:
+    """Raises unless a model can sample a latent.
+
+    Args:
+        latent: (batch, channels, height, width).
+        num_channels: what the model samples.
+    Raises:
+        InvalidInputError: it is empty, or has other channels.
+    """
+    if latent.ndim != 4 or 0 in latent.shape or latent.shape[1] != num_channels:
+        raise InvalidInputError(
+            f"the latent has the shape {tuple(latent.shape)}, but this model samples (pictures, {num_channels}, "
+            "height, width); make it with an Empty Latent Image or a VAE of the model's architecture"
+        )
+
+
+def check_areas(conds: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Raises if a prompt is confined to an area without width or height.
+
+    Args:
+        conds: a guider's conditioning, entries by name; an area is (height, width, ...) in latent pixels, or
+            ("percentage", height, width, ...).
+    Raises:
+        InvalidInputError: an area is empty.
+    """
+    for area in (entry.get("area") for entries in conds.values() for entry in entries):
+        sides = () if area is None else area[1:3] if area[0] == "percentage" else area[: len(area) // 2]
+        if any(side <= 0 for side in sides):
+            raise InvalidInputError(
+                "a prompt is confined to an area without width or height; set both above 0 in the node that sets the "
+                "area (one latent pixel is 8 pixels)"
+            )
+
+
 def as_hint(image: Tensor) -> Tensor:
     """Converts a condition image to the form that controls read.
 
@@ -68,12 +123,18 @@ def as_hint(image: Tensor) -> Tensor:
     Returns:
         (num_images, 3, height, width); a transparent picture's alpha is dropped.
     Raises:
-        InvalidInputError: it has another shape, or is empty.
+        InvalidInputError: it has another shape, is empty, or too thin to show anything.
     """
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
         raise InvalidInputError(
             f"the condition image has the shape {tuple(image.shape)}; connect an IMAGE of the shape (pictures, height, "
             "width, 3 or 4 channels)"
+        )
+    height, width = image.shape[1:3]
+    if min(height, width) < MIN_HINT_PX:
+        raise InvalidInputError(
+            f"the condition image is {width}x{height} pixels, which is too thin to show anything (at least "
+            f"{MIN_HINT_PX} each way); connect a picture of the shape that is generated"
         )
     return image[..., :3].movedim(-1, 1)  # BHWC -> BCHW
 

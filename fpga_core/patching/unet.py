@@ -81,6 +81,22 @@ def transformer_blocks(block: Iterable[Any]) -> list[TransformerBlock]:
     return [part for module in block if isinstance(module, SpatialTransformer) for part in module.transformer_blocks]
 
 
+def layer_grids(unet: Any, latent: Extent) -> Iterator[tuple[BlockSlot, TransformerBlock, Extent]]:  # noqa: ANN401
+    """Yields the transformer blocks of a UNet or a ControlNet in running order, with the grid on which each sees a
+    latent.
+    """
+    extent, skips = latent, list[Extent]()
+    for kind, number, block in unet_blocks(unet):
+        if kind == "output":
+            extent = skips.pop()
+        for index, layer in enumerate(transformer_blocks(block)):
+            yield BlockSlot(kind, number, index), layer, extent
+        if kind == "input":
+            if any(isinstance(module, Downsample) for module in block):
+                extent = extent.downscaled(2)
+            skips.append(extent)
+
+
 def cross_attention_layers(unet: Any) -> dict[BlockSlot, Attention]:  # noqa: ANN401
     """Returns the cross attentions of a UNet or a ControlNet, in running order."""
     return {
@@ -99,22 +115,11 @@ def self_attention_layers(model: ModelPatcher, latent: Extent) -> tuple[Attentio
     Returns:
         The layers. Their shapes follow from the architecture, without a model call.
     """
-    layers: list[AttentionLayer] = []
-    skips: list[Extent] = []
-    extent = latent
-    for kind, number, block in unet_blocks(unet_of(model)):
-        if kind == "output":
-            extent = skips.pop()
-        layers += [
-            AttentionLayer(BlockSlot(kind, number, index), extent.num_cells, layer.attn1.to_q.in_features)
-            for index, layer in enumerate(transformer_blocks(block))
-            if not layer.disable_self_attn
-        ]
-        if kind == "input":
-            if any(isinstance(module, Downsample) for module in block):
-                extent = extent.downscaled(2)
-            skips.append(extent)
-    return tuple(layers)
+    return tuple(
+        AttentionLayer(slot, grid.num_cells, layer.attn1.to_q.in_features)
+        for slot, layer, grid in layer_grids(unet_of(model), latent)
+        if not layer.disable_self_attn
+    )
 
 
 def check_restoring_model(model: ModelPatcher) -> None:

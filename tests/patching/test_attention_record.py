@@ -14,6 +14,7 @@ from tiny_models import conditioning, sample, tiny_model
 
 LEFT, RIGHT = (0.0, 0.1, 0.45, 0.8), (0.55, 0.0, 1.0, 1.0)
 DUO = cast(member(1, LEFT), member(2, RIGHT))
+TALL, WIDE = (cast(*DUO.members, canvas=Extent(*size)) for size in ((12, 16), (16, 12)))
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +52,22 @@ def test_records_what_each_identity_added_there_and_then(model, texts, layer, st
     adapter = tiny_adapter(model)
     if record_first:
         recorded, record = record_attention(model, layer, step)
-        applied = apply_cast(recorded, *texts, adapter=adapter, cast=DUO)
+        applied = apply_cast(recorded, *texts, adapter=adapter, cast=TALL)
     else:
-        patched, *conditionings = apply_cast(model, *texts, adapter=adapter, cast=DUO)
+        patched, *conditionings = apply_cast(model, *texts, adapter=adapter, cast=TALL)
         recorded, record = record_attention(patched, layer, step)
         applied = recorded, *conditionings
-    calls = projections_of_calls(model, layer, lambda: sample(*applied, size=(12, 16), batch=2))
+    latents = []
+    calls = projections_of_calls(model, layer, lambda: latents.append(sample(*applied, size=(12, 16), batch=2)))
     call = calls[step]
     slot = sorted(adapter.projections, key=lambda slot: ({"input": 0, "middle": 1, "output": 2}[slot[0]], slot[1:]))[
         layer
     ]
     key, value = adapter.projections[slot]
-    assert [(shown.picture, shown.number) for shown in record.maps] == [(0, 1), (0, 2), (1, 1), (1, 2)]
-    assert [shown.name for shown in record.maps[:2]] == ["person 1", "person 2"]
-    for shown in record.maps:
+    maps = record.maps_of(latents[0])
+    assert [(shown.picture, shown.number) for shown in maps] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert [shown.name for shown in maps[:2]] == ["person 1", "person 2"]
+    for shown in maps:
         entry = 2 + shown.picture  # the batch is negative, then positive; two pictures each
         person = DUO.members[shown.number - 1]
         tokens = adapter.tokens(person.identity)[0].double()
@@ -87,11 +90,28 @@ def test_two_records_on_one_model_and_a_new_run_each_time(model, texts):
     patched, *conditionings = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
     recorded, coarse = record_attention(patched, 2, 0)
     recorded, fine = record_attention(recorded, 0, 0)
-    for size in ((16, 16), (24, 16)):
-        sample(recorded, *conditionings, size=size)
-        assert fine.maps[0].activity.shape == (size[1], size[0])
-        assert coarse.maps[0].activity.shape == (size[1] // 4, size[0] // 4)
-        assert len(fine.maps) == len(coarse.maps) == 2
+    for size in ((16, 16), (24, 24)):
+        latent = sample(recorded, *conditionings, size=size)
+        shown, small = fine.maps_of(latent), coarse.maps_of(latent)
+        assert shown[0].activity.shape == (size[1], size[0])
+        assert small[0].activity.shape == (size[1] // 4, size[0] // 4)
+        assert len(shown) == len(small) == 2
+
+
+def test_a_second_pass_leaves_the_maps_of_the_first(model, texts):
+    """Each latent shows its own run, whichever was sampled last; a latent that another node has changed, the last."""
+    patched, *conditionings = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
+    recorded, record = record_attention(patched, 0, 0)
+    first = sample(recorded, *conditionings, steps=1)
+    alone = [shown.activity for shown in record.maps_of(first)]
+    second = sample(recorded, *conditionings, steps=2, latent=first, denoise=0.5)
+    again = [shown.activity for shown in record.maps_of(first.to(torch.float32).clone())]
+    after = [shown.activity for shown in record.maps_of(second)]
+    assert len(alone) == len(again) == len(after) == 2
+    assert all(torch.equal(a, b) for a, b in zip(alone, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(alone, after, strict=True))
+    latest = [shown.activity for shown in record.maps_of(second + 1)]
+    assert all(torch.equal(a, b) for a, b in zip(latest, after, strict=True))
 
 
 def test_what_cannot_be_recorded_is_said(model, texts):
@@ -102,16 +122,16 @@ def test_what_cannot_be_recorded_is_said(model, texts):
     )
     late, record = record_attention(patched, 0, 2)
     with pytest.raises(InvalidInputError, match="no identity was recorded in layer 0 at step 2"):
-        _ = record.maps
-    sample(late, *conditionings, steps=3)
+        record.maps_of(torch.zeros(1, 4, 16, 16))
+    latent = sample(late, *conditionings, steps=3)
     with pytest.raises(InvalidInputError, match="check that Apply Cast acts in that step"):
-        _ = record.maps
+        record.maps_of(latent)
     with pytest.raises(InvalidInputError, match="asks for step 2, but this run has 2 \(0 to 1\)"):
         sample(late, *conditionings, steps=2)
 
 
 def test_the_node_draws_each_person_where_they_acted(model, texts):
-    patched, *conditionings = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=DUO)
+    patched, *conditionings = apply_cast(model, *texts, adapter=tiny_adapter(model), cast=WIDE)
     recorded, record = record_attention(patched, 0, 0)
     latent = sample(recorded, *conditionings, size=(16, 12))
     (image,) = ShowAttention.execute(record, {"samples": latent}).args

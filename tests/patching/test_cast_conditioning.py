@@ -28,8 +28,7 @@ def carrying(tokens, text=None):
 
 def tokens_of(people, seed=0):
     tokens = torch.randn(len(people.members), 4, 8, generator=torch.Generator().manual_seed(seed))
-    numbers = tuple(range(1, len(people.members) + 1))
-    return EncodedCast(tokens=tokens, cast=people, numbers=numbers, strength=0.8)
+    return EncodedCast(tokens=tokens, cast=people, strength=0.8)
 
 
 @st.composite
@@ -98,5 +97,6 @@ def test_runs_with_areas_of_every_size_finish(size_and_area):
     )  # torch refuses to normalise a group of one value, which the model's lowest level then has
     model, positive, negative = tiny_model(), conditioning(1), conditioning(2)
     positive[0][1]["area"] = area
-    applied = apply_cast(model, positive, negative, adapter=tiny_adapter(model), cast=DUO)
+    people = cast(*DUO.members, canvas=Extent(width, height))
+    applied = apply_cast(model, positive, negative, adapter=tiny_adapter(model), cast=people)
     assert sample(*applied, steps=1, size=(width, height)).isfinite().all()

@@ -89,8 +89,8 @@ def test_a_region_of_ones_is_the_whole_picture(model, texts):
     adapter, whole = tiny_adapter(model), member(1)
     ones = replace(whole, region=Region.from_mask(torch.ones(37, 53)))
     a, b = (
-        sample(*apply_cast(model, *texts, adapter=adapter, cast=cast(one)), steps=2, size=(15, 17))
-        for one in (whole, ones)
+        sample(*apply_cast(model, *texts, adapter=adapter, cast=people), steps=2, size=(15, 17))
+        for people in (cast(one, canvas=Extent(15, 17)) for one in (whole, ones))
     )
     assert torch.equal(a, b)
 
@@ -293,7 +293,7 @@ def test_shared_projections_in_low_vram_carry_the_fold(model):
     folded.load(torch.device("cpu"), lowvram_model_memory=1)
     try:
         assert model.model.lowvram_patch_counter > 0
-        run = CastRun(projections=None, parts=(carried,), emphasis=LayerEmphasis.UNIFORM, is_constant=True)
+        run = CastRun(parts=(carried,), has_own_projections=False, emphasis=LayerEmphasis.UNIFORM, is_constant=True)
         for slot, layer in layers.items():
             projected = run.key_value(slot, layers, torch.zeros(1, 1, 1))
             for name, actual in zip(("to_k", "to_v"), projected, strict=True):

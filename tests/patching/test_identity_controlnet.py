@@ -56,6 +56,7 @@ def plain(positive, negative, control_net, strength=1.0, start=0.0, end=1.0):
     ids=["two", "three that overlap, odd size, batch", "one in the whole, larger picture"],
 )
 def test_whole_runs_equal_the_formula(model, control_net, texts, has_own_projections, size, batch, people):
+    people = replace(people, extent=Extent(*size))
     adapter = tiny_adapter(model if has_own_projections else None)
     with eq1_on(control_net.control_model, both(*texts, adapter, people, Extent(*size))):
         expected = sample(model, *plain(*texts, control_net, 0.8), steps=2, size=size, batch=batch)

@@ -35,6 +35,7 @@ LEFT, RIGHT = (0.0, 0.1, 0.45, 0.8), (0.55, 0.0, 1.0, 1.0)
     ids=["two", "three that overlap, odd size, batch", "whole picture and a spot"],
 )
 def test_whole_runs_equal_the_formula(has_own_projections, size, batch, people):
+    people = replace(people, extent=Extent(*size))
     model, positive, negative = tiny_model(), conditioning(1), conditioning(2)
     adapter = tiny_adapter(model if has_own_projections else None)
     with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(*size), strength=0.8)):
@@ -180,14 +181,15 @@ def test_one_application_serves_the_first_and_the_second_pass():
     model, positive, negative = tiny_model(), conditioning(1), conditioning(2)
     people, adapter = cast(member(1, LEFT), member(2, RIGHT)), tiny_adapter()
     applied = apply_cast(model, positive, negative, adapter=adapter, cast=people)
-    for size in ((16, 16), (32, 32), (24, 16)):
+    for size in ((16, 16), (32, 32), (24, 24)):
         with eq1_on(model.model.diffusion_model, both(positive, negative, adapter, people, Extent(*size))):
             expected = sample(model, positive, negative, steps=1, size=size)
         assert relative_error(sample(*applied, steps=1, size=size), expected) < 1e-4
 
 
 def test_areas_in_percent_and_masks():
-    model, negative, people = tiny_model(), conditioning(2), cast(member(1, LEFT), member(2, RIGHT))
+    model, negative = tiny_model(), conditioning(2)
+    people = cast(member(1, LEFT), member(2, RIGHT), canvas=Extent(16, 24))
     masked, confined = conditioning(1), conditioning(3)
     masked[0][1]["mask"] = torch.linspace(0, 1, 20).repeat(20, 1)[None]
     masked[0][1]["set_area_to_bounds"] = False

@@ -2,9 +2,10 @@
 
 import torch
 from fpga.fpga_core.geometry import Box
-from fpga.fpga_core.identity.adapters import IdentityAdapter, KeyValue, LowRank
+from fpga.fpga_core.identity.adapters import IdentityAdapter, LowRank
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
+from fpga.fpga_core.identity.people import KeyValue
 from fpga.fpga_core.identity.recipes import AdapterKind
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.identity.regions import Region
@@ -13,6 +14,7 @@ from fpga.fpga_core.patching.unet import cross_attention_layers
 from fpga.fpga_core.shapes import Extent
 
 TOKEN_DIM = 64
+CANVAS = Extent(512, 512)
 
 
 def person(seed: int) -> Identity:
@@ -25,8 +27,8 @@ def member(seed: int, box: tuple[float, float, float, float] | None = None, stre
     return CastMember(person(seed), None if box is None else Region.from_box(Box(*box)), strength=strength)
 
 
-def cast(*members: CastMember) -> Cast:
-    return Cast(tuple(members), Extent(512, 512))
+def cast(*members: CastMember, canvas: Extent = CANVAS) -> Cast:
+    return Cast(tuple(members), canvas)
 
 
 def tiny_adapter(model=None, seed: int = 0, num_tokens: int = 4, lora_rank: int = 0, **options) -> IdentityAdapter:

@@ -7,7 +7,7 @@ from comfy.model_patcher import ModelPatcher
 from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
 from ...identity.layer_emphasis import LayerEmphasis
-from ..conditioning import Conditioning, add_cond
+from ..conditioning import Conditioning, add_cond, check_text_width
 from ..schedule import StepRange
 from ..unet import cross_attention_layers, unet_of
 from .attach import attach_cast, check_adapter_fits
@@ -40,12 +40,14 @@ def apply_cast(
     Returns:
         A patched clone of the model, and the two conditionings; if nobody acts, the three are returned unchanged.
     Raises:
-        BaseModelError: the adapter does not fit the model; nothing is patched.
+        BaseModelError: the adapter or a prompt does not fit the model; nothing is patched.
         UnsupportedModeError: the model is not a UNet.
         InvalidInputError: an identity does not hold what the adapter reads, or the strength is not finite.
     Source: FPGA Eq. 1 and section 3.1.
     """
-    check_adapter_fits(adapter, cross_attention_layers(unet_of(model)))
+    layers = cross_attention_layers(unet_of(model))
+    check_adapter_fits(adapter, layers)
+    check_text_width(next(iter(layers.values())).to_k.in_features, positive, negative)
     encoded = encode_cast(adapter, cast, strength)
     if encoded is None:
         return model, positive, negative

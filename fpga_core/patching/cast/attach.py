@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -26,12 +25,13 @@ from ...errors import BaseModelError
 from ...identity.adapters import IdentityAdapter
 from ...identity.layer_emphasis import LayerEmphasis
 from ...shapes import Extent
+from ..conditioning import check_areas, check_latent
 from ..repcontrolnet.fold import applied_branches
 from ..schedule import StepRange
-from ..unet import UNET_PREFIX, cross_attention_layers
-from .attention import CastRun, IdentityAttention
-from .conditioning import is_cast_key, resolve_casts, rows_key, weights_key
-from .slots import claim_slots
+from ..unet import UNET_PREFIX
+from .acting import let_identities_act
+from .attention import CastRun
+from .conditioning import is_cast_key, resolve_casts, rows_key, warn_of_prompts_without_cast, weights_key
 
 LORAS_ATTACHMENT = "fpga_identity_loras"
 """The attachment that records the adapters whose LoRA a model carries."""
@@ -46,6 +46,7 @@ def attach_cast(
     *,
     steps: StepRange = StepRange(),  # noqa: B008 (frozen)
     emphasis: LayerEmphasis = LayerEmphasis.UNIFORM,
+    is_in_prompts: bool = True,
 ) -> ModelPatcher:
     """Returns a clone of a model in which casts act that conditionings carry under a key.
 
@@ -57,11 +58,12 @@ def attach_cast(
         key: a key from `new_cast_key`.
         steps: the part of the schedule in which the identities act. An adapter's LoRA acts in every step, as published.
         emphasis: how the strength varies over the layers.
+        is_in_prompts: whether every run's prompts should carry the cast; if they do not, the user is warned.
     Raises:
         BaseModelError: the model does not have a layer that the adapter's LoRA changes.
     """
     warn_of_missing_branch(model, adapter)
-    patch = CastPatch(key=key, adapter=adapter, steps=steps, emphasis=emphasis)
+    patch = CastPatch(key=key, adapter=adapter, steps=steps, emphasis=emphasis, is_in_prompts=is_in_prompts)
     patched = model.clone()
     add_lora(patched, adapter)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, patch.outer_sample)
@@ -85,15 +87,22 @@ class CastPatch:
     adapter: IdentityAdapter
     steps: StepRange
     emphasis: LayerEmphasis
+    is_in_prompts: bool
 
     def outer_sample(self, executor: WrapperExecutor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Draws the regions on the run's latent, before the host crops or batches any conditioning."""
         guider = cast(CFGGuider, executor.class_obj)
+        check_latent(noise, guider.model_patcher.model.latent_format.latent_channels)
+        check_areas(guider.conds)
+        if self.is_in_prompts:
+            warn_of_prompts_without_cast(guider.conds, self.key)
         latent = Extent(noise.shape[-1], noise.shape[-2])
         guider.conds, parts = resolve_casts(guider.conds, self.key, latent)
+        for part in parts:
+            part.check_fits(latent)
         if parts:
             guider.model_options["transformer_options"][self.key] = CastRun(
-                projections=self.adapter.projections,
+                has_own_projections=self.adapter.projections is not None,
                 parts=parts,
                 emphasis=self.emphasis,
                 is_constant=has_constant_weights(guider),
@@ -119,14 +128,28 @@ class CastPatch:
         model = cast(BaseModel, executor.class_obj)
         rows, weights = conds.pop(rows_key(self.key), None), conds.pop(weights_key(self.key), None)
         acts = self.steps.is_whole_run or self.steps.contains(model.model_sampling, t)
-        if rows is not None and acts:
-            layers = cross_attention_layers(model.diffusion_model)
-            run: CastRun = transformer_options[self.key]
-            call = run.call(rows, weights, x)
-            attach = partial(IdentityAttention, run=run, call=call, layers=layers)
-            transformer_options = claim_slots(transformer_options, layers, attach)
+        run: CastRun | None = transformer_options.get(self.key)
+        transformer_options = without_names(transformer_options, self.key)
+        if rows is not None and run is not None and acts:
+            transformer_options = let_identities_act(
+                transformer_options,
+                model.diffusion_model,
+                run=run,
+                call=run.call(rows, weights, x),
+                x=x,
+                dtype=model.get_dtype_inference(),
+            )
         inputs = (c_concat, c_crossattn, control)  # wrappers of other packs may read them by position
         return executor(x, t, *inputs, transformer_options, **conds)
+
+
+def without_names(transformer_options: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Returns the options of a call without the name of a cast, to which a compiled model would be bound."""
+    wrappers = {
+        kind: {name: functions for name, functions in named.items() if name != key}
+        for kind, named in transformer_options.get("wrappers", {}).items()
+    }
+    return {name: value for name, value in transformer_options.items() if name != key} | {"wrappers": wrappers}
 
 
 def has_constant_weights(guider: CFGGuider) -> bool:

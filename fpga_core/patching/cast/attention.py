@@ -1,23 +1,54 @@
-"""The identities' part of one attention layer, and what a sampling run keeps for it."""
+"""The identities' part of one attention layer, and what a sampling run keeps for it.
+
+Everything that a layer needs is made before the model is called: keys and values, and the weights of its queries. A
+compiled model therefore sees tensors only, and is not compiled again if they change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...block_slots import Attention, BlockSlot
 from ...errors import ShapeMismatchError
-from ...identity.adapters import KeyValue
 from ...identity.layer_emphasis import LayerEmphasis
 from ...identity.masked_attention import ActingQueries, JoinText, add_identities, identity_activity
+from ...identity.people import KeyValue
 from ...shapes import Extent
 from .conditioning import EncodedCast
 from .record import RECORDS_OPTION
 from .slots import AttentionCall
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DrawnCall:
+    """The part of a cast that one call of the model carries, on the device of the call.
+
+    Attributes:
+        rows: (batch, identities) row numbers in the run's table of tokens.
+        weights: strength times region on the latent, (batch, identities, height, width), on the CPU.
+        dtype: the dtype of the queries.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    dtype: torch.dtype
+    _drawn: dict[tuple[int, int], ActingQueries] = field(default_factory=dict)
+
+    def on_grid(self, height: int, width: int) -> ActingQueries:
+        """Returns the weights of a layer's queries, drawn once for each grid."""
+        if (height, width) not in self._drawn:
+            drawn = ActingQueries.on_grid(self.weights, Extent(width, height)).to(self.rows.device, self.dtype)
+            may_change_size(drawn.weights, 1, 2)
+            if drawn.indices is not None:
+                may_change_size(drawn.indices, 0)
+            self._drawn[height, width] = drawn
+        return self._drawn[height, width]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,20 +62,18 @@ class CastCall:
 
     rows: Tensor
     weights: Tensor
-    _rows: dict[torch.device, Tensor] = field(default_factory=dict)
-    _drawn: dict[tuple[Extent, torch.device, torch.dtype], ActingQueries] = field(default_factory=dict)
+    _on: dict[tuple[torch.device, torch.dtype], DrawnCall] = field(default_factory=dict)
 
-    def rows_on(self, device: torch.device) -> Tensor:
-        if device not in self._rows:
-            self._rows[device] = self.rows.to(device)
-        return self._rows[device]
-
-    def on_grid(self, grid: Extent, q: Tensor) -> ActingQueries:
-        """Returns the weights of a layer's queries, with the dtype and device of q, drawn once for each grid."""
-        key = (grid, q.device, q.dtype)
-        if key not in self._drawn:
-            self._drawn[key] = ActingQueries.on_grid(self.weights, grid).to(q.device, q.dtype)
-        return self._drawn[key]
+    def on(self, device: torch.device, dtype: torch.dtype, grids: Iterable[Extent]) -> DrawnCall:
+        """Returns this on a device, drawn on the grids of the layers."""
+        if (device, dtype) not in self._on:
+            drawn = DrawnCall(rows=self.rows.to(device), weights=self.weights, dtype=dtype)
+            may_change_size(drawn.rows, 1)
+            self._on[device, dtype] = drawn
+        drawn = self._on[device, dtype]
+        for grid in grids:
+            drawn.on_grid(grid.height, grid.width)
+        return drawn
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,17 +81,18 @@ class CastRun:
     """What one sampling run keeps of a cast. It ends with the run.
 
     Attributes:
-        projections: the adapter's own projections; None uses those of the layers.
         parts: what the run's conditionings carry; their tokens, one after another, form the table of the run.
+        has_own_projections: whether the parts hold the keys and values of the adapter's own projections; otherwise
+            those of the layers are used.
         emphasis: how the strength varies over the layers.
         is_constant: whether the layers' own projections stay the same throughout the run.
     """
 
-    projections: Mapping[BlockSlot, KeyValue] | None
     parts: tuple[EncodedCast, ...]
+    has_own_projections: bool
     emphasis: LayerEmphasis
     is_constant: bool
-    _projected: dict[tuple[BlockSlot, torch.device, torch.dtype], KeyValue] = field(default_factory=dict)
+    _projected: dict[tuple[torch.device, torch.dtype], dict[BlockSlot, KeyValue]] = field(default_factory=dict)
     _calls: list[CastCall] = field(default_factory=list)
 
     @property
@@ -72,12 +102,12 @@ class CastRun:
 
     def member(self, row: int) -> tuple[int, str]:
         """Returns the number and name of the member whose tokens are in a row of the table."""
-        named = (
+        named = [
             (number, member.identity.name)
             for part in self.parts
-            for number, member in zip(part.numbers, part.cast.members, strict=True)
-        )
-        return list(named)[row]
+            for number, member in zip(part.cast.numbers, part.cast.members, strict=True)
+        ]
+        return named[row]
 
     def call(self, rows: Tensor, weights: Tensor, x: Tensor) -> CastCall:
         """Returns what a call carries. Equal calls share one object, with its weights on each grid.
@@ -101,28 +131,35 @@ class CastRun:
         self._calls.append(CastCall(rows, weights))
         return self._calls[-1]
 
-    def key_value(self, slot: BlockSlot, layers: Mapping[BlockSlot, Attention], q: Tensor) -> KeyValue:
-        """Returns a layer's keys and values of the whole table, (rows, num_tokens, inner_dim), in q's dtype."""
-        key = (slot, q.device, q.dtype)
-        if (projected := self._projected.get(key)) is None:
-            projected = self._project(slot, layers[slot], q)
-            scale = self.emphasis.scale(list(layers).index(slot), len(layers))
-            projected = projected._replace(value=projected.value * scale)  # the output is linear in the values
-            if self.projections is not None or self.is_constant:
-                self._projected[key] = projected
-        return projected
+    def projected(
+        self, layers: Mapping[BlockSlot, Attention], device: torch.device, dtype: torch.dtype
+    ) -> Mapping[BlockSlot, KeyValue]:
+        """Returns every layer's keys and values of the whole table, (rows, num_tokens, inner_dim).
 
-    def _project(self, slot: BlockSlot, attention: Attention, q: Tensor) -> KeyValue:
-        if self.projections is None:
-            tokens = self.tokens.to(q.device, q.dtype)
-            return KeyValue(attention.to_k(tokens), attention.to_v(tokens))
-        tokens = self.tokens.to(q.device)
-        return KeyValue(
-            *(
-                nn.functional.linear(tokens, weight.to(q.device, tokens.dtype)).to(q.dtype)
-                for weight in self.projections[slot]
+        There are none if the layers' own projections change during the run: `key_value` projects with those.
+        """
+        if not self.has_own_projections and not self.is_constant:
+            return {}
+        if (device, dtype) not in self._projected:
+            q = torch.empty(0, device=device, dtype=dtype)
+            self._projected[device, dtype] = {slot: self.key_value(slot, layers, q) for slot in layers}
+        return self._projected[device, dtype]
+
+    def key_value(self, slot: BlockSlot, layers: Mapping[BlockSlot, Attention], q: Tensor) -> KeyValue:
+        """Returns a layer's keys and values of the whole table, with the device and dtype of q."""
+        scale = self.emphasis.scale(list(layers).index(slot), len(layers))
+        if self.has_own_projections:
+            key, value = (
+                torch.cat([part.projected[slot][which] for part in self.parts]).to(q.device).to(q.dtype)
+                for which in (0, 1)
             )
-        )
+        else:
+            tokens = self.tokens.to(q.device, q.dtype)
+            key, value = layers[slot].to_k(tokens), layers[slot].to_v(tokens)
+        projected = KeyValue(key, value * scale)  # the output is linear in the values
+        for table in projected:
+            may_change_size(table, 0)
+        return projected
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +170,11 @@ class IdentityAttention:
         previous: the attention that was in the slot.
         slot: the layer.
         run: holds what is the same in every call.
-        call: the identities and regions of this call.
+        call: the identities and regions of this call, on the device of the call.
         layers: every cross attention of the network.
+        projected: the run's keys and values in every layer; empty if they change from call to call.
+        left_out: receives the layers whose rows another pack has changed, where the identities must act elsewhere;
+            None if they cannot.
         join: how the identities are combined with the text.
     """
 
@@ -142,36 +182,63 @@ class IdentityAttention:
     slot: BlockSlot
     _: KW_ONLY
     run: CastRun
-    call: CastCall
+    call: DrawnCall
     layers: Mapping[BlockSlot, Attention]
+    projected: Mapping[BlockSlot, KeyValue]
+    left_out: set[BlockSlot] | None = None
     join: JoinText = add_identities
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
         text_output = self.previous(q, k, v, extra_options, **kwargs)
-        grid, rows = layer_grid(extra_options, q), self.call.rows_on(q.device)
-        keys, values = (table[rows] for table in self.run.key_value(self.slot, self.layers, q))
-        acting, num_heads = self.call.on_grid(grid, q), extra_options["n_heads"]
+        if len(q) == len(self.call.rows):
+            return self.join_text(text_output, q, extra_options)
+        if self.left_out is None:
+            raise ShapeMismatchError(
+                f"an attention layer gets {len(q)} rows, but the cast was made for {len(self.call.rows)}; another pack "
+                "changes the batch inside the model: bypass it"
+            )
+        self.left_out.add(self.slot)
+        return text_output
+
+    def join_text(self, text_output: Tensor, q: Tensor, extra_options: dict[str, Any]) -> Tensor:
+        """Returns a layer's output with the identities, before `to_out`.
+
+        Args:
+            text_output: attention to the text, (batch, num_queries, inner_dim).
+            q: the layer's queries, as wide.
+            extra_options: the host's options of the layer.
+        """
+        height, width = layer_grid(extra_options, q)
+        projected = self.projected.get(self.slot) or self.run.key_value(self.slot, self.layers, q)
+        keys, values = (table.to(q.dtype)[self.call.rows] for table in projected)
+        acting, num_heads = self.call.on_grid(height, width), extra_options["n_heads"]
         for record in extra_options.get(RECORDS_OPTION, ()):
             if record.wants(list(self.layers).index(self.slot), extra_options):
                 activity = identity_activity(
                     text_output, q, keys=keys, values=values, acting=acting, num_heads=num_heads
                 )
                 members = [[self.run.member(row) for row in rows] for rows in self.call.rows.tolist()]
-                record.keep(activity, members, grid=grid, extra_options=extra_options)
+                record.keep(activity, members, grid=Extent(width, height), extra_options=extra_options)
         return self.join(text_output, q, keys=keys, values=values, acting=acting, num_heads=num_heads)
 
 
-def layer_grid(extra_options: Mapping[str, Any], q: Tensor) -> Extent:
-    """Returns width and height of an attention layer's queries, as the host reports them.
+def may_change_size(tensor: Tensor, *axes: int) -> None:
+    """Tells the compiler which axes depend on the cast, so that another cast does not compile the model again."""
+    if "torch._dynamo" in sys.modules and not torch.compiler.is_compiling():
+        for axis in axes:
+            torch._dynamo.maybe_mark_dynamic(tensor, axis)
+
+
+def layer_grid(extra_options: Mapping[str, Any], q: Tensor) -> tuple[int, int]:
+    """Returns height and width of an attention layer's queries, as the host reports them.
 
     Raises:
         ShapeMismatchError: the number of queries is not that of the layer's cells.
     """
     height, width = extra_options["activations_shape"][-2:]
-    grid = Extent(width, height)
-    if grid.num_cells != q.shape[1]:
+    if height * width != q.shape[1]:
         raise ShapeMismatchError(
-            f"an attention layer on a {grid} grid gets {q.shape[1]} queries instead of {grid.num_cells}; a patch that "
-            "merges or drops tokens is probably active on this model: bypass it"
+            f"an attention layer on a {width}x{height} grid gets {q.shape[1]} queries instead of {height * width}; a "
+            "patch that merges or drops tokens is probably active on this model: bypass it"
         )
-    return grid
+    return height, width

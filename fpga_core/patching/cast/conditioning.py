@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from comfy.conds import CONDNoiseShape, CONDRegular
 from torch import Tensor
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, ShapeMismatchError
 from ...identity.cast import Cast
-from ...shapes import Extent
+from ...identity.people import NO_LAYERS, Projections
+from ...shapes import PIXELS_PER_LATENT, Extent
 
 KEY_PREFIX = "fpga_cast_"
+
+logger = logging.getLogger(__name__)
 
 
 def new_cast_key() -> str:
@@ -43,14 +47,33 @@ class EncodedCast:
     Attributes:
         tokens: one set per member of the cast, (identities, num_tokens, token_dim).
         cast: where and how strongly each of them acts.
-        numbers: the members' positions in the user's list, from 1.
         strength: factor on the members' own strengths.
+        projected: what the adapter's own projections make of the tokens in each layer, (identities, num_tokens,
+            inner_dim) float32; empty if the adapter has none.
     """
 
     tokens: Tensor
     cast: Cast
-    numbers: tuple[int, ...]
     strength: float
+    projected: Projections = field(default_factory=lambda: NO_LAYERS)
+
+    def check_fits(self, latent: Extent) -> None:
+        """Raises unless the regions, which were made for a canvas, keep their shape on a latent.
+
+        Raises:
+            ShapeMismatchError: the canvas has another aspect ratio than the latent.
+        """
+        canvas = self.cast.extent
+        off_by = abs(latent.width - latent.height * canvas.width / canvas.height)  # latent pixels: sizes are rounded
+        has_regions = any(member.region is not None for member in self.cast.members)
+        if has_regions and off_by > 1 and not latent.has_aspect_of(canvas):
+            picture = Extent(latent.width * PIXELS_PER_LATENT, latent.height * PIXELS_PER_LATENT)
+            raise ShapeMismatchError(
+                f"the cast was made for a picture of {canvas}, but {picture} is sampled, so everyone would be out of "
+                f"place; in Make Cast, set width and height to {picture.width} and {picture.height}, or connect the "
+                "picture that is sampled to image. Nodes that sample parts of a picture (detailers, tiled upscalers) "
+                "need the model and the prompts from before the cast; Restore Faces repairs the faces of a cast"
+            )
 
     def weights(self, extent: Extent) -> Tensor:
         """Returns strength times region on a grid, (1, identities, height, width) float32."""
@@ -72,6 +95,30 @@ class PendingCast(CONDRegular):
 
     def size(self) -> list[int]:
         return list(self.cond.tokens.shape)
+
+
+def warn_of_prompts_without_cast(conds: Mapping[str, list[dict[str, Any]]], key: str) -> None:
+    """Warns if a model carries a cast that the prompts of a run do not, or only one of them.
+
+    Args:
+        conds: the guider's conditioning, entries by name.
+        key: name of the cast in `model_conds`.
+    """
+    without = [
+        name
+        for name, entries in conds.items()
+        if name in ("positive", "negative") and not any(key in entry["model_conds"] for entry in entries)
+    ]
+    if "positive" in without:
+        logger.warning(
+            "the model carries a cast, but the prompts do not, so no identity acts; connect Apply Cast's positive and "
+            "negative outputs to the sampler too"
+        )
+    elif without:
+        logger.warning(
+            "the model and the positive prompt carry a cast, but the negative prompt does not, so the identities act "
+            "differently from how they were trained; connect Apply Cast's negative output to the sampler too"
+        )
 
 
 def resolve_casts(

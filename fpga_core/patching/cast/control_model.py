@@ -16,16 +16,14 @@ from comfy.cldm.cldm import ControlNet
 from comfy.conds import CONDRegular
 from torch import Tensor
 
-from ...block_slots import BlockSlot
 from ...errors import UnsupportedModeError
-from ...identity.adapters import KeyValue
 from ...identity.layer_emphasis import LayerEmphasis
 from ...identity.masked_attention import add_identities, replace_by_identities
 from ...shapes import Extent
-from ..unet import cross_attention_layers
-from .attention import CastCall, CastRun, IdentityAttention
+from ..conditioning import check_latent
+from .acting import let_identities_act
+from .attention import CastCall, CastRun
 from .conditioning import EncodedCast
-from .slots import claim_slots
 
 POSITIVE, NEGATIVE = 0, 1
 
@@ -60,16 +58,17 @@ class CastControlModel:
         model: the ControlNet's own model.
         key: name of the `CastSide` in the conditioning.
         encoded: the casts of positive and negative.
-        projections: the adapter's own projections for the ControlNet's layers; None uses those of the layers.
+        has_own_projections: whether the adapter's own projections are used; otherwise those of the layers are.
         replaces_text: whether the tokens take the place of the text; where nobody acts, the tokens of nobody do.
     """
 
     model: ControlNet
     key: str
     encoded: tuple[EncodedCast, EncodedCast]
-    projections: Mapping[BlockSlot, KeyValue] | None
+    has_own_projections: bool
     replaces_text: bool
     _run: CastRun = field(init=False)
+    _calls: dict[tuple[tuple[int, ...], torch.Size], CastCall] = field(init=False)
 
     def __post_init__(self) -> None:
         self.begin_run()
@@ -81,8 +80,12 @@ class CastControlModel:
     def begin_run(self) -> None:
         """Forgets what was kept for the previous run: projected tokens, and regions on its grids."""
         self._run = CastRun(
-            projections=self.projections, parts=self.encoded, emphasis=LayerEmphasis.UNIFORM, is_constant=True
+            parts=self.encoded,
+            has_own_projections=self.has_own_projections,
+            emphasis=LayerEmphasis.UNIFORM,
+            is_constant=True,
         )
+        self._calls = {}
 
     def __call__(self, x: Tensor, context: Tensor, **inputs: Any) -> dict[str, list[Tensor]]:  # noqa: ANN401
         sides: tuple[int, ...] | None = inputs.pop(self.key, None)
@@ -91,17 +94,21 @@ class CastControlModel:
         if self.replaces_text:
             no_one = self.encoded[NEGATIVE].tokens[:1]
             context = no_one.expand(len(x), -1, -1).to(context)
-        layers = cross_attention_layers(self.model)
+        check_latent(x, self.model.in_channels)
+        if (sides, x.shape) not in self._calls:
+            self._calls[sides, x.shape] = self._call(sides, x)
         join = replace_by_identities if self.replaces_text else add_identities
-        attach = partial(IdentityAttention, run=self._run, call=self._call(sides, x), layers=layers, join=join)
-        options = claim_slots({}, layers, attach)
+        options = let_identities_act(
+            {}, self.model, run=self._run, call=self._calls[sides, x.shape], x=x, dtype=x.dtype, join=join
+        )
         return forward_with_options(self.model, options, x=x, context=context, **inputs)
 
     def _call(self, sides: tuple[int, ...], x: Tensor) -> CastCall:
-        positive = self.encoded[POSITIVE]
+        positive, latent = self.encoded[POSITIVE], Extent(x.shape[-1], x.shape[-2])
+        positive.check_fits(latent)
         num_identities = len(positive.tokens)
         rows = torch.tensor(sides)[:, None] * num_identities + torch.arange(num_identities)
-        weights = positive.weights(Extent(x.shape[-1], x.shape[-2]))
+        weights = positive.weights(latent)
         if self.replaces_text:
             weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)  # only the place of the text
         return self._run.call(rows, weights.repeat(len(x) // len(weights), 1, 1, 1), x)

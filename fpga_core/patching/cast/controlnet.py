@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import comfy.cldm.cldm
@@ -13,11 +13,10 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import CoreModelPatcher
 from torch import Tensor
 
-from ...block_slots import BlockSlot
 from ...errors import UnsupportedModeError
-from ...identity.adapters import IdentityAdapter, KeyValue
+from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
-from ..conditioning import Conditioning, add_cond, add_control, as_hint
+from ..conditioning import Conditioning, add_cond, add_control, as_hint, check_text_width
 from ..schedule import StepRange
 from ..unet import cross_attention_layers
 from .attach import check_adapter_fits
@@ -53,12 +52,13 @@ def apply_cast_controlnet(
         The two conditionings; if nobody acts, with the plain ControlNet.
     Raises:
         UnsupportedModeError: the ControlNet has no such cross attention.
-        BaseModelError: the adapter does not fit the ControlNet.
+        BaseModelError: the adapter or a prompt does not fit the ControlNet.
         InvalidInputError: an identity does not hold what the adapter reads, or the image is not a picture.
     Source: FPGA Eq. 1 and section 3.1; InstantID section 3.
     """
     hint = as_hint(image)
     reading = IdentityControlNet.of(control_net, adapter)
+    check_text_width(reading.text_width, positive, negative)
     encoded = encode_cast(adapter, cast, 1.0)
     if strength == 0:
         return positive, negative
@@ -76,14 +76,19 @@ class IdentityControlNet:
     Attributes:
         control_net: the ControlNet; it is not changed.
         model: the model that it runs.
-        projections: the adapter's own projections for the ControlNet's layers; None uses those of the layers.
+        has_own_projections: whether the adapter's own projections are used; otherwise those of the layers are.
         replaces_text: whether the tokens take the place of the text.
     """
 
     control_net: ControlNet
     model: comfy.cldm.cldm.ControlNet
-    projections: Mapping[BlockSlot, KeyValue] | None
+    has_own_projections: bool
     replaces_text: bool
+
+    @property
+    def text_width(self) -> int:
+        """The width of the text that the ControlNet reads."""
+        return next(iter(cross_attention_layers(self.model).values())).to_k.in_features
 
     @classmethod
     def of(cls, control_net: ControlBase, adapter: IdentityAdapter) -> IdentityControlNet:
@@ -105,7 +110,7 @@ class IdentityControlNet:
         if adapter.projections is not None and not replaces_text:
             projections = {slot: adapter.projections[slot] for slot in layers if slot in adapter.projections}
         check_adapter_fits(replace(adapter, projections=projections), layers, "ControlNet")
-        return cls(control_net, model, projections, replaces_text)
+        return cls(control_net, model, projections is not None, replaces_text)
 
     def with_cast(
         self, encoded: tuple[EncodedCast, EncodedCast], positive: Conditioning, negative: Conditioning
@@ -121,7 +126,7 @@ class IdentityControlNet:
             model=self.model,
             key=key,
             encoded=encoded,
-            projections=self.projections,
+            has_own_projections=self.has_own_projections,
             replaces_text=self.replaces_text,
         )
         positive = add_cond(positive, key, CastSide((POSITIVE,)))

@@ -11,9 +11,9 @@ from torch import Tensor
 from ...errors import UnsupportedModeError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import check_hint_encoder_fits, foldable_parameters
-from ..conditioning import Conditioning, add_control, as_hint
+from ..conditioning import Conditioning, add_control, as_hint, check_text_width
 from ..schedule import StepRange
-from ..unet import unet_of
+from ..unet import cross_attention_layers, unet_of
 from .fold import fold_branch
 from .hint import HintControl
 from .live import attach_branch
@@ -79,6 +79,8 @@ def apply_repcontrolnet(
         UnsupportedModeError, PatchConflictError, CheckpointError: see `apply_branch`.
         InvalidInputError: the condition image is not an RGB picture.
     """
+    layers = cross_attention_layers(unet_of(model))
+    check_text_width(next(iter(layers.values())).to_k.in_features, positive, negative)
     model, note = apply_branch(model, branch, settings)
     positive, negative = add_hint(
         positive, negative, branch=branch, image=image, strength=settings.strength, steps=settings.steps

@@ -17,6 +17,7 @@ from comfy.model_patcher import CoreModelPatcher
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.hint_encoder import build_hint_encoder
 from ...shapes import PIXELS_PER_LATENT
+from ..conditioning import check_latent
 
 
 class HintControl(ControlBase):
@@ -31,7 +32,7 @@ class HintControl(ControlBase):
         self.encoder = encoder
         self.features: dict[torch.Size, torch.Tensor] = {}
         self.dtype = torch.float32
-        self.num_slots = 1
+        self.num_slots, self.num_channels = 1, 4
 
     @classmethod
     def from_branch(cls, branch: RepControlNet) -> HintControl:
@@ -42,6 +43,7 @@ class HintControl(ControlBase):
     def pre_run(self, model: BaseModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         super().pre_run(model, percent_to_timestep_function)
         self.dtype = model.get_dtype_inference()
+        self.num_channels = model.latent_format.latent_channels
         # As many as a T2I-Adapter of the base has: SDXL's has one more than there are input blocks.
         self.num_slots = len(model.diffusion_model.input_blocks) + isinstance(model, SDXL)
 
@@ -59,6 +61,7 @@ class HintControl(ControlBase):
         first, last = self.timestep_range or (float("inf"), 0.0)
         if not last <= t[0] <= first:
             return previous
+        check_latent(x_noisy, self.num_channels)
         feature = broadcast_image_to(self.feature_for(x_noisy), x_noisy.shape[0], batched_number)
         # The host takes "input" features from the end of the list, one for each input block, but merges the lists of
         # chained controls by index from the start: lists of different length would shift each other. Strength is

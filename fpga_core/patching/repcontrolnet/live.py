@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -19,6 +20,11 @@ from ...repcontrolnet.folding import fit_branch, foldable_parameters
 from ..schedule import StepRange
 from ..unet import unet_of
 from .fold import remember_branch
+
+TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
+"""Where the host's compile node leaves its options (`comfy_api.torch_helpers`, which only nodes may import)."""
+
+logger = logging.getLogger(__name__)
 
 
 class BranchLayers(nn.Module):
@@ -86,18 +92,33 @@ class LiveBranch:
         return torch.add(output if self.alpha == 1 else output * self.alpha, layer(inputs[0]), alpha=self.beta)
 
     def within(self, steps: StepRange) -> Callable[..., torch.Tensor]:
-        """Returns an APPLY_MODEL wrapper that limits the branch to a range of steps."""
+        """Returns an APPLY_MODEL wrapper that limits the branch to a range of steps, and keeps the hooks in force.
+
+        A compiled model does not notice hooks that come or go (dynamo does not guard on them), so what was compiled
+        without the branch would run on without it. It therefore runs uncompiled here, also if the branch rests: what
+        would be compiled now would be missing the branch later.
+        """
 
         def run(
             executor: WrapperExecutor, x: torch.Tensor, sigma: torch.Tensor, *args: object, **kwargs: object
         ) -> torch.Tensor:
             self.thread.is_active = steps.contains(executor.class_obj.model_sampling, sigma)
             try:
-                return executor(x, sigma, *args, **kwargs)
+                with torch.compiler.set_stance("force_eager"):
+                    return executor(x, sigma, *args, **kwargs)
             finally:
                 self.thread.is_active = True
 
         return run
+
+    def warn_if_compiled(self, executor: WrapperExecutor, *args: object, **kwargs: object) -> torch.Tensor:
+        """Warns that a compiled model runs uncompiled. It is an OUTER_SAMPLE wrapper."""
+        if TORCH_COMPILE_KWARGS in executor.class_obj.model_options:
+            logger.warning(
+                "the model is compiled, but a live RepControlNet cannot be: this run is not compiled. Set "
+                "start_percent to 0, end_percent to 1 and mode to 'folded' in Apply RepControlNet to run compiled"
+            )
+        return executor(*args, **kwargs)
 
 
 def attach_branch(
@@ -128,6 +149,6 @@ def attach_branch(
     key = f"fpga_live_{branch.header.branch_hash}"
     attached.set_additional_models(key, [CoreModelPatcher(layers, model.load_device, model.offload_device)])
     attached.set_injections(key, [PatcherInjection(inject=live.inject, eject=live.eject)])
-    if not steps.is_whole_run:
-        attached.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, live.within(steps))
+    attached.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, live.within(steps))
+    attached.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, live.warn_if_compiled)
     return attached

@@ -19,6 +19,7 @@ from ...restoration.settings import IdentityIn
 from ..cast.attach import carries_cast
 from ..repcontrolnet.fold import applied_branches
 from ..unet import check_restoring_model
+from ..whole_picture import check_no_whole_picture_patches
 from .controls import ControlNetFaces
 from .identities import CastRecognition
 from .restorer import FaceRestorer
@@ -97,7 +98,7 @@ def restore_faces(
 
 
 def check_model_is_plain(model: ModelPatcher) -> None:
-    """Raises if a model carries a RepControlNet or a cast, because both would act at the wrong place in a crop.
+    """Raises if a model carries what would act at the wrong place in a crop: a RepControlNet, a cast, others' regions.
 
     Raises:
         PatchConflictError: it does; the message says which earlier model to connect.
@@ -113,6 +114,7 @@ def check_model_is_plain(model: ModelPatcher) -> None:
             "the connected model carries a cast, whose regions belong to the whole picture; connect the model from "
             "before Apply Cast, and connect the adapter and the cast to this node"
         )
+    check_no_whole_picture_patches(model)
 
 
 def check_restorer(restorer: FaceRestorer) -> None:

@@ -15,13 +15,15 @@ from ...faces.detection import as_pictures
 from ...faces.face import Face, FaceAnalyzer, PictureFaces
 from ...faces.likeness import cosine_similarities, is_in_place
 from ...faces.seeing import find_faces
-from ...identity.adapters import IdentityAdapter, stack_tokens
+from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
+from ...identity.people import EncodedPeople, stack_people
 from ...restoration.face_crops import FaceCrop
 from ...restoration.matching import Match, MatchBy, match_faces
 from ...shapes import Extent, cell_means
 from ..cast.attach import attach_cast, check_adapter_fits
 from ..cast.conditioning import EncodedCast, PendingCast, new_cast_key
+from ..cast.encoding import encode_people
 from ..conditioning import Conditioning, add_cond
 from ..unet import cross_attention_layers, unet_of
 
@@ -107,6 +109,9 @@ class CastInCrops(EncodedCast):
         chosen = functional.one_hot(self.members, len(self.tokens)).float()
         return chosen[:, :, None, None] * regions * self.strength
 
+    def check_fits(self, latent: Extent) -> None:
+        """Accepts any latent, because the regions belong to the crops."""
+
 
 ActingFaces = tuple[CastInCrops, CastInCrops]
 """The identities that act in a batch of crops, as the positive and the negative carry them."""
@@ -119,14 +124,14 @@ class FaceIdentities:
     Attributes:
         adapter: the adapter that made the tokens.
         cast: the people; their places and strengths do not count.
-        tokens, null_tokens: for the positive and the negative, (identities, num_tokens, token_dim).
+        people, nobody: what the positive and the negative carry of the members.
         key: their name in the model and the conditioning.
     """
 
     adapter: IdentityAdapter
     cast: Cast
-    tokens: Tensor
-    null_tokens: Tensor
+    people: EncodedPeople
+    nobody: EncodedPeople
     key: str
 
     @classmethod
@@ -136,9 +141,8 @@ class FaceIdentities:
         Raises:
             InvalidInputError: an identity does not hold what the adapter reads.
         """
-        tokens = stack_tokens([adapter.tokens(member.identity) for member in cast.members])
-        null_tokens = stack_tokens([adapter.null_tokens(member.identity) for member in cast.members])
-        return cls(adapter, cast, tokens, null_tokens, new_cast_key())
+        people, nobody = map(stack_people, encode_people(adapter, [member.identity for member in cast.members]))
+        return cls(adapter, cast, people, nobody, new_cast_key())
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         """Returns a clone of the model that reads these identities. It is unchanged for conditioning without them.
@@ -147,7 +151,7 @@ class FaceIdentities:
             BaseModelError: the adapter does not fit the model.
         """
         check_adapter_fits(self.adapter, cross_attention_layers(unet_of(model)))
-        return attach_cast(model, self.adapter, self.key)
+        return attach_cast(model, self.adapter, self.key, is_in_prompts=False)
 
     def in_crops(self, faces: Sequence[FaceCrop], strength: float) -> ActingFaces:
         """Returns the identities of a batch of matched faces, which act inside `identity_mask`.
@@ -156,14 +160,14 @@ class FaceIdentities:
             strength: 1 is as trained.
         """
         positive = CastInCrops(
-            tokens=self.tokens,
+            tokens=self.people.tokens,
+            projected=self.people.projected,
             cast=self.cast,
-            numbers=tuple(range(1, len(self.tokens) + 1)),
             strength=strength,
             members=torch.tensor([face.match.member for face in faces if face.match]),
             regions=torch.stack([face.identity_mask for face in faces]),
         )
-        return positive, replace(positive, tokens=self.null_tokens)
+        return positive, replace(positive, tokens=self.nobody.tokens, projected=self.nobody.projected)
 
     def condition(
         self, positive: Conditioning, negative: Conditioning, acting: ActingFaces

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ...block_slots import Attention, BlockSlot
 from ...identity.masked_attention import identity_attention
 from ...patching.cast.attention import layer_grid
-from ...shapes import cell_means
+from ...shapes import Extent, cell_means
 from ..method.clone_face import RecordedFeature
 from ..method.identity_network import ReadIdentity
 
@@ -74,14 +74,14 @@ class CrossAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: Mapping[str, Any], **kwargs: Any) -> Tensor:  # noqa: ANN401
         """(batch, queries, inner_dim) on (batch, tokens, inner_dim), before `to_out`."""
         output = _self_attention(q, k, v, extra_options)
-        grid = layer_grid(extra_options, q)
+        height, width = layer_grid(extra_options, q)
         identity, record = self.identity, self.record
         if identity is not None:
             keys, values = identity.network.key_value(self.slot, self.attention, identity.tokens.to(q.dtype))
-            weights = cell_means(identity.masks, grid).flatten(2).to(q.dtype)
+            weights = cell_means(identity.masks, Extent(width, height)).flatten(2).to(q.dtype)
             output = output + identity_attention(
                 q, keys=keys[:, None], values=values[:, None], weights=weights, num_heads=extra_options["n_heads"]
             )
         if record is not None and record.features is None:  # checkpointing runs the layer a second time
-            record.features, record.grid = output, grid
+            record.features, record.grid = output, Extent(width, height)
         return output

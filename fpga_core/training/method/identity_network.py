@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from ...block_slots import Attention, BlockSlot
 from ...errors import InvalidInputError
-from ...identity.adapters import IdentityAdapter, KeyValue, Negative
+from ...identity.adapters import IdentityAdapter, Negative
+from ...identity.people import KeyValue
 from ...identity.recipes import AdapterKind
 from ...identity.resampler import HEAD_DIM, PROJECTION_DIM, FacePlusProjection, FaceProjection
 from ...identity.resampler_loading import load_face_projection

@@ -19,8 +19,9 @@ from fpga.fpga_core.errors import (
     UnknownFormatError,
 )
 from fpga.fpga_core.identity.adapter_layouts import Variant, read_identity_adapter
-from fpga.fpga_core.identity.adapters import KeyValue, Negative
+from fpga.fpga_core.identity.adapters import Negative
 from fpga.fpga_core.identity.export import fpga_adapter_contents, write_fpga_adapter
+from fpga.fpga_core.identity.people import KeyValue
 from fpga.fpga_core.identity.recipes import AdapterKind
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError, ShapeMismatchError
 from fpga.fpga_core.identity.adapter_layouts import Variant
-from fpga.fpga_core.identity.adapters import stack_tokens
+from fpga.fpga_core.identity.people import stack_tokens
 from published_resamplers import face_plus, face_projection, feature_resampler, relative_error
 from random_adapters import (
     ANTELOPEV2,
