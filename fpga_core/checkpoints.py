@@ -62,6 +62,17 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
+def read_safetensors_header(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Reads the metadata of a safetensors file, and nothing else.
+
+    Raises:
+        CheckpointReadError: the file cannot be read.
+    """
+    failure = f"'{Path(path).name}' cannot be opened, or is not a safetensors file"
+    with guarded(CheckpointReadError, failure, advice="download it again"), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes a safetensors file atomically: `path` always holds the old file or the complete new one.
 

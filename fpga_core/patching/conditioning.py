@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy.conds import CONDRegular
-from comfy.controlnet import ControlBase
+from comfy.controlnet import ControlBase, ControlLora
 from torch import Tensor
 
 from ..errors import BaseModelError, InvalidInputError
@@ -113,6 +113,19 @@ def check_areas(conds: Mapping[str, list[dict[str, Any]]]) -> None:
                 "a prompt is confined to an area without width or height; set both above 0 in the node that sets the "
                 "area (one latent pixel is 8 pixels)"
             )
+
+
+def reads_base_weights(options: Mapping[str, Any]) -> bool:
+    """Returns whether a conditioning's entry carries a control that copies the weights of the sampled model.
+
+    Of the host's controls, only control-LoRAs do: they are differences from the base.
+    """
+    control = options.get("control")
+    while control is not None:
+        if isinstance(control, ControlLora):
+            return True
+        control = control.previous_controlnet
+    return False
 
 
 def as_hint(image: Tensor) -> Tensor:

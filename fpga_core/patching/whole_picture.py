@@ -32,7 +32,7 @@ def check_no_whole_picture_patches(model: ModelPatcher) -> None:
     around = [*patches.get("attn2_patch", ()), *patches.get("attn2_output_patch", ())]
     found = [patch for patch in around if not _qualname(patch).endswith(ACTS_ANYWHERE)]
     replacements = options.get("patches_replace", {}).get("attn2", {}).values()
-    found += [patch for patch in replacements if any(_masks(patch, MAX_DEPTH))]
+    found += [patch for patch in replacements if next(_masks(patch, MAX_DEPTH), None) is not None]
     if found:
         raise PatchConflictError(
             f"the connected model carries a patch that belongs to the whole picture and would act at the wrong place "

@@ -321,7 +321,6 @@ def test_face_tokens_act_in_the_crop_of_their_own_face_only():
     acting = CastInCrops(
         tokens=torch.zeros(3, 4, 8),
         cast=people,
-        numbers=(1, 2, 3),
         strength=0.5,
         members=torch.tensor([2, 0]),
         regions=regions,

@@ -26,7 +26,7 @@ from ...identity.adapters import IdentityAdapter
 from ...identity.layer_emphasis import LayerEmphasis
 from ...shapes import Extent
 from ..conditioning import check_areas, check_latent
-from ..repcontrolnet.fold import applied_branches
+from ..repcontrolnet.carried import applied_branches, carried_branches
 from ..schedule import StepRange
 from ..unet import UNET_PREFIX
 from .acting import let_identities_act
@@ -192,7 +192,7 @@ def check_adapter_fits(adapter: IdentityAdapter, layers: Mapping[BlockSlot, Atte
 
 def warn_of_missing_branch(model: ModelPatcher, adapter: IdentityAdapter) -> None:
     """Logs a warning if an adapter was trained together with a RepControlNet that the model does not carry."""
-    carried = {branch.branch_hash for branch in applied_branches(model)}
+    carried = {branch.branch_hash for branch in carried_branches(model)}
     if adapter.branch_hash is not None and adapter.branch_hash not in carried:
         logger.warning(
             "the identity adapter '%s' was trained with the RepControlNet branch %s, which this model does not carry; "

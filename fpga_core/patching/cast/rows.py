@@ -38,19 +38,19 @@ class RowsAsTheyWere:
         """Returns the options of this call with our patches before and after those of other packs."""
         patches = transformer_options["patches"]
         around = {
-            "attn2_patch": [self.enter, *patches["attn2_patch"]],
-            "attn2_output_patch": [*patches.get("attn2_output_patch", ()), self.leave],
+            "attn2_patch": [self._enter, *patches["attn2_patch"]],
+            "attn2_output_patch": [*patches.get("attn2_output_patch", ()), self._leave],
         }
         return {**transformer_options, "patches": {**patches, **around}}
 
-    def enter(
+    def _enter(
         self, n: Tensor, context: Tensor, value: Tensor, extra_options: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Keeps a layer's input, (batch, num_queries, width). It is an `attn2_patch`."""
         self._inputs[_slot(extra_options)] = n
         return n, context, value
 
-    def leave(self, output: Tensor, extra_options: dict[str, Any]) -> Tensor:
+    def _leave(self, output: Tensor, extra_options: dict[str, Any]) -> Tensor:
         """Adds the identities to a layer's output, (batch, num_queries, width). It is an `attn2_output_patch`.
 
         Raises:

@@ -11,10 +11,11 @@ from torch import Tensor
 from ...errors import UnsupportedModeError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import check_hint_encoder_fits, foldable_parameters
-from ..conditioning import Conditioning, add_control, as_hint, check_text_width
+from ..conditioning import Conditioning, add_control, as_hint, check_text_width, reads_base_weights
 from ..schedule import StepRange
 from ..unet import cross_attention_layers, unet_of
-from .fold import fold_branch
+from .carried import is_in_file
+from .fold import READER_WARNING, fold_branch
 from .hint import HintControl
 from .live import attach_branch
 
@@ -81,7 +82,8 @@ def apply_repcontrolnet(
     """
     layers = cross_attention_layers(unet_of(model))
     check_text_width(next(iter(layers.values())).to_k.in_features, positive, negative)
-    model, note = apply_branch(model, branch, settings)
+    is_beside_reader = any(reads_base_weights(options) for _, options in (*positive, *negative))
+    model, note = apply_branch(model, branch, settings, is_beside_reader=is_beside_reader)
     positive, negative = add_hint(
         positive, negative, branch=branch, image=image, strength=settings.strength, steps=settings.steps
     )
@@ -92,9 +94,16 @@ def apply_branch(
     model: ModelPatcher,
     branch: RepControlNet,
     settings: RepControlNetSettings = RepControlNetSettings(),  # noqa: B008 (frozen)
+    *,
+    is_beside_reader: bool = False,
 ) -> tuple[ModelPatcher, str]:
     """Puts the branch of a RepControlNet into a model's weights, or beside them.
 
+    Args:
+        model: a UNet model of the branch's architecture.
+        branch: as read from its file.
+        settings: where the branch goes, how strongly, and when.
+        is_beside_reader: whether a control beside it copies the model's weights (`reads_base_weights`).
     Returns:
         A patched clone of the model (the model itself if the branch goes nowhere), and a sentence on what was done.
     Raises:
@@ -102,19 +111,27 @@ def apply_branch(
         PatchConflictError: the model already carries this branch.
         CheckpointError: the branch does not fit the model.
     """
-    mode, alpha, beta, steps = choose_mode(branch, settings), settings.alpha, settings.beta, settings.steps
+    mode = choose_mode(branch, settings, is_beside_reader=is_beside_reader)
+    alpha, beta, steps = settings.alpha, settings.beta, settings.steps
+    is_carried = is_in_file(model, branch)
+    if settings.mode is BranchMode.AUTO and is_carried:
+        mode = BranchMode.ADAPTER_ONLY
     if mode is BranchMode.FOLDED:
+        folded = fold_branch(model, branch, alpha=alpha, beta=beta)
         note = f"{branch.name}: folded, W' = {alpha:g} W + {beta:g} W_m"
-        return fold_branch(model, branch, alpha=alpha, beta=beta), note
+        return folded, f"{note}\nWarning: {READER_WARNING.format(name=branch.name)}" if is_beside_reader else note
     if mode is BranchMode.LIVE:
         part = f"from {steps.start_percent:g} to {steps.end_percent:g} of the sampling"
-        note = f"{branch.name}: live beside the base, {alpha:g} W x + {beta:g} W_m x, {part}"
+        reason = ", because a control-LoRA copies the base's weights" if is_beside_reader else ""
+        note = f"{branch.name}: live beside the base{reason}, {alpha:g} W x + {beta:g} W_m x, {part}"
         return attach_branch(model, branch, alpha=alpha, beta=beta, steps=steps), note
     check_hint_encoder_fits(branch, foldable_parameters(unet_of(model)))
-    return model, f"{branch.name}: hint encoder only"
+    return model, f"{branch.name}: hint encoder only" + (", the model's file carries the fold" if is_carried else "")
 
 
-def choose_mode(branch: RepControlNet, settings: RepControlNetSettings) -> BranchMode:
+def choose_mode(
+    branch: RepControlNet, settings: RepControlNetSettings, *, is_beside_reader: bool = False
+) -> BranchMode:
     """Returns the mode that `auto` stands for here. Any other mode is checked and returned.
 
     Raises:
@@ -124,7 +141,7 @@ def choose_mode(branch: RepControlNet, settings: RepControlNetSettings) -> Branc
     if mode is BranchMode.AUTO:
         if branch.is_hint_encoder_only:
             return BranchMode.ADAPTER_ONLY
-        return BranchMode.FOLDED if steps.is_whole_run else BranchMode.LIVE
+        return BranchMode.FOLDED if steps.is_whole_run and not is_beside_reader else BranchMode.LIVE
     if mode is BranchMode.FOLDED and not steps.is_whole_run:
         raise UnsupportedModeError(
             f"a folded RepControlNet acts in every step, but start_percent {steps.start_percent:g} and end_percent "

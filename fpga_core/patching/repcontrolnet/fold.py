@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import logging
+from functools import partial
+from typing import Any, cast
 
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider
+from torch import Tensor
 
-from ...errors import CheckpointKeyError, PatchConflictError
+from ...errors import CheckpointKeyError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import fit_branch, foldable_parameters
+from ..conditioning import reads_base_weights
 from ..unet import UNET_PREFIX, unet_of
+from .carried import FoldPatch, remember_branch
 
-BRANCHES_ATTACHMENT = "fpga_branches"
+READER_WARNING = (
+    "the RepControlNet '{name}' is folded into the model's weights, and a control-LoRA beside it copies these weights "
+    "instead of the base's, so both act too strongly; in Apply RepControlNet, set mode to 'live', or to 'auto' and "
+    "place the node after the one that applies the control-LoRA"
+)
 
-BranchForm = Literal["folded", "live"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AppliedBranch:
-    """The attachment that records one RepControlNet on a model."""
-
-    name: str
-    branch_hash: str
-    alpha: float
-    beta: float
-    form: BranchForm
-
-
-def applied_branches(model: ModelPatcher) -> tuple[AppliedBranch, ...]:
-    """Returns the RepControlNets that `model` carries, in the order of their application."""
-    return model.get_attachment(BRANCHES_ATTACHMENT) or ()
-
-
-def remember_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float, beta: float, form: BranchForm) -> None:
-    """Records on a model that it carries a branch. Raises if the model already carries it.
-
-    Raises:
-        PatchConflictError: the same branch was applied before, folded or live.
-    """
-    branch_hash, earlier = branch.header.branch_hash, applied_branches(model)
-    if any(record.branch_hash == branch_hash for record in earlier):
-        raise PatchConflictError(
-            f"this model already carries the RepControlNet '{branch.name}'; applying it a second time would count its "
-            "weights twice. Connect the model from before the first Apply RepControlNet, or use mode 'adapter_only' "
-            "here"
-        )
-    record = AppliedBranch(name=branch.name, branch_hash=branch_hash, alpha=alpha, beta=beta, form=form)
-    model.set_attachments(BRANCHES_ATTACHMENT, (*earlier, record))
+logger = logging.getLogger(__name__)
 
 
 def fold_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float = 1.0, beta: float = 1.0) -> ModelPatcher:
@@ -65,8 +42,8 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float = 1.
     """
     branch = fit_branch(branch, foldable_parameters(unet_of(model)))
     folded = model.clone()
-    remember_branch(folded, branch, alpha=alpha, beta=beta, form="folded")
-    patches = {UNET_PREFIX + name: ("diff", (weight,)) for name, weight in branch.weights.items()}
+    record = remember_branch(folded, branch, alpha=alpha, beta=beta, form="folded")
+    patches = {UNET_PREFIX + name: FoldPatch.of(weight, record) for name, weight in branch.weights.items()}
     taken = folded.add_patches(patches, strength_patch=beta, strength_model=alpha)
     if refused := patches.keys() - set(taken):
         raise CheckpointKeyError(
@@ -74,4 +51,18 @@ def fold_branch(model: ModelPatcher, branch: RepControlNet, *, alpha: float = 1.
             "another node has probably replaced those layers: apply the RepControlNet directly after the checkpoint "
             "loader"
         )
+    key = f"fpga_folded_{record.branch_hash}"
+    folded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, partial(warn_of_weight_readers, branch.name))
     return folded
+
+
+def warn_of_weight_readers(name: str, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    """Warns if a ControlNet of a run copies the folded weights. It is an OUTER_SAMPLE wrapper.
+
+    Args:
+        name: the name of the folded RepControlNet.
+    """
+    guider = cast(CFGGuider, executor.class_obj)
+    if any(reads_base_weights(entry) for entries in guider.conds.values() for entry in entries):
+        logger.warning("%s", READER_WARNING.format(name=name))
+    return executor(*args, **kwargs)

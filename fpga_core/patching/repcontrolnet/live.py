@@ -19,7 +19,7 @@ from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import fit_branch, foldable_parameters
 from ..schedule import StepRange
 from ..unet import unet_of
-from .fold import remember_branch
+from .carried import remember_branch
 
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
 """Where the host's compile node leaves its options (`comfy_api.torch_helpers`, which only nodes may import)."""

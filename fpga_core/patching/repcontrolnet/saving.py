@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -16,7 +14,7 @@ from ...boundaries import written_whole
 from ...errors import CheckpointError, InvalidInputError, PatchConflictError, UnsupportedModeError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.export import write_hint_encoder
-from .fold import applied_branches
+from .carried import branches_entry, carried_branches
 
 
 class SavedModel(NamedTuple):
@@ -48,7 +46,7 @@ def save_folded_model(
     """
     if (clip is None) != (vae is None):
         raise InvalidInputError("connect both clip and vae to save a checkpoint, or neither to save a diffusion model")
-    records = applied_branches(model)
+    records = carried_branches(model)
     if live := [record.name for record in records if record.form == "live"]:
         raise PatchConflictError(
             f"the RepControlNet '{live[0]}' runs live beside this model, which a file cannot hold; in Apply "
@@ -70,7 +68,7 @@ def save_folded_model(
             vae=vae,
             metadata={
                 "modelspec.predict_key": "v" if isinstance(sampling, V_PREDICTION) else "epsilon",
-                "fpga.branches": json.dumps([asdict(record) for record in records]),
+                **branches_entry(records),
             },
             extra_keys=prediction_keys(sampling),
         )

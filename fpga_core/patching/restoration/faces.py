@@ -17,7 +17,7 @@ from ...restoration.paste import paste_faces
 from ...restoration.report import FaceOutcome, RestoredFace, background_difference, write_report
 from ...restoration.settings import IdentityIn
 from ..cast.attach import carries_cast
-from ..repcontrolnet.fold import applied_branches
+from ..repcontrolnet.carried import applied_branches
 from ..unet import check_restoring_model
 from ..whole_picture import check_no_whole_picture_patches
 from .controls import ControlNetFaces
