@@ -119,7 +119,8 @@ def draw_conditions(
             draw_bodies(canvas, picture.bodies, min_confidence)
         if with_faces:
             for place, face in enumerate(picture.faces, start=1):
-                draw_face(canvas, _landmarks(face, f"face {place} of picture {number}"), style)
+                landmarks = _landmarks(face, f"face {place} of picture {number}")
+                draw_face(canvas, drawn_points(face, landmarks, style), style)
         images.append(canvas.pixels)
     return torch.as_tensor(np.stack(images))
 
@@ -168,6 +169,19 @@ class Canvas:
         part, covered = coverage(shape, self._extent)
         below = self.pixels[part]
         self.pixels[part] = below + covered[..., None].astype(np.float32) * (np.array(color, np.float32) / 255 - below)
+
+
+def drawn_points(face: Face, landmarks: np.ndarray, style: FaceStyle) -> np.ndarray:
+    """Returns the points that a style draws: for InstantID the detector's own five, on which it was trained.
+
+    Args:
+        face: the face.
+        landmarks: its landmarks, (num_points, 2), from which they follow if the detector gave none.
+        style: how the face is drawn.
+    Source: InstantID's `draw_kps(image, face_info["kps"])`.
+    """
+    has_own = style is FaceStyle.INSTANTID and face.keypoints is not None
+    return face.keypoints if has_own else landmarks
 
 
 def draw_face(canvas: Canvas, landmarks: np.ndarray, style: FaceStyle) -> None:

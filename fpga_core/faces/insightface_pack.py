@@ -30,6 +30,7 @@ MAX_ASPECT = 64
 
 INSIGHTFACE = '"insightface>=2.0"'
 DENSE_LANDMARKS = ("landmark_3d_68", "landmark_2d_106", "landmark_2d_68")
+"""The preferred one first. Only one of a pack is used, and the others are not run."""
 TASKS = ("detection", "recognition", *DENSE_LANDMARKS)
 
 WHAT_BELONGS = (
@@ -143,6 +144,8 @@ def load_insightface_pack(folder: Path, provider: Provider = Provider.AUTO) -> I
             missing = _missing_message(folder, found, "there is no detector among the ONNX files")
             raise MissingModelError(missing) from error
         raise
+    for unused in [task for task in DENSE_LANDMARKS if task in analysis.models][1:]:
+        del analysis.models[unused]
     detector, recogniser = analysis.models["detection"], analysis.models.get("recognition")
     if recogniser is not None and not detector.use_kps:
         raise MissingModelError(

@@ -70,13 +70,14 @@ class CropSquare:
 
     def face_in_crop(self, face: Face) -> Face:
         """Converts a face to crop pixels; its box is the smallest upright one around the turned box."""
-        box, landmarks = face.box, face.landmarks
+        box, landmarks, keypoints = face.box, face.landmarks, face.keypoints
         corners = np.array([[x, y] for x in (box.x0, box.x1) for y in (box.y0, box.y1)])
         turned = self.to_crop(corners)
         return replace(
             face,
             box=Box(*turned.min(axis=0), *turned.max(axis=0)),
             landmarks=None if landmarks is None else self.to_crop(landmarks),
+            keypoints=None if keypoints is None else self.to_crop(keypoints),
         )
 
     @property

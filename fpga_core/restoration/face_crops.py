@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InvalidInputError, ShapeMismatchError
 from ..faces.detection import as_pictures, detect_faces
-from ..faces.drawing import Canvas, FaceStyle, draw_face
+from ..faces.drawing import Canvas, FaceStyle, draw_face, drawn_points
 from ..faces.face import Face, FaceAnalyzer, PictureFaces
 from ..shapes import Extent
 from .crops import CropSquare, face_square, take_crop
@@ -195,7 +195,7 @@ def draw_hint(face: Face, size_px: int, style: FaceStyle) -> Tensor:
     extent = Extent(size_px, size_px)
     canvas = Canvas(extent, extent, line_width=1.0)
     if face.landmarks is not None:
-        draw_face(canvas, face.landmarks, style)
+        draw_face(canvas, drawn_points(face, face.landmarks, style), style)
     return torch.as_tensor(canvas.pixels)
 
 

@@ -15,7 +15,7 @@ from fpga.fpga_core.faces.face import FaceAnalyzer
 from fpga.fpga_core.faces.insightface_pack import complete_pack, load_insightface_pack, locate_onnx_files
 from fpga.fpga_core.faces.onnx_runtimes import CPU, Provider
 from insightface.app import FaceAnalysis
-from onnx_pack import build_detector, build_pack, build_recogniser
+from onnx_pack import build_detector, build_landmarks, build_pack, build_recogniser
 from skimage.data import astronaut
 
 pytestmark = pytest.mark.filterwarnings("ignore:`estimate` is deprecated")
@@ -49,6 +49,17 @@ def test_six_people_are_found_where_they_are(six):
     for face, (x, y) in zip(six, CENTRES, strict=True):
         assert abs(face.box.center[0] - x) < 25 and abs(face.box.center[1] - y) < 25
         assert 80 < face.size_px < 160 and face.score > 0.5
+
+
+def test_landmarks_that_are_not_used_are_not_run(tmp_path):
+    """buffalo_l brings 68 and 106 landmarks; the pack uses the first."""
+    folder = build_pack(tmp_path / "two_layouts")
+    build_landmarks(folder / "1k3d68.onnx", 3309)
+    build_landmarks(folder / "2d106det.onnx", 212)
+    assert {"landmark_3d_68", "landmark_2d_106"} <= FaceAnalysis(str(folder), providers=[CPU]).models.keys()
+    pack = load_insightface_pack(folder, Provider.CPU)
+    assert set(pack.providers) == {"detection", "recognition", "landmark_3d_68"}
+    assert "landmarks: 68" in pack.info
 
 
 def test_each_face_has_its_own_points(six):

@@ -204,6 +204,15 @@ def build_recogniser(path: Path) -> Path:
     return g.save(path, [face], [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 512])])
 
 
+def build_landmarks(path: Path, num_numbers: int) -> Path:
+    """Writes a model that insightface takes for one of dense landmarks, by the number of its outputs."""
+    g = Graph()
+    mean = g("Flatten", g("ReduceMean", "data", g.constant([1, 2, 3], np.int64)))
+    g("Expand", mean, g.constant([1, num_numbers], np.int64), output="points")
+    data = helper.make_tensor_value_info("data", TensorProto.FLOAT, ["batch", 3, 192, 192])
+    return g.save(path, [data], [helper.make_tensor_value_info("points", TensorProto.FLOAT, ["batch", num_numbers])])
+
+
 def build_pack(folder: Path) -> Path:
     """Writes the whole pack into `folder`, which insightface's `FaceAnalysis` loads as it is."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Condition images: OpenPose's and InstantID's published colours, places and sizes."""
 
 import colorsys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -186,6 +187,18 @@ def test_instantid_colours_dots_and_spokes():
     for index in (0, 1, 3, 4):
         middle = (points[index] + points[2]) / 2
         assert np.abs(pixel(image, middle) - 0.6 * colors[index]).max() <= 0.03
+
+
+def test_instantid_draws_the_detectors_points_beside_denser_landmarks():
+    """As it was trained; in the other styles, the denser landmarks are drawn."""
+    points = np.array([[200, 200], [320, 205], [262, 270], [215, 330], [310, 332]], np.float32)
+    dense = np.random.default_rng(1).uniform(100, 400, (68, 2))
+    both = replace(face(dense), keypoints=points)
+    assert torch.equal(
+        draw(picture(both), style=FaceStyle.INSTANTID), draw(picture(face(points)), style=FaceStyle.INSTANTID)
+    )
+    for style in (FaceStyle.OPENPOSE, FaceStyle.CURVES):
+        assert torch.equal(draw(picture(both), style=style), draw(picture(face(dense)), style=style))
 
 
 def test_every_style_draws_every_layout():

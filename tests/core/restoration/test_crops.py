@@ -1,6 +1,7 @@
 """Crop geometry against known pictures: gradients whose value at a point is known, tilted faces, borders, tiny ones."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,3 +179,13 @@ def test_a_turned_picture_gives_the_same_crop(quarters, tilt, x, y, size):
     other = Face(Box(*corners.min(0), *corners.max(0)), landmarks=turned(face.landmarks))
     square = face_square(other, Extent(width, height), margin=0.38, is_upright=None, size_px=96)
     torch.testing.assert_close(take_crop(turned_picture, square), take_crop(picture, upright), atol=1e-4, rtol=0)
+
+
+def test_a_face_in_its_crop_keeps_its_detectors_points():
+    """Recognisers align by them, and InstantID's condition image is drawn from them."""
+    face = tilted_face(0.4)
+    face = replace(face, keypoints=face.landmarks + 1)
+    square = face_square(face, Extent(200, 160), margin=0.3, is_upright=False, size_px=64)
+    moved = square.face_in_crop(face)
+    np.testing.assert_allclose(moved.keypoints, square.to_crop(face.keypoints))
+    assert np.abs(moved.keypoints - face.keypoints).max() > 1
