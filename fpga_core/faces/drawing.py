@@ -180,8 +180,8 @@ def drawn_points(face: Face, landmarks: np.ndarray, style: FaceStyle) -> np.ndar
         style: how the face is drawn.
     Source: InstantID's `draw_kps(image, face_info["kps"])`.
     """
-    has_own = style is FaceStyle.INSTANTID and face.keypoints is not None
-    return face.keypoints if has_own else landmarks
+    own = face.keypoints if style is FaceStyle.INSTANTID else None
+    return landmarks if own is None else own
 
 
 def draw_face(canvas: Canvas, landmarks: np.ndarray, style: FaceStyle) -> None:

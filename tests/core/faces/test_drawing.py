@@ -194,11 +194,8 @@ def test_instantid_draws_the_detectors_points_beside_denser_landmarks():
     points = np.array([[200, 200], [320, 205], [262, 270], [215, 330], [310, 332]], np.float32)
     dense = np.random.default_rng(1).uniform(100, 400, (68, 2))
     both = replace(face(dense), keypoints=points)
-    assert torch.equal(
-        draw(picture(both), style=FaceStyle.INSTANTID), draw(picture(face(points)), style=FaceStyle.INSTANTID)
-    )
-    for style in (FaceStyle.OPENPOSE, FaceStyle.CURVES):
-        assert torch.equal(draw(picture(both), style=style), draw(picture(face(dense)), style=style))
+    for style, drawn in ((FaceStyle.INSTANTID, points), (FaceStyle.OPENPOSE, dense), (FaceStyle.CURVES, dense)):
+        assert torch.equal(draw(picture(both), style=style), draw(picture(face(drawn)), style=style))
 
 
 def test_every_style_draws_every_layout():
