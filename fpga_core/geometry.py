@@ -32,6 +32,9 @@ class Box:
     def center(self) -> tuple[float, float]:
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
 
+    def contains(self, point: tuple[float, float]) -> bool:
+        return self.x0 <= point[0] < self.x1 and self.y0 <= point[1] < self.y1
+
     def iou(self, other: Box) -> float:
         """Intersection over union with `other`, in [0, 1]; 0 if both are empty."""
         overlap = self.intersection(other).area

@@ -1,16 +1,26 @@
 """Cast nodes: say who stands where, and measure how closely each person resembles their identity."""
 
-from comfy_api.v0_0_2 import io, ui
+import torch
+from comfy_api.v0_0_2 import io
 
 from ..fpga_core.evaluation.facesim import draw_scores, score_cast
 from ..fpga_core.faces.detection import as_pictures, detect_faces
 from ..fpga_core.identity.assignment import Assignment
 from ..fpga_core.identity.cast_preview import draw_casting
-from ..fpga_core.identity.casting import make_cast
+from ..fpga_core.identity.casting import Casting, make_cast
+from ..fpga_core.identity.drawing import Drawing, read_drawing
 from ..fpga_core.identity.places import Edges, find_places
 from ..fpga_core.identity.strengths import parse_strengths
 from ..fpga_core.shapes import Extent
-from .sockets import CastSocket, FaceAnalysisSocket, FacesSocket, IdentitySocket, PoseKeypointSocket
+from .reports import report
+from .sockets import (
+    CastSocket,
+    DrawingSocket,
+    FaceAnalysisSocket,
+    FacesSocket,
+    IdentitySocket,
+    PoseKeypointSocket,
+)
 
 CATEGORY = "FPGA Portrait/cast"
 MAX_PEOPLE = 32
@@ -24,10 +34,24 @@ class MakeCast(io.ComfyNode):
             display_name="Make Cast",
             category=CATEGORY,
             description=(
-                "Decides who stands where. Each identity gets a region of the picture, taken from boxes, masks, "
-                "detected faces or a skeleton. The preview shows who got which place and who could not be placed."
+                "Decides who stands where. Draw a head for each person on the canvas, or connect boxes, masks, faces "
+                "or a skeleton. The size of the picture, and the pose of the people, come from here too."
             ),
-            search_aliases=["multi id", "several people", "regions", "regional identity", "group photo", "fpga"],
+            search_aliases=[
+                "two people",
+                "multiple people",
+                "several people",
+                "character",
+                "consistent character",
+                "regional prompt",
+                "draw box",
+                "multi id",
+                "regions",
+                "regional identity",
+                "group photo",
+                "pose editor",
+                "fpga",
+            ],
             inputs=[
                 io.Int.Input(
                     "width",
@@ -53,13 +77,13 @@ class MakeCast(io.ComfyNode):
                         "drawn on it."
                     ),
                 ),
-                io.BoundingBox.Input(
+                io.MultiType.Input(
                     "boxes",
+                    types=[io.BoundingBox, io.Array],
                     optional=True,
-                    force_input=True,
                     tooltip=(
-                        "One face box per person, in pixels of the picture. Connect at most one of boxes, masks, faces "
-                        "and skeleton."
+                        "One face box per person: boxes in pixels of the picture, or elements from Create Bounding "
+                        "Boxes. A box with a description belongs to the person of that name."
                     ),
                 ),
                 io.Mask.Input(
@@ -85,14 +109,14 @@ class MakeCast(io.ComfyNode):
                     options=Assignment,
                     default=Assignment.ORDER,
                     tooltip=(
-                        "Who gets which place. order: identity 1 gets place 1, and so on. left_to_right: identity 1 "
-                        "gets the leftmost place. likeness: everyone gets the face that resembles them most; this "
-                        "needs faces from a face analysis."
+                        "Who gets which place, if places have no names. order: identity 1 gets place 1, and so on. "
+                        "left_to_right: identity 1 gets the leftmost place. likeness: everyone gets the face that "
+                        "resembles them most; this needs faces from a face analysis."
                     ),
                 ),
                 io.Float.Input(
                     "grow",
-                    default=0.1,
+                    default=0.2,
                     min=0.0,
                     max=2.0,
                     step=0.01,
@@ -120,6 +144,15 @@ class MakeCast(io.ComfyNode):
                         "empty, every strength is 1."
                     ),
                 ),
+                DrawingSocket.Input(
+                    "drawing",
+                    optional=True,
+                    extra_dict={"socketless": True},
+                    tooltip=(
+                        "The canvas. Drag to place a person: a head, with a body beneath it. Move heads, bodies and "
+                        "joints with the mouse; double-click a head to name it. Nothing else may give the places then."
+                    ),
+                ),
                 io.Autogrow.Input(
                     "identities",
                     template=io.Autogrow.TemplateNames(
@@ -144,7 +177,13 @@ class MakeCast(io.ComfyNode):
                 io.String.Output(
                     display_name="notes", tooltip="Who was placed where, who was left out, and what to check."
                 ),
+                io.Int.Output(display_name="width", tooltip="Width of the picture, for Empty Latent Image."),
+                io.Int.Output(display_name="height", tooltip="Height of the picture, for Empty Latent Image."),
+                PoseKeypointSocket.Output(
+                    display_name="skeleton", tooltip="The bodies drawn on the canvas, for Draw Landmarks."
+                ),
             ],
+            hidden=[io.Hidden.prompt],
         )
 
     @classmethod
@@ -162,14 +201,50 @@ class MakeCast(io.ComfyNode):
         masks=None,
         faces=None,
         skeleton=None,
+        drawing=None,
     ) -> io.NodeOutput:
         canvas = Extent(width, height) if image is None else Extent(image.shape[2], image.shape[1])
-        found = find_places(canvas, Edges(grow, feather), boxes=boxes, masks=masks, faces=faces, skeleton=skeleton)
+        drawn, edges = read_drawing(drawing), Edges(grow, feather)
+        found = find_places(
+            canvas,
+            edges,
+            boxes=boxes,
+            masks=masks,
+            faces=faces,
+            skeleton=skeleton,
+            drawing=drawn,
+            boxes_canvas=boxes_canvas(cls.hidden),
+        )
         casting = make_cast(
             list(identities.values()), canvas, found, assign=Assignment(assign), strengths=parse_strengths(strengths)
         )
-        preview = draw_casting(casting, None if image is None else image[0])
-        return io.NodeOutput(casting.cast, preview, casting.text, ui=ui.PreviewText(casting.text))
+        return cast_output(casting, drawn, image)
+
+
+def boxes_canvas(hidden: io.HiddenHolder | None) -> Extent | None:
+    """Returns the size of the canvas on which all boxes of the prompt were drawn; None unless it is known and one size.
+
+    Only Create Bounding Boxes says it. The node's own id would tell which boxes are its own, but a node that asks for
+    its id is not shared between workflows by ComfyUI's cache.
+    """
+    prompt = (hidden and hidden.prompt) or {}
+    links = [node["inputs"].get("boxes") for node in prompt.values() if node["class_type"] == "FPGA_MakeCast"]
+    sources = [prompt.get(link[0], {}) for link in links if isinstance(link, list)]
+    sizes = {tuple(source.get("inputs", {}).get(side) for side in ("width", "height")) for source in sources}
+    is_drawn = all(source.get("class_type") == "CreateBoundingBoxes" for source in sources)
+    if not is_drawn or len(sizes) != 1:
+        return None
+    width, height = next(iter(sizes))
+    return Extent(width, height) if isinstance(width, int) and isinstance(height, int) else None
+
+
+def cast_output(casting: Casting, drawing: Drawing, image: torch.Tensor | None) -> io.NodeOutput:
+    """What Make Cast returns and shows."""
+    canvas = casting.cast.extent
+    preview = draw_casting(casting, None if image is None else image[0])
+    shown = report("\n".join(casting.summaries), casting.notes)
+    size = (canvas.width, canvas.height)
+    return io.NodeOutput(casting.cast, preview, casting.text, *size, drawing.pose_keypoints(canvas), ui=shown)
 
 
 class ScoreCast(io.ComfyNode):
@@ -218,7 +293,7 @@ class ScoreCast(io.ComfyNode):
         found = detect_faces(as_pictures(image), face_analysis)
         score = score_cast(portraits, found, recogniser=face_analysis.recogniser, canvas=cast.extent)
         drawn = draw_scores(score, portraits, pictures=found, images=image)
-        return io.NodeOutput(drawn, score.report(), score.facesim, ui=ui.PreviewText(score.report()))
+        return io.NodeOutput(drawn, score.report(), score.facesim, ui=report(score.report()))
 
 
 NODES: list[type[io.ComfyNode]] = [MakeCast, ScoreCast]

@@ -4,7 +4,7 @@ from comfy_api.v0_0_2 import io
 
 from ..fpga_core.faces.detection import SOURCES, as_pictures, detect_faces, source_problem
 from ..fpga_core.faces.drawing import DrawnParts, FaceStyle, draw_conditions
-from ..fpga_core.faces.keypoint_formats import with_bodies
+from ..fpga_core.faces.keypoint_formats import faces_and_bodies
 from ..fpga_core.faces.ordering import FaceOrder
 from ..fpga_core.faces.preview import bounding_boxes, draw_numbers, face_masks
 from .sockets import FaceAnalysisSocket, FaceLandmarksSocket, FacesSocket, PoseKeypointSocket
@@ -136,12 +136,20 @@ class DrawLandmarks(io.ComfyNode):
             ],
             inputs=[
                 FacesSocket.Input(
-                    "faces", tooltip="Faces from Detect Faces. They include bodies if they were found by pose."
+                    "faces",
+                    optional=True,
+                    tooltip=(
+                        "Faces from Detect Faces. They include bodies if they were found by pose. Connect these, a "
+                        "skeleton, or both."
+                    ),
                 ),
                 PoseKeypointSocket.Input(
                     "skeleton",
                     optional=True,
-                    tooltip="Bodies from SDPose, OpenPose or DWPose, drawn in place of those that came with the faces.",
+                    tooltip=(
+                        "Bodies from Make Cast, SDPose, OpenPose or DWPose, drawn in place of those that came with the "
+                        "faces."
+                    ),
                 ),
                 io.Combo.Input(
                     "what",
@@ -209,8 +217,10 @@ class DrawLandmarks(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, faces, what, style, width, height, line_width, min_confidence, skeleton=None) -> io.NodeOutput:
-        pictures = faces if skeleton is None else with_bodies(faces, skeleton)
+    def execute(
+        cls, what, style, width, height, line_width, min_confidence, faces=None, skeleton=None
+    ) -> io.NodeOutput:
+        pictures = faces_and_bodies(faces, skeleton)
         drawn = draw_conditions(
             pictures,
             DrawnParts(what),

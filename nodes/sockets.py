@@ -20,6 +20,9 @@ IdentityAdapterSocket = io.Custom("FPGA_IDENTITY_ADAPTER")
 CastSocket = io.Custom("FPGA_CAST")
 """A `fpga_core.identity.cast.Cast`."""
 
+DrawingSocket = io.Custom("FPGA_DRAWING")
+"""The canvas of Make Cast, a widget: what `fpga_core.identity.drawing.read_drawing` reads."""
+
 PoseKeypointSocket = io.Custom("POSE_KEYPOINT")
 FaceLandmarksSocket = io.Custom("FACE_LANDMARKS")
 

@@ -8,7 +8,7 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 EVENT = "fpga.warning"
-"""The websocket message; `web/status.js` shows it."""
+"""The websocket message; `web/reports/index.js` shows it."""
 
 PACK_LOGGER = __name__.removesuffix(".nodes.warnings")
 """The name that all loggers of the pack begin with."""

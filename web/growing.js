@@ -30,10 +30,10 @@ app.registerExtension({
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(PREFIX) || !hasGrowingInput(nodeData)) return;
     const { configure } = nodeType.prototype;
-    nodeType.prototype.configure = function (saved) {
-      const names = saved.inputs?.map((input) => input.name) ?? []; // the editor's own configure changes their order
+    nodeType.prototype.configure = function (/** @type {import("./host.js").SavedNode} */ saved) {
+      const names = saved.inputs?.map(({ name }) => name) ?? []; // the editor's own configure changes their order
       configure.call(this, saved);
-      restoreOrder(this, names);
+      restoreOrder(/** @type {import("./host.js").Node} */ (this), names);
     };
   },
 });

@@ -4,9 +4,26 @@
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyApp} ComfyApp
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyApi} ComfyApi
  * @typedef {ComfyApp["canvas"]} Canvas
- * @typedef {NonNullable<ReturnType<ComfyApp["graph"]["getNodeById"]>>} Node
+ * @typedef {NonNullable<ReturnType<ComfyApp["graph"]["getNodeById"]>>} GraphNode
+ * @typedef {GraphNode & AddedToNodes} Node
+ * @typedef {Parameters<GraphNode["configure"]>[0]} SavedNode
  * @typedef {NonNullable<Node["widgets"]>[number]} Widget
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyNodeDef} NodeDefinition
+ */
+
+/**
+ * What the editor adds to the nodes of its graph library, which the published types leave out.
+ *
+ * @typedef {object} AddedToNodes
+ * @property {HTMLImageElement[]} [imgs] the pictures that the node shows
+ * @property {(name: string, type: string, element: HTMLElement, options: DomWidgetOptions) => Widget} addDOMWidget
+ *
+ * @typedef {object} DomWidgetOptions
+ * @property {() => any} [getValue]
+ * @property {(value: any) => void} [setValue]
+ * @property {() => number} [getMinHeight] pixels
+ * @property {boolean} [hideOnZoom] whether a grey box is shown when the graph is seen from far away
+ * @property {boolean} [serialize] whether prompts contain its value
  */
 
 // @ts-expect-error - the editor serves this file; the pack does not have it

@@ -75,8 +75,24 @@ def read_pose_keypoints(payload: object, pictures: Sequence[Extent]) -> tuple[Pi
     return tuple(_read_frame(frame, picture) for frame, picture in zip(frames, pictures, strict=True))
 
 
-def with_bodies(faces: Sequence[PictureFaces], pose_keypoints: object) -> tuple[PictureFaces, ...]:
-    """Returns the same faces with the bodies of a POSE_KEYPOINT socket (one frame per picture, or one for all)."""
+def faces_and_bodies(faces: Sequence[PictureFaces] | None, pose_keypoints: object = None) -> Sequence[PictureFaces]:
+    """Returns faces with the bodies of a POSE_KEYPOINT socket (one frame per picture, or one for all).
+
+    Args:
+        faces: one entry per picture; None: the pose's own faces and bodies, in pixels of its canvas.
+        pose_keypoints: the value of the socket; None: the faces keep the bodies that they have.
+    Raises:
+        InvalidInputError: both are None, or the pose is malformed.
+        ShapeMismatchError: as in `read_pose_keypoints`.
+    """
+    if faces is None and pose_keypoints is None:
+        raise InvalidInputError("there is nothing to draw; connect faces, a skeleton, or both")
+    if faces is None:
+        frames = [cast(object, pose_keypoints)] if isinstance(pose_keypoints, Mapping) else pose_keypoints
+        sizes = [_frame_size(frame) for frame in _sequence(frames, "frames of POSE_KEYPOINT")]
+        return read_pose_keypoints(cast(object, pose_keypoints), sizes)
+    if pose_keypoints is None:
+        return faces
     poses = read_pose_keypoints(pose_keypoints, [picture.extent for picture in faces])
     return tuple(replace(picture, bodies=pose.bodies) for picture, pose in zip(faces, poses, strict=True))
 
@@ -92,9 +108,7 @@ def _mesh_face(face: object, scale: np.ndarray) -> Face:
 
 def _read_frame(frame: object, picture: Extent) -> PictureFaces:
     source = "a frame of POSE_KEYPOINT"
-    size = [_field(frame, "canvas_width", source), _field(frame, "canvas_height", source)]
-    width, height = _numbers(size, "canvas size of POSE_KEYPOINT", (2,))
-    canvas = _canvas(width, height, source)
+    canvas = _frame_size(frame)
     people = _sequence(_field(frame, "people", source), "people")
     body_points = [_triples(person, "pose_keypoints_2d", (18, 25)) for person in people]
     face_points = [_triples(person, "face_keypoints_2d", (68, 70)) for person in people]
@@ -106,6 +120,13 @@ def _read_frame(frame: object, picture: Extent) -> PictureFaces:
     bodies = [_body(points, scale) for points in body_points if points is not None]
     faces = [_pose_face(points, scale) for points in face_points if points is not None]
     return PictureFaces(picture, tuple(face for face in faces if face is not None), tuple(bodies))
+
+
+def _frame_size(frame: object) -> Extent:
+    source = "a frame of POSE_KEYPOINT"
+    size = [_field(frame, "canvas_width", source), _field(frame, "canvas_height", source)]
+    width, height = _numbers(size, "canvas size of POSE_KEYPOINT", (2,))
+    return _canvas(width, height, source)
 
 
 def _body(points: np.ndarray, scale: np.ndarray) -> Body:

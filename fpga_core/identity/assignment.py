@@ -44,6 +44,9 @@ class Placement:
 def assign_places(identities: Sequence[Identity], places: Sequence[Place], assign: Assignment) -> dict[int, Placement]:
     """Gives every identity at most one place, and every place to at most one identity.
 
+    A place with a name belongs to the person of that name, and to nobody if nobody is called so. The rule gives the
+    other places to the other people.
+
     Args:
         identities: the people, in the order that the rule refers to.
         places: what was read off a source, in its order.
@@ -53,9 +56,38 @@ def assign_places(identities: Sequence[Identity], places: Sequence[Place], assig
     Raises:
         InvalidInputError: likeness is asked for, but faces and identities have no recogniser in common.
     """
+    named = _by_name(identities, places)
+    others = [i for i in range(len(identities)) if i not in named]
+    open_places = [place for place in places if not place.name]
+    ruled = _by_rule([identities[i] for i in others], open_places, assign)
+    return dict(sorted((named | {others[i]: placement for i, placement in ruled.items()}).items()))
+
+
+def same_name(name: str, other: str) -> bool:
+    """Whether two names are the same person's: capitals and spaces around them do not count."""
+    return name.strip().casefold() == other.strip().casefold()
+
+
+def _by_name(identities: Sequence[Identity], places: Sequence[Place]) -> dict[int, Placement]:
+    """Gives each named place to the first person of that name who has none yet."""
+    placements: dict[int, Placement] = {}
+    for place in places:
+        if not place.name:
+            continue
+        called = [i for i, identity in enumerate(identities) if same_name(identity.name, place.name)]
+        if free := [i for i in called if i not in placements]:
+            placements[free[0]] = Placement(place)
+    return placements
+
+
+def _by_rule(identities: Sequence[Identity], places: Sequence[Place], assign: Assignment) -> dict[int, Placement]:
+    if not identities or not places:
+        return {}
     if assign is Assignment.ORDER:
         return {i: Placement(place) for i, place in enumerate(places[: len(identities)])}
     usable = [place for place in places if place.region]
+    if not usable:
+        return {}
     if assign is Assignment.LEFT_TO_RIGHT:
         ordered = sorted(usable, key=lambda place: place.box.center)
         return {i: Placement(place) for i, place in enumerate(ordered[: len(identities)])}

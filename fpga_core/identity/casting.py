@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -12,7 +12,7 @@ import torch
 from ..errors import InvalidInputError
 from ..faces.likeness import MIN_LIKENESS
 from ..shapes import Extent
-from .assignment import Assignment, Placement, assign_places
+from .assignment import Assignment, Placement, assign_places, same_name
 from .cast import Cast, CastMember
 from .identity import Identity
 from .places import FoundPlaces, Place
@@ -85,6 +85,12 @@ def make_cast(
         for i, placement in assign_places(identities, found.places, assign).items()
         if placement.place.region
     }
+    if not placements and all(place.name for place in found.places):
+        raise InvalidInputError(
+            f"the places are named {_listed(place.name for place in found.places)}, but the people are called "
+            f"{_listed(identity.name for identity in identities)}; use the same names in Encode Identity, or clear "
+            "those of the places"
+        )
     if not placements:
         raise InvalidInputError(
             f"the places of all {len(identities)} identities are unusable, and only later places can be used; with "
@@ -107,7 +113,7 @@ def make_cast(
         notes=(
             *found.notes,
             *(f"{place.label} is not used: {place.problem}" for place in found.places if not place.region),
-            *(f"{place.label} is not used: it has no identity" for place in unused),
+            *(f"{place.label} is not used: {_why_unused(place, identities)}" for place in unused),
             *_left_out_notes(identities, placements),
             *_unlike_notes(identities, placements),
             *_overlap_notes(cast),
@@ -128,6 +134,18 @@ def check_places(places: Sequence[Place]) -> None:
             f"no place can be used ({problems}); correct at least one, or disconnect them to let everyone act in the "
             "whole picture"
         )
+
+
+def _why_unused(place: Place, identities: Sequence[Identity]) -> str:
+    if not place.name:
+        return "it has no identity"
+    if any(same_name(place.name, identity.name) for identity in identities):
+        return f"{place.name} already has a place"
+    return f"it is named {place.name}, but the people are called {_listed(identity.name for identity in identities)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _summary(number: int, member: CastMember, where: str) -> str:

@@ -1,10 +1,10 @@
-"""Places for people: regions from boxes, masks, faces or skeletons, before anyone is assigned to them."""
+"""Places for people: regions from a drawing, boxes, masks, faces or skeletons, before anyone is assigned to them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from ..faces.face import PictureFaces
 from ..faces.keypoint_formats import read_pose_keypoints
 from ..geometry import Box
 from ..shapes import Extent, as_masks
+from .drawing import EMPTY_DRAWING, Drawing
 from .heads import head_box
 from .regions import Region
 
@@ -33,6 +34,7 @@ class Place:
         face_box: where the face is meant to be, not grown, fractions of the picture; None if only a region is known.
         embeddings: recogniser hash -> (512,) of the face that is there, if one was found.
         problem: why the place cannot be used.
+        name: whom the place is for; empty if that is open.
     """
 
     label: str
@@ -40,6 +42,7 @@ class Place:
     face_box: Box | None = None
     embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: NO_EMBEDDINGS)
     problem: str = ""
+    name: str = ""
 
     @property
     def box(self) -> Box:
@@ -62,12 +65,13 @@ class _Mark:
     Attributes:
         label: what to call it.
         box: of the face, pixels; None if the source does not tell where it is.
-        embeddings: as in `Place`.
+        embeddings, name: as in `Place`.
     """
 
     label: str
     box: Box | None
     embeddings: Mapping[str, np.ndarray] = field(default_factory=lambda: NO_EMBEDDINGS)
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,17 @@ def find_places(
     masks: Tensor | None = None,
     faces: Sequence[PictureFaces] | None = None,
     skeleton: object = None,
+    drawing: Drawing = EMPTY_DRAWING,
+    boxes_canvas: Extent | None = None,
 ) -> FoundPlaces | None:
     """Places read off the one source that is given; None if none is.
 
+    Args:
+        canvas: size of the picture in pixels.
+        edges: how regions are made from what the source marks.
+        boxes, masks, faces, skeleton: the values of the sockets.
+        drawing: the people drawn on the canvas itself; empty if nobody is.
+        boxes_canvas: size of the canvas that the boxes were drawn on, if it is known.
     Raises:
         InvalidInputError: several sources are given, or the one given cannot be read.
     """
@@ -99,8 +111,15 @@ def find_places(
             f"{' and '.join(given)} are connected, but the places of a cast come from one source; disconnect "
             f"{'all but one' if len(given) > 2 else 'one of them'}"
         )
+    if given and drawing.people:
+        raise InvalidInputError(
+            f"{given[0]} is connected, and people are drawn on the canvas, but the places of a cast come from one "
+            f"source; disconnect {given[0]}, or clear the canvas"
+        )
+    if drawing.people:
+        return places_from_drawing(drawing, edges)
     if boxes is not None:
-        return places_from_boxes(boxes, canvas, edges)
+        return places_from_boxes(boxes, canvas, edges, boxes_canvas=boxes_canvas)
     if masks is not None:
         return places_from_masks(masks, canvas, edges)
     if faces is not None:
@@ -110,13 +129,26 @@ def find_places(
     return None
 
 
-def places_from_boxes(boxes: object, canvas: Extent, edges: Edges) -> FoundPlaces:
-    """Reads places from the value of a BOUNDING_BOX socket.
+def places_from_drawing(drawing: Drawing, edges: Edges) -> FoundPlaces:
+    """Returns one place per person drawn on the canvas, for the person of that name."""
+    unit = Extent(1, 1)
+    marks = [_Mark(f"head {n}", person.head, name=person.name) for n, person in enumerate(drawing.people, 1)]
+    return FoundPlaces(_places_from_marks(marks, unit, edges))
+
+
+def places_from_boxes(
+    boxes: object, canvas: Extent, edges: Edges, *, boxes_canvas: Extent | None = None
+) -> FoundPlaces:
+    """Reads places from the boxes of a BOUNDING_BOX socket, or the elements of Create Bounding Boxes.
 
     Args:
-        boxes: one `{"x", "y", "width", "height"}` in pixels of the canvas, a list of them, or one list per picture.
+        boxes: one `{"x", "y", "width", "height"}` in pixels of the canvas, or `{"bbox": [top, left, bottom, right]}` in
+            thousandths of it, a list of them, or one list per picture. `desc`, there or in `metadata`, names a person.
+        canvas: size of the picture in pixels.
+        edges: how regions are made from the boxes.
+        boxes_canvas: size of the canvas that the boxes were drawn on, if it is known.
     Raises:
-        InvalidInputError: it is none of these.
+        InvalidInputError: it is none of these, or the boxes were drawn on a canvas of another size.
     """
     if not isinstance(boxes, Mapping | Sequence) or isinstance(boxes, str):
         raise InvalidInputError(
@@ -127,7 +159,18 @@ def places_from_boxes(boxes: object, canvas: Extent, edges: Edges) -> FoundPlace
     if listed and isinstance(listed[0], Sequence):
         notes = _first_picture_note("boxes", len(listed))
         listed = cast("Sequence[object]", listed[0])
-    marks = [_Mark(f"box {number}", _read_box(box, number)) for number, box in enumerate(listed, 1)]
+    if boxes_canvas is not None and boxes_canvas != canvas and any(_is_in_pixels(box) for box in listed):
+        raise InvalidInputError(
+            f"the boxes were drawn on a canvas of {boxes_canvas}, but the picture of the cast is {canvas}: set width "
+            f"and height to {canvas} in the node that draws the boxes and draw them again, or set the cast's picture "
+            f"to {boxes_canvas}"
+        )
+    marks = [
+        _Mark(f"box {number}", _read_box(box, number, canvas), name=_box_name(box))
+        for number, box in enumerate(listed, 1)
+    ]
+    for mark in marks:
+        _check_box_is_on_canvas(mark, canvas)
     return FoundPlaces(_places_from_marks(marks, canvas, edges), notes)
 
 
@@ -184,12 +227,13 @@ def _places_from_marks(marks: Iterable[_Mark], extent: Extent, edges: Edges) -> 
     places: list[Place] = []
     for mark in marks:
         if mark.box is None:
-            places.append(Place(mark.label, None, problem="the skeleton does not show its head"))
+            places.append(Place(mark.label, None, problem="the skeleton does not show its head", name=mark.name))
             continue
         face_box = mark.box.normalised(extent)
         region = Region.from_box(face_box, grow=edges.grow, feather=edges.feather)
         problem = "" if region else _box_problem(mark.box, extent)
-        places.append(Place(mark.label, region, face_box=face_box, embeddings=mark.embeddings, problem=problem))
+        place = Place(mark.label, region, face_box=face_box, embeddings=mark.embeddings)
+        places.append(replace(place, problem=problem, name=mark.name))
     return tuple(places)
 
 
@@ -198,17 +242,46 @@ def _box_problem(box: Box, extent: Extent) -> str:
     return f"it is empty ({size})" if box.area <= 0 else f"{size} is outside the {extent} picture"
 
 
-def _read_box(box: object, number: int) -> Box:
-    sides: Mapping[str, Any] = cast("Mapping[str, Any]", box) if isinstance(box, Mapping) else {}
+def _check_box_is_on_canvas(mark: _Mark, canvas: Extent) -> None:
+    """Raises InvalidInputError if most of a box is outside the canvas: it belongs to a larger one."""
+    if mark.box is None or Box(0, 0, canvas.width, canvas.height).contains(mark.box.center):
+        return
+    name = f" ({mark.name})" if mark.name else ""
+    raise InvalidInputError(
+        f"{mark.label}{name} is at ({mark.box.x0:.0f}, {mark.box.y0:.0f}) to ({mark.box.x1:.0f}, {mark.box.y1:.0f}), "
+        f"outside the picture of {canvas}: the boxes were drawn on a larger canvas; set width and height to the same "
+        "values in both nodes, those of the picture"
+    )
+
+
+def _is_in_pixels(box: object) -> bool:
+    return not isinstance(box, Mapping) or "bbox" not in box
+
+
+def _box_name(box: object) -> str:
+    """Returns whom a box is for: its own `desc`, or that of its `metadata`; empty if it has none."""
+    fields = cast("Mapping[str, Any]", box)
+    metadata = fields.get("metadata")
+    described = cast("Mapping[str, Any]", metadata) if isinstance(metadata, Mapping) else fields
+    return str(described.get("desc") or "").strip()
+
+
+def _read_box(box: object, number: int, canvas: Extent) -> Box:
+    fields: Mapping[str, Any] = cast("Mapping[str, Any]", box) if isinstance(box, Mapping) else {}
     try:
-        x, y, width, height = (float(sides[key]) for key in ("x", "y", "width", "height"))
+        if "bbox" in fields:
+            top, left, bottom, right = (float(side) / 1000 for side in fields["bbox"])
+            sides = Box(left, top, right, bottom).scaled(canvas.width, canvas.height)
+        else:
+            x, y, width, height = (float(fields[key]) for key in ("x", "y", "width", "height"))
+            sides = Box(x, y, x + width, y + height)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
             f"box {number} is {shortened(f'{box!r}')}; a box needs the numbers x, y, width and height"
         ) from error
-    if not all(map(math.isfinite, (x, y, width, height))):
+    if not all(map(math.isfinite, (sides.x0, sides.y0, sides.x1, sides.y1))):
         raise InvalidInputError(f"box {number} is {shortened(f'{box!r}')}; x, y, width and height must be finite")
-    return Box(x, y, x + width, y + height)
+    return sides
 
 
 def _first_picture_note(source: str, num_pictures: int) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ def test_pasting_with_the_wires_from_outside(graph):
 def test_undo_and_redo(graph):
     graph.remember()
     graph.page.evaluate("() => app.graph.remove(app.graph.nodes.find(node => node.title === 'Person 2'))")
+    graph.wait_for_frames()  # the inputs move up in the next frame
     graph.remember()
     without = wires(graph.prompt())
     assert without != wires(GRAPH)

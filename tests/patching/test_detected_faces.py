@@ -94,7 +94,7 @@ def test_odd_sizes(astronaut, analyser, height, width):
 def test_the_condition_image_of_the_group(group, analyser):
     """Six times five dots where the landmarks are, at the size asked for."""
     (faces, *_) = detect(group, analyser)
-    (image,) = DrawLandmarks.execute(faces, "face", "openpose", 640, 448, 1.0, 0.3).result
+    (image,) = DrawLandmarks.execute("face", "openpose", 640, 448, 1.0, 0.3, faces=faces).result
     scale = np.array([640 / group.shape[2], 448 / group.shape[1]])
     for face in faces[0].faces:
         for x, y in face.landmarks * scale:

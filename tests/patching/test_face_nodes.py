@@ -29,7 +29,7 @@ def detect(image: torch.Tensor, **inputs) -> tuple:
 
 
 def draw(faces, what: str, **inputs) -> torch.Tensor:
-    return DrawLandmarks.execute(faces, what, **{**DRAW, **inputs}).result[0]
+    return DrawLandmarks.execute(what, faces=faces, **{**DRAW, **inputs}).result[0]
 
 
 def sdpose_frames(num_frames: int = 1, width: int = 512, height: int = 512) -> tuple[list[dict], np.ndarray]:

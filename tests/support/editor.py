@@ -1,13 +1,14 @@
 """ComfyUI's graph editor in a real browser, for tests."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, TimeoutError, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 INSTALLED_BROWSERS = (
@@ -49,11 +50,17 @@ class Editor:
         page.set_default_timeout(timeout * 1000)
         page.on("console", self._note_console)
         page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
-        page.goto(address)
+        page.on("dialog", lambda dialog: dialog.accept())  # "leave without saving?", which would stop a reload
+        self._address, self._a_node = address, a_node
+        self.reload()
+
+    def reload(self) -> None:
+        """Opens the page anew, as a user does the next day."""
+        self.page.goto(self._address)
         is_ready = (
             "id => window.LiteGraph?.registered_node_types?.[id] && window.app?.extensionManager?.spinner === false"
         )
-        page.wait_for_function(is_ready, arg=a_node)
+        self.page.wait_for_function(is_ready, arg=self._a_node)
 
     def _note_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -132,9 +139,45 @@ class Editor:
         """Opens a graph in API format."""
         self.page.evaluate("prompt => app.loadApiJson(prompt, 'prompt')", prompt)
 
+    def bring_to_front(self, node_type: str, place: tuple[int, int]) -> None:
+        """Shows a node at full size at a place of the page, with the others far away."""
+        self.page.evaluate(
+            """([type, place]) => {
+                const node = app.graph.nodes.find(node => node.type === type)
+                for (const other of app.graph.nodes) if (other !== node) other.pos = [other.pos[0] + 5000, other.pos[1]]
+                node.pos = [0, 0]
+                app.canvas.ds.scale = 1
+                app.canvas.ds.offset = place
+                app.canvas.setDirty(true, true)
+            }""",
+            [node_type, place],
+        )
+        self.wait_for_frames(10)
+
+    def wait_until_still(self, selector: str, frames: int = 8) -> None:
+        """Waits until one element fits a selector and has stayed where it is for some frames."""
+        self.page.evaluate(
+            """async ([selector, frames]) => {
+                let [still, last] = [0, '']
+                while (still < frames) {
+                    await new Promise(requestAnimationFrame)
+                    const found = [...document.querySelectorAll(selector)]
+                    const places = JSON.stringify(found.map(element => element.getBoundingClientRect()))
+                    still = found.length === 1 && found[0].checkVisibility() && places === last ? still + 1 : 0
+                    last = places
+                }
+            }""",
+            [selector, frames],
+        )
+
     def remember(self) -> None:
         """Lets the editor notice changes that a test made, as a click would, so that they can be undone."""
         self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+
+    def wait_for_frames(self, count: int = 3) -> None:
+        """Waits until the editor has drawn some frames."""
+        for _ in range(count):
+            self.page.evaluate("new Promise(requestAnimationFrame)")
 
     def command(self, name: str) -> None:
         """Runs one of the editor's commands, as its menu does."""
@@ -166,6 +209,28 @@ class Editor:
     def prompt(self) -> dict:
         """The graph in API format, as the editor would queue it."""
         return self.page.evaluate("app.graphToPrompt().then(graph => graph.output)")
+
+    def reports(self) -> dict[str, str]:
+        """What the nodes report, by their types; of several nodes of one type, the last."""
+        return self.page.evaluate(
+            """() => Object.fromEntries(app.graph.nodes.flatMap(node => {
+                const box = node.widgets?.find(widget => widget.name === 'fpga_report')?.element
+                return box ? [[node.type, [...box.querySelectorAll('p')].map(p => p.textContent).join("\\n")]] : []
+            }))"""
+        )
+
+    def wait_for_report(self, node_type: str) -> None:
+        """Waits until a node shows a report."""
+        self.page.wait_for_function(
+            """type => app.graph.nodes.some(node => node.type === type &&
+                node.widgets?.some(widget => widget.name === 'fpga_report'))""",
+            arg=node_type,
+        )
+
+    def color_of(self, locator: Locator) -> tuple[int, ...]:
+        """Red, green and blue of an element's text, 0 to 255."""
+        color = locator.evaluate("element => getComputedStyle(element).color")
+        return tuple(int(part) for part in re.findall(r"\d+", color)[:3])
 
     def notes(self) -> list[str]:
         """What the notes beside the graph say."""

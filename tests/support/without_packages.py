@@ -56,7 +56,7 @@ def outcome(run):
 
 
 runs = {
-    "Draw Landmarks": lambda: DrawLandmarks.execute(faces, "face", "openpose", 0, 0, 1.0, 0.3),
+    "Draw Landmarks": lambda: DrawLandmarks.execute("face", "openpose", 0, 0, 1.0, 0.3, faces=faces),
     "Detect Faces": lambda: DetectFaces.execute(picture, "detector", 0, pose_keypoints=[pose]),
     "an assignment": lambda: best_assignment(np.eye(2)),
     "a face analysis": lambda: load_insightface_pack(Path("no_pack")),

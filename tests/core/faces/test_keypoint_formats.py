@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fpga.fpga_core.errors import InvalidInputError, ShapeMismatchError
 from fpga.fpga_core.faces.face import Face, PictureFaces
-from fpga.fpga_core.faces.keypoint_formats import read_face_landmarks, read_pose_keypoints, with_bodies
+from fpga.fpga_core.faces.keypoint_formats import faces_and_bodies, read_face_landmarks, read_pose_keypoints
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given, settings
@@ -124,7 +124,7 @@ def test_frames_belong_to_the_pictures_of_the_batch():
 
 def test_bodies_join_faces_in_the_size_of_their_picture():
     faces = (PictureFaces(Extent(1024, 1024), (Face(Box(0, 0, 9, 9)),)),)
-    (joined,) = with_bodies(faces, [frame()])
+    (joined,) = faces_and_bodies(faces, [frame()])
     assert joined.faces == faces[0].faces
     assert np.allclose(joined.bodies[0].keypoints[:, :2], BODY * 2, atol=1e-3)
 
@@ -204,3 +204,15 @@ def test_whatever_comes_is_read_or_refused_by_name(anything, numbers, width):
             read_face_landmarks(payload, [Extent(64, 48)])
         except InvalidInputError:
             continue
+
+
+def test_a_pose_alone_keeps_its_own_size():
+    (alone,) = faces_and_bodies(None, [frame()])
+    (read,) = read_pose_keypoints([frame()], [alone.extent])
+    assert (alone.extent.width, alone.extent.height) == (frame()["canvas_width"], frame()["canvas_height"])
+    assert np.array_equal(alone.bodies[0].keypoints, read.bodies[0].keypoints)
+
+
+def test_neither_faces_nor_a_pose_is_refused():
+    with pytest.raises(InvalidInputError, match="connect faces, a skeleton, or both"):
+        faces_and_bodies(None)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -68,6 +69,31 @@ def test_left_to_right_pairs_the_leftmost_place_with_identity_1():
     casting = make_cast(people, CANVAS, places, assign=Assignment.LEFT_TO_RIGHT)
     assert who_is_where(casting) == {"Ann": 0.1, "Bob": 0.4, "Cat": 0.7}
     assert casting.notes == ("box 3 is not used: it is empty",)
+
+
+def named(number: int, x: float, name: str) -> Place:
+    return replace(place(number, x), name=name)
+
+
+def test_a_named_place_belongs_to_the_person_of_that_name_whatever_the_rule():
+    people = [identity(name) for name in NAMES[:3]]
+    places = FoundPlaces((named(1, 0.7, "cat "), place(2, 0.4), named(3, 0.1, "ANN")))
+    for assign in (Assignment.ORDER, Assignment.LEFT_TO_RIGHT):
+        casting = make_cast(people, CANVAS, places, assign=assign)
+        assert who_is_where(casting) == {"Ann": 0.1, "Bob": 0.4, "Cat": 0.7}
+        assert casting.notes == ()
+
+
+def test_a_place_whose_name_nobody_has_stays_empty_and_the_notes_list_the_names():
+    places = FoundPlaces((named(1, 0.1, "Zoe"), place(2, 0.4), named(3, 0.7, "Ann"), named(4, 0.85, "Ann")))
+    casting = make_cast([identity("Ann"), identity("Bob")], CANVAS, places)
+    assert who_is_where(casting) == {"Ann": 0.7, "Bob": 0.4}
+    assert casting.notes[:2] == (
+        "box 1 is not used: it is named Zoe, but the people are called Ann, Bob",
+        "box 4 is not used: Ann already has a place",
+    )
+    with pytest.raises(InvalidInputError, match="named Zoe, but the people are called Ann; use the same names"):
+        make_cast([identity("Ann")], CANVAS, FoundPlaces((named(1, 0.1, "Zoe"),)))
 
 
 def test_with_order_a_broken_place_leaves_its_identity_out_and_nobody_moves_up():

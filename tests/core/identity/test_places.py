@@ -4,6 +4,7 @@ import torch
 from fpga.fpga_core.errors import InvalidInputError, ShapeMismatchError
 from fpga.fpga_core.faces.face import Face, PictureFaces
 from fpga.fpga_core.geometry import Box
+from fpga.fpga_core.identity.drawing import read_drawing
 from fpga.fpga_core.identity.places import Edges, find_places
 from fpga.fpga_core.shapes import Extent
 
@@ -50,11 +51,48 @@ def test_boxes_of_a_batch_are_those_of_the_first_picture_and_it_says_so():
 
 
 def test_boxes_that_cannot_be_used_say_why():
-    places = find_places(CANVAS, Edges(0.1), boxes=[box(900, 10, 50, 50), box(10, 10, 0, 50), box(790, 10, 50, 50)])
-    outside, empty, cut = places.places
-    assert outside.region is None and outside.problem == "50x50 at (900, 10) is outside the 800x400 picture"
+    places = find_places(CANVAS, Edges(0.1), boxes=[box(10, 10, 0, 50), box(770, 10, 50, 50)])
+    empty, cut = places.places
     assert empty.region is None and empty.problem == "it is empty (0x50 at (10, 10))"
-    assert cut.region.box.x1 == 1.0 and cut.face_box.x1 == pytest.approx(1.05)
+    assert cut.region.box.x1 == 1.0 and cut.face_box.x1 == pytest.approx(1.025)
+
+
+def test_a_box_outside_the_picture_says_which_sizes_to_set():
+    """It was drawn on a larger canvas: left out silently, the picture would lose a person."""
+    message = r"box 2 \(Carl\) is at \(900, 10\) to \(950, 60\), outside the picture of 800x400.*set width and height"
+    with pytest.raises(InvalidInputError, match=message):
+        find_places(
+            CANVAS, Edges(), boxes=[box(10, 10, 50, 50), {**box(900, 10, 50, 50), "metadata": {"desc": "Carl"}}]
+        )
+
+
+def test_boxes_of_another_canvas_are_refused_with_both_sizes():
+    with pytest.raises(InvalidInputError, match="canvas of 1024x1024, but the picture of the cast is 800x400"):
+        find_places(CANVAS, Edges(), boxes=[box(10, 10, 50, 50)], boxes_canvas=Extent(1024, 1024))
+    assert find_places(CANVAS, Edges(), boxes=[box(10, 10, 50, 50)], boxes_canvas=CANVAS).places[0].region
+
+
+def test_descriptions_of_boxes_are_names():
+    boxes = [{**box(10, 10, 50, 50), "metadata": {"desc": " Anna ", "type": "obj"}}, box(60, 10, 50, 50)]
+    assert [place.name for place in find_places(CANVAS, Edges(), boxes=boxes).places] == ["Anna", ""]
+
+
+def test_elements_of_create_bounding_boxes_are_thousandths_of_any_picture():
+    element = {"type": "obj", "bbox": [100, 250, 300, 500], "desc": "Anna"}  # top, left, bottom, right
+    (place,) = find_places(CANVAS, Edges(), boxes=[element], boxes_canvas=Extent(1024, 1024)).places
+    assert place.name == "Anna"
+    sides = (place.face_box.x0, place.face_box.y0, place.face_box.x1, place.face_box.y1)
+    assert sides == pytest.approx((0.25, 0.1, 0.5, 0.3))
+
+
+def test_a_drawing_gives_named_heads_at_any_size():
+    drawing = read_drawing({"people": [{"name": "Anna", "head": [0.1, 0.2, 0.3, 0.4]}]})
+    for canvas in (CANVAS, Extent(64, 64)):
+        (place,) = find_places(canvas, Edges(), drawing=drawing).places
+        assert (place.label, place.name) == ("head 1", "Anna")
+        assert place.face_box.center == pytest.approx((0.25, 0.4))
+    with pytest.raises(InvalidInputError, match="boxes is connected, and people are drawn.*clear the canvas"):
+        find_places(CANVAS, Edges(), drawing=drawing, boxes=[box(10, 10, 50, 50)])
 
 
 @pytest.mark.parametrize(
