@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--clip-vision", type=Path, help="a CLIP-Vision model, whose features the identity also reads")
     files.add_argument("--start-from", type=Path, help="checkpoint-*.pt of another training to start from")
     files.add_argument("--repcontrolnet", type=Path, help="the branch to start from")
+    files.add_argument("--identity-adapter", type=Path, help="the identity adapter to start from")
     dtypes = ("float32", "float16", "bfloat16")
     files.add_argument("--save-dtype", choices=dtypes, default=dtypes[0], help="of the trained files")
     stages = parser.add_argument_group("stages, in iterations")
@@ -276,6 +277,7 @@ def load_models(given: argparse.Namespace) -> FrozenModels:
 
     from ..fpga_core.checkpoints import read_safetensors
     from ..fpga_core.faces.insightface_pack import load_insightface_pack
+    from ..fpga_core.identity.adapter_layouts import read_identity_adapter
     from ..fpga_core.patching.clip_vision import ClipVisionEncoder
     from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
     from ..fpga_core.training.comfy.run import FrozenModels
@@ -292,7 +294,18 @@ def load_models(given: argparse.Namespace) -> FrozenModels:
     branch = None
     if given.repcontrolnet is not None:
         branch = read_repcontrolnet(*read_safetensors(given.repcontrolnet), name=given.repcontrolnet.name)
-    return FrozenModels(model=model, clip=clip, vae=vae, face_analysis=analysis, clip_vision=vision, branch=branch)
+    adapter = None
+    if given.identity_adapter is not None:
+        adapter = read_identity_adapter(*read_safetensors(given.identity_adapter), name=given.identity_adapter.name)
+    return FrozenModels(
+        model=model,
+        clip=clip,
+        vae=vae,
+        face_analysis=analysis,
+        clip_vision=vision,
+        branch=branch,
+        adapter=adapter,
+    )
 
 
 def main(arguments: list[str]) -> int:

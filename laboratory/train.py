@@ -43,11 +43,13 @@ class Network:
     Attributes:
         task: the trainer's task.
         begins_after: the network, and its iteration, that this training continues; None: it starts anew.
+        begins_with_shipped: whether it starts from the shipped branch and identity, whose states are not kept.
         options: options of the trainer in addition to NETWORK_OPTIONS.
     """
 
     task: str = "repcontrolnet"
     begins_after: tuple[str, int] | None = None
+    begins_with_shipped: bool = False
     options: tuple[str, ...] = ()
 
 
@@ -55,6 +57,13 @@ BRANCH_OPTIONS = ("--single-share", "0.2", "--face-weight", "2", "--both", str(N
 NETWORKS = {
     "stages": Network(),
     "branch": Network(begins_after=("stages", NUM_BEFORE_END), options=(*BRANCH_OPTIONS, "--cooldown", "1100")),
+    "longer": Network(
+        begins_with_shipped=True,
+        options=(
+            *("--landmarks", "0", "--skeleton", "0", "--both", "6000", "--single-share", "0.2", "--face-weight", "2"),
+            *("--batch-size", "32", "--learning-rate", "2e-4", "--cooldown", "4000"),
+        ),
+    ),
     "without_clones": Network(begins_after=("stages", NUM_BEFORE_CLONES), options=("--clone-every", "0")),
     "controlnet": Network(task="controlnet", options=("--iterations", str(NUM_OF_CONTROLNET))),
     "controlnet_without_clones": Network(
@@ -152,7 +161,7 @@ def train_network(name: str) -> None:
     """Trains control and identity together, with `fpga-portrait train`."""
     from ..commands import main as fpga_portrait
     from .loop import fastest_attention
-    from .shipped import CHECKPOINT, COMFYUI_NODE
+    from .shipped import BRANCH, CHECKPOINT, COMFYUI_NODE, IDENTITY_ADAPTER
 
     folder = work_folder()
     network = NETWORKS[name]
@@ -163,6 +172,8 @@ def train_network(name: str) -> None:
         "--output": folder / name,
         "--cache": folder / "encodings",
     }
+    if network.begins_with_shipped:
+        files |= {"--repcontrolnet": BRANCH, "--identity-adapter": IDENTITY_ADAPTER}
     if network.begins_after is not None:
         other, iteration = network.begins_after
         files["--start-from"] = folder / other / f"checkpoint-{iteration:08}.pt"
@@ -237,6 +248,7 @@ STAGES: dict[str, Callable[[], None]] = {
     "stages": lambda: train_network("stages"),
     "branch": lambda: train_network("branch"),
     "ship_branch": ship_branch,
+    "longer": lambda: train_network("longer"),
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),
     "controlnet_without_clones": lambda: train_network("controlnet_without_clones"),

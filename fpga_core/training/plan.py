@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ..checkpoints import hash_state_dict
+from ..identity.adapters import IdentityAdapter
 from ..identity.resampler import PROJECTION_DIM
 from ..repcontrolnet.branch import RepControlNet
 from .engine.settings import TrainingSettings
@@ -54,16 +56,21 @@ class TrainingPlan:
     def trains_identity(self) -> bool:
         return self.has_identity or self.task is Task.IDENTITY
 
-    def decisive(self, base_hash: str, branch: RepControlNet | None) -> Mapping[str, Any]:
+    def decisive(
+        self, base_hash: str, *, branch: RepControlNet | None, adapter: IdentityAdapter | None
+    ) -> Mapping[str, Any]:
         """Returns what the loss curve depends on besides the engine's settings. A training resumes only with the same.
 
         Args:
             base_hash: hash of the frozen model's weights.
             branch: the branch to start from; None starts a new one.
+            adapter: the identity adapter to start from; None starts a new one.
         """
         fusion, clone_face = self.curriculum.fusion, self.curriculum.clone_face
-        # Named only if it is set, so that states from before this setting go on.
-        weighted = {"face weight": self.curriculum.face_weight} if self.curriculum.face_weight else {}
+        # Named only if they are set, so that states from before these settings go on.
+        named: dict[str, Any] = {"face weight": self.curriculum.face_weight} if self.curriculum.face_weight else {}
+        if adapter is not None:
+            named["identity adapter"] = hash_state_dict(adapter.resampler.state_dict())[:16]
         return {
             "task": self.task.value,
             "identity": self.trains_identity,
@@ -77,5 +84,5 @@ class TrainingPlan:
             "identity dropped": self.curriculum.drops.identity,
             "branch": "new" if branch is None else branch.header.branch_hash[:16],
             "base model": base_hash[:16],
-            **weighted,
+            **named,
         }

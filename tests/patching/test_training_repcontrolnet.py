@@ -93,6 +93,23 @@ def test_an_identity_alone_gives_what_was_trained(tmp_path, recipe):
     assert relative_error(sampled_once(tiny_model(), batch, 1, patch), expected[1:]) < 1e-4
 
 
+@pytest.mark.parametrize("recipe", [RECIPE, OWN], ids=["shared", "own"])
+def test_an_identity_goes_on_from_its_own_file(tmp_path, recipe):
+    batch = tiny_batch()
+    training = RepControlNetTraining.of(tiny_model(), BOTH, recipe)
+    train(training, batch, 3)
+    branch, adapter = training.export(tmp_path, "")
+    adapter = read_identity_adapter(*read_safetensors(adapter), "adapter")
+    initial = read_repcontrolnet(*read_safetensors(branch), "branch")
+    further = RepControlNetTraining.of(tiny_model(), BOTH, recipe, initial=initial, seed=1)
+    assert relative_error(predicted(further, batch), predicted(training, batch)) > 1e-4
+    further.identity.take(adapter)
+    assert relative_error(predicted(further, batch), predicted(training, batch)) < 1e-6
+    other = RepControlNetTraining.of(tiny_model(), BOTH, replace(recipe, inner_dim=96))
+    with pytest.raises(InvalidInputError, match="'adapter' cannot be trained further"):
+        other.identity.take(adapter)
+
+
 def test_training_starts_from_a_multiple_of_the_base():
     """Eq. 5: an untrained branch folds to 1.1 W, and its condition image changes nothing yet."""
     batch, model = tiny_batch(), tiny_model()

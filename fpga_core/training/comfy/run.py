@@ -16,6 +16,7 @@ from PIL import Image
 from ...checkpoints import hash_state_dict
 from ...errors import InvalidInputError
 from ...faces.face import FaceAnalyzer
+from ...identity.adapters import IdentityAdapter
 from ...identity.encoding import ImageEncoder
 from ...patching.unet import unet_of
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet
@@ -52,6 +53,7 @@ class FrozenModels:
         clip_vision: the CLIP-Vision model that the identity also reads; None for the embedding alone.
         branch: a RepControlNet to start from; None: the copies start at a tenth of the base (Eq. 5), or at zero in
             an identity training, which leaves most of them as they are.
+        adapter: an identity adapter to start from; None: a new one.
     """
 
     model: ModelPatcher
@@ -60,6 +62,7 @@ class FrozenModels:
     face_analysis: FaceAnalyzer | None = None
     clip_vision: ImageEncoder | None = None
     branch: RepControlNet | None = None
+    adapter: IdentityAdapter | None = None
 
 
 def run_training(
@@ -110,6 +113,10 @@ def run_training(
         if accelerator.is_main_process:
             batches.finish_preparing()
         model = _start(plan, models, faces=faces, batches=batches)
+        if models.adapter is not None:
+            if model.identity is None:
+                raise InvalidInputError("no identity is trained, so there is nothing to start from an identity adapter")
+            model.identity.take(models.adapter)
         comfy.model_management.unload_all_models()
         source = data.header.get("source") or data_folder.name
         trained_on = f"{source}: {len(data)} samples, {plan.settings.iterations} iterations"
@@ -125,7 +132,7 @@ def run_training(
             plan.settings,
             folder=folder,
             accelerator=accelerator,
-            model_settings=plan.decisive(base_hash, models.branch),
+            model_settings=plan.decisive(base_hash, branch=models.branch, adapter=models.adapter),
             trained_on=trained_on,
             hooks=replace(hooks or Hooks(), sample=sample),
             start=start,

@@ -104,6 +104,32 @@ class IdentityNetwork(nn.Module):
                 for kind, base in (("key", attention.to_k), ("value", attention.to_v)):
                     self.projections[_name(slot, kind)] = nn.Parameter(base.weight.detach().float().clone())
 
+    @torch.no_grad()
+    def take(self, adapter: IdentityAdapter) -> None:
+        """Takes over the parameters of a trained adapter, to train it further.
+
+        Args:
+            adapter: one that this pack trained.
+        Raises:
+            InvalidInputError: it is of another kind, or has another recogniser, CLIP-Vision model or shape.
+        """
+        recipe = self.recipe
+        found = (adapter.kind, adapter.recogniser, adapter.clip_model or "", adapter.projections is not None)
+        wanted = (AdapterKind.FPGA, recipe.recogniser, recipe.clip_model, recipe.projections is Projections.OWN)
+        trained, own = adapter.resampler.state_dict(), self.resampler.state_dict()
+        if found != wanted or {k: v.shape for k, v in trained.items()} != {k: v.shape for k, v in own.items()}:
+            raise InvalidInputError(
+                f"'{adapter.name}' cannot be trained further: it must be an adapter of this pack with the recogniser, "
+                "CLIP-Vision model, projections and layer width of this training; give another file, or start without "
+                "one"
+            )
+        self.resampler.load_state_dict(trained)
+        if adapter.null is not None:
+            self.null_tokens.copy_(adapter.null)
+        for slot, key_value in (adapter.projections or {}).items():
+            for kind, weight in (("key", key_value.key), ("value", key_value.value)):
+                self.projections[_name(slot, kind)].copy_(weight)
+
     def tokens(self, batch: TrainingBatch, is_dropped: Tensor) -> Tensor:
         """Each picture's identity tokens, or the tokens of nobody.
 
