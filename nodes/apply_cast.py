@@ -3,13 +3,14 @@
 from comfy_api.v0_0_2 import io
 
 from ..fpga_core.identity.attention_maps import draw_attention
+from ..fpga_core.identity.cast import as_cast
 from ..fpga_core.identity.layer_emphasis import LayerEmphasis
 from ..fpga_core.patching.cast.apply import apply_cast
 from ..fpga_core.patching.cast.controlnet import apply_cast_controlnet
 from ..fpga_core.patching.cast.record import record_attention
 from ..fpga_core.patching.schedule import StepRange
 from ..fpga_core.shapes import PIXELS_PER_LATENT, Extent
-from .sockets import AttentionRecordSocket, CastSocket, IdentityAdapterSocket
+from .sockets import AttentionRecordSocket, IdentityAdapterSocket, people_input
 from .step_range import step_range
 
 CATEGORY = "FPGA Portrait/cast"
@@ -27,7 +28,19 @@ class ApplyCast(io.ComfyNode):
                 "Cross Attention). One node handles everyone. Connect all three outputs to the sampler. Detailers and "
                 "tiled upscalers need the model and prompts from before this node."
             ),
-            search_aliases=["ipadapter faceid", "instantid", "multi id", "face identity", "regional ipadapter", "fpga"],
+            search_aliases=[
+                "ipadapter faceid",
+                "instantid",
+                "pulid",
+                "multi id",
+                "portrait",
+                "same person",
+                "consistent character",
+                "two people",
+                "face identity",
+                "regional ipadapter",
+                "fpga",
+            ],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="An SD1.5 or SDXL model. Use the architecture that the adapter was trained for."
@@ -35,7 +48,7 @@ class ApplyCast(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="The prompt for what the picture should show."),
                 io.Conditioning.Input("negative", tooltip="The prompt for what the picture should not show."),
                 IdentityAdapterSocket.Input("adapter", tooltip="The identity adapter, from Load Identity Adapter."),
-                CastSocket.Input("cast", tooltip="The people and their places, from Make Cast."),
+                people_input("The people and their places, from Make Cast, or one identity for the whole picture."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -95,7 +108,7 @@ class ApplyCast(io.ComfyNode):
             positive,
             negative,
             adapter=adapter,
-            cast=cast,
+            cast=as_cast(cast),
             strength=strength,
             steps=StepRange(start_percent, end_percent),
             emphasis=LayerEmphasis(layer_emphasis),
@@ -128,7 +141,7 @@ class ApplyCastControlNet(io.ComfyNode):
                         "The identity adapter, from Load Identity Adapter. It must match the ControlNet's architecture."
                     ),
                 ),
-                CastSocket.Input("cast", tooltip="The people and their places, from Make Cast."),
+                people_input("The people and their places, from Make Cast, or one identity for the whole picture."),
                 io.Image.Input(
                     "image",
                     tooltip=(
@@ -165,7 +178,14 @@ class ApplyCastControlNet(io.ComfyNode):
     ) -> io.NodeOutput:
         steps = StepRange(start_percent, end_percent)
         applied = apply_cast_controlnet(
-            positive, negative, control_net, adapter=adapter, cast=cast, image=image, strength=strength, steps=steps
+            positive,
+            negative,
+            control_net,
+            adapter=adapter,
+            cast=as_cast(cast),
+            image=image,
+            strength=strength,
+            steps=steps,
         )
         return io.NodeOutput(*applied)
 

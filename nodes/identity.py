@@ -140,7 +140,19 @@ class EncodeIdentity(io.ComfyNode):
                 "Encodes photos of one person with a face recogniser, CLIP-Vision, or both. The identity works with "
                 "every adapter that was trained with the same encoders."
             ),
-            search_aliases=["faceid", "face embedding", "ipadapter encode", "reference photos", "person", "fpga"],
+            search_aliases=[
+                "faceid",
+                "pulid",
+                "portrait",
+                "character",
+                "same person",
+                "consistent character",
+                "face embedding",
+                "ipadapter encode",
+                "reference photos",
+                "person",
+                "fpga",
+            ],
             inputs=[
                 FaceAnalysisSocket.Input(
                     "face_analysis",

@@ -31,7 +31,16 @@ class LoadIdentityAdapter(io.ComfyNode):
                 "or InstantID's. The file is recognised by its tensors, not by its name. The node shows what the "
                 "adapter needs."
             ),
-            search_aliases=["ipadapter", "faceid", "plus face", "instantid", "load ip-adapter", "likeness", "fpga"],
+            search_aliases=[
+                "ipadapter",
+                "faceid",
+                "plus face",
+                "instantid",
+                "pulid",
+                "load ip-adapter",
+                "likeness",
+                "fpga",
+            ],
             inputs=[
                 io.Combo.Input(
                     "name",

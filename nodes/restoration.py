@@ -5,6 +5,7 @@ import latent_preview
 from comfy_api.v0_0_2 import io, ui
 
 from ..fpga_core.faces.drawing import FaceStyle
+from ..fpga_core.identity.cast import as_cast
 from ..fpga_core.patching.restoration.controls import choose_control
 from ..fpga_core.patching.restoration.faces import restore_faces
 from ..fpga_core.patching.restoration.restorer import FaceRestorer
@@ -26,13 +27,13 @@ from .restoration_widgets import (
     upright_is_known,
 )
 from .sockets import (
-    CastSocket,
     FaceAnalysisSocket,
     FaceParserSocket,
     FacesSocket,
     IdentityAdapterSocket,
     InversionSocket,
     RepControlNetSocket,
+    people_input,
 )
 
 
@@ -137,6 +138,10 @@ class RestoreFaces(io.ComfyNode):
             search_aliases=[
                 "diir",
                 "face detailer",
+                "repair face",
+                "upscale face",
+                "fix faces",
+                "portrait",
                 "face restore",
                 "face fix",
                 "face swap",
@@ -171,13 +176,10 @@ class RestoreFaces(io.ComfyNode):
                     optional=True,
                     tooltip="The identity adapter, from Load Identity Adapter. Connect it together with a cast.",
                 ),
-                CastSocket.Input(
-                    "cast",
+                people_input(
+                    "The people in the picture, from Make Cast, or one identity. Faces that match nobody are left "
+                    "alone. If nothing is connected, faces are restored from the prompt.",
                     optional=True,
-                    tooltip=(
-                        "The people in the picture, from Make Cast. Faces that match nobody are left alone. If no cast "
-                        "is connected, faces are restored from the prompt."
-                    ),
                 ),
                 FaceAnalysisSocket.Input(
                     "face_analysis",
@@ -227,6 +229,7 @@ class RestoreFaces(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.1,
+                    advanced=True,
                     tooltip="The guidance scale of the restoration. The inversion runs without guidance.",
                 ),
                 io.Combo.Input(
@@ -280,12 +283,14 @@ class RestoreFaces(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.01,
+                    advanced=True,
                     tooltip="Strength of the RepControlNet or ControlNet.",
                 ),
                 io.Combo.Input(
                     "landmark_style",
                     options=FaceStyle,
                     default=FaceStyle.OPENPOSE,
+                    advanced=True,
                     tooltip=(
                         "How landmarks are drawn for the RepControlNet or ControlNet. Choose the style that it was "
                         "trained on."
@@ -314,7 +319,14 @@ class RestoreFaces(io.ComfyNode):
                         "0 turns retries off."
                     ),
                 ),
-                io.Int.Input("max_retries", default=3, min=0, max=10, tooltip="The most retries for each weak face."),
+                io.Int.Input(
+                    "max_retries",
+                    default=3,
+                    min=0,
+                    max=10,
+                    advanced=True,
+                    tooltip="The most retries for each weak face.",
+                ),
                 io.Conditioning.Input(
                     "face_prompt",
                     optional=True,
@@ -382,7 +394,7 @@ def face_restorer(
         positive=positive,
         negative=negative,
         settings=restore_settings(widgets, native_size_px(model)),
-        cast=cast,
+        cast=None if cast is None else as_cast(cast),
         adapter=adapter,
         face_analysis=face_analysis,
         control=choose_control(repcontrolnet, control_net, vae=vae, strength=widgets["control_strength"]),

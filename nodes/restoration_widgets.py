@@ -137,6 +137,7 @@ def fusion_inputs(default: FusionSettings) -> list[io.Input]:
             "style_source",
             options=StyleSource,
             default=default.style_source,
+            advanced=True,
             tooltip=(
                 "Where the restored face takes its colours from (AdaIN). off: from the prompt and the identity, which "
                 "is best for faces without details. face: from the broken face. surroundings: from the area around "
@@ -204,7 +205,7 @@ def fusion_settings(widgets: dict) -> FusionSettings:
 def crop_inputs(size_px: int, size_tooltip: str) -> list[io.Input]:
     """The widgets that say which faces are taken, and how they are cropped and masked."""
     return [
-        io.Int.Input("crop_size_px", default=size_px, min=0, max=2048, step=8, tooltip=size_tooltip),
+        io.Int.Input("crop_size_px", default=size_px, min=0, max=2048, step=8, advanced=True, tooltip=size_tooltip),
         io.Float.Input(
             "size_limit_px",
             default=100.0,

@@ -20,6 +20,12 @@ IdentityAdapterSocket = io.Custom("FPGA_IDENTITY_ADAPTER")
 CastSocket = io.Custom("FPGA_CAST")
 """A `fpga_core.identity.cast.Cast`."""
 
+
+def people_input(tooltip: str, *, optional: bool = False) -> io.Input:
+    """Returns the input `cast`, which also takes one identity; `fpga_core.identity.cast.as_cast` reads it."""
+    return io.MultiType.Input("cast", types=[CastSocket, IdentitySocket], optional=optional, tooltip=tooltip)
+
+
 DrawingSocket = io.Custom("FPGA_DRAWING")
 """The canvas of Make Cast, a widget: what `fpga_core.identity.drawing.read_drawing` reads."""
 

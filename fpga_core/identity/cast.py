@@ -79,3 +79,8 @@ class Cast:
             )
             for member in self.members
         )
+
+
+def as_cast(people: Cast | Identity) -> Cast:
+    """Returns a cast as it is, and one identity as a cast of that person in the whole picture."""
+    return people if isinstance(people, Cast) else Cast((CastMember(people),), Extent(1, 1))

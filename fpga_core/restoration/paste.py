@@ -41,7 +41,7 @@ def paste_crops(
     if not (len(crops) == len(restored) == len(masks)):
         raise ShapeMismatchError(
             f"{len(crops)} faces were cropped, but there are {len(restored)} crops and {len(masks)} masks to paste; "
-            "connect all of them"
+            f"{_wrong_input(len(restored), len(masks), len(crops))}"
         )
     if restored.shape[1] != restored.shape[2] or masks.shape[1] != masks.shape[2]:
         raise ShapeMismatchError(
@@ -171,3 +171,13 @@ def _slices(box: Box, origin: Box = Box(0, 0, 0, 0)) -> tuple[slice, slice]:  # 
         slice(int(box.y0 - origin.y0), int(box.y1 - origin.y0)),
         slice(int(box.x0 - origin.x0), int(box.x1 - origin.x0)),
     )
+
+
+def _wrong_input(num_crops: int, num_masks: int, num_faces: int) -> str:
+    """Returns which input of Paste Faces does not hold what belongs there, and what does."""
+    wrong: list[str] = []
+    if num_crops != num_faces:
+        wrong.append("to `crops`, connect all restored crops, in the order in which Crop Faces gave them")
+    if num_masks != num_faces:
+        wrong.append("to `masks`, connect the masks of Crop Faces, one per crop")
+    return ", and ".join(wrong)

@@ -7,7 +7,7 @@ import torch
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.assignment import Assignment
-from fpga.fpga_core.identity.cast import Cast, CastMember
+from fpga.fpga_core.identity.cast import Cast, CastMember, as_cast
 from fpga.fpga_core.identity.casting import make_cast
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.places import FoundPlaces, Place
@@ -262,3 +262,11 @@ def test_portraits_carry_the_ungrown_face_boxes():
         casting.cast.portraits(None)
     with pytest.raises(InvalidInputError, match="scoring a cast needs"):
         casting.cast.portraits("c" * 64)
+
+
+def test_one_identity_is_a_cast_of_the_whole_picture():
+    ann = identity("Ann")
+    alone = as_cast(ann)
+    assert [member.identity for member in alone.members] == [ann]
+    assert alone.members[0].region is None and bool((alone.rasterise(Extent(5, 3)) == 1).all())
+    assert as_cast(alone) is alone
