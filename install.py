@@ -29,6 +29,9 @@ OPENCV_TO_INSTALL = "opencv-python-headless"
 """It needs no libraries of a desktop, which servers and containers lack."""
 
 INSIGHTFACE = "insightface>=2.0"
+NEEDED_BY_INSIGHTFACE = ("onnx", "requests", "scikit-image", "tqdm")
+"""What it needs beside OpenCV, ONNX Runtime and what requirements.txt names."""
+
 CPU, GPU = "onnxruntime", "onnxruntime-gpu"
 RUNTIMES = (CPU, GPU, "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
 """The packages that write to the folder `onnxruntime`."""
@@ -79,8 +82,9 @@ def plan(found: Installed) -> list[Step]:
     insightface = found.versions.get("insightface")
     if insightface is None or int(insightface.partition(".")[0]) < 2:
         reason = "insightface is not installed" if insightface is None else f"insightface {insightface} is too old"
-        # Its other dependencies are in requirements.txt. It would bring a second OpenCV and the other ONNX Runtime.
-        steps.append(Step(reason, ("--no-deps", INSIGHTFACE)))
+        steps.append(Step(reason, ("--no-deps", INSIGHTFACE)))  # it would bring a second OpenCV and ONNX Runtime
+    if missing := tuple(name for name in NEEDED_BY_INSIGHTFACE if name not in found.versions):
+        steps.append(Step(f"insightface needs {', '.join(missing)}", missing))
     steps += runtime_steps(found)
     return steps
 

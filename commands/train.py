@@ -275,7 +275,9 @@ def load_models(given: argparse.Namespace) -> FrozenModels:
     import comfy.sd
     import comfy.utils
 
+    from ..fpga_core.boundaries import guarded
     from ..fpga_core.checkpoints import read_safetensors
+    from ..fpga_core.errors import CheckpointReadError
     from ..fpga_core.faces.insightface_pack import load_insightface_pack
     from ..fpga_core.identity.adapter_layouts import read_identity_adapter
     from ..fpga_core.patching.clip_vision import ClipVisionEncoder
@@ -284,13 +286,18 @@ def load_models(given: argparse.Namespace) -> FrozenModels:
 
     if given.custom_node is not None:
         runpy.run_path(str(given.custom_node / "__init__.py"))
-    model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(given.checkpoint))
+    with guarded(CheckpointReadError, f"'{given.checkpoint}' cannot be loaded", advice="choose an SD1.5 checkpoint"):
+        model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(given.checkpoint))
     if given.vae is not None:
-        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(given.vae), safe_load=True))
+        with guarded(CheckpointReadError, f"'{given.vae}' cannot be loaded", advice="choose a VAE for SD1.5"):
+            vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(given.vae), safe_load=True))
     analysis = None if given.face_analysis is None else load_insightface_pack(given.face_analysis)
     vision = None
     if given.clip_vision is not None:
-        vision = ClipVisionEncoder(comfy.clip_vision.load(str(given.clip_vision)))
+        with guarded(
+            CheckpointReadError, f"'{given.clip_vision}' cannot be loaded", advice="choose a CLIP-Vision file"
+        ):
+            vision = ClipVisionEncoder(comfy.clip_vision.load(str(given.clip_vision)))
     branch = None
     if given.repcontrolnet is not None:
         branch = read_repcontrolnet(*read_safetensors(given.repcontrolnet), name=given.repcontrolnet.name)

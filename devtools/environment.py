@@ -139,12 +139,9 @@ class Builder:
         self._pip_install(without_dependencies, "installing torchvision", progress)
 
     def _install_requirements(self, progress: Progress) -> None:
-        # One call, so that pip finds versions that fit ComfyUI and the pack. insightface installs onnxruntime, and
-        # onnxruntime-gpu would overwrite its files, so the environment gets only the one that runs everywhere.
-        ours = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-        filtered = self.folder / "requirements.txt"
-        filtered.write_text("".join(line for line in ours if "onnxruntime" not in line), encoding="utf-8")
-        files = [self.comfyui / "requirements.txt", filtered, WORKSHOP / "requirements.txt"]
+        # One call, so that pip finds versions that fit ComfyUI and the pack. insightface brings the onnxruntime that
+        # runs everywhere, and an OpenCV; install.py would choose them by the torch that is there.
+        files = [self.comfyui / "requirements.txt", ROOT / "requirements.txt", WORKSHOP / "requirements.txt"]
         arguments = [TORCH, *(word for file in files for word in ("-r", file))]
         self._pip_install(arguments, "installing the packages", progress)
 

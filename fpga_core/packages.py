@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from .errors import MissingPackageError
 
-OPENCV = "opencv-python"
+OPENCV = "opencv-python-headless"
 
 
 @contextmanager

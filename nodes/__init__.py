@@ -3,7 +3,7 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from . import apply_cast, cast, face_crops, faces, identity, identity_adapter, repcontrolnet, restoration, training
-from .numbers import checking_numbers
+from .given import checking_inputs
 from .warnings import show_warnings
 
 NODES: list[type[io.ComfyNode]] = [
@@ -18,7 +18,7 @@ NODES: list[type[io.ComfyNode]] = [
     *training.NODES,
 ]
 for node in NODES:
-    checking_numbers(node)
+    checking_inputs(node)
 
 
 class FPGAPortraitExtension(ComfyExtension):

@@ -21,7 +21,7 @@ def test_the_nodes_load_and_those_that_need_a_missing_package_name_it():
     outcomes = found["outcomes"]
     assert outcomes.pop("Draw Landmarks") == "ran"
     needed = {
-        "Detect Faces": "opencv-python",
+        "Detect Faces": "opencv-python-headless",
         "an assignment": "scipy",
         "a face analysis": "--force-reinstall --no-deps onnxruntime",
     }

@@ -10,19 +10,21 @@ from pathlib import Path
 
 import pytest
 from fpga.fpga_core.faces import onnx_runtimes
-from fpga.install import GPU_VERSIONS, Installed, plan
+from fpga.install import GPU_VERSIONS, NEEDED_BY_INSIGHTFACE, Installed, plan
 
 ROOT = Path(__file__).resolve().parents[2]
-HAS_GPU_WHEELS = {"onnxruntime-gpu": "1.26.0"}
+NEEDED = {name: "1.0" for name in NEEDED_BY_INSIGHTFACE}
+INSIGHTFACE = {"insightface": "2.1", **NEEDED}
+GPU_BUILD = {"onnxruntime-gpu": "1.26.0"}
 GOOD = Installed(
-    versions={"insightface": "2.1", "opencv-python": "4.11", "onnxruntime": "1.32.0", **HAS_GPU_WHEELS},
+    versions={**INSIGHTFACE, "opencv-python": "4.11", "onnxruntime": "1.32.0", **GPU_BUILD},
     torch_cuda="12.8",
     runtime="onnxruntime-gpu",
     runtime_cuda="12.8",
     has_cv2=True,
     has_gpu_wheels=True,
 )
-CPU_ONLY = {"insightface": "2.1", "onnxruntime": "1.32.0"}
+CPU_ONLY = {**INSIGHTFACE, "onnxruntime": "1.32.0"}
 
 PLANS = {
     "all is well": (GOOD, []),
@@ -48,7 +50,7 @@ PLANS = {
     "the GPU build, for a CPU": (replace(GOOD, torch_cuda=None), []),
     "both, the CPU build on top, for a CPU": (replace(GOOD, torch_cuda=None, runtime="onnxruntime"), []),
     "one was removed, and the folder is empty": (
-        replace(GOOD, versions={"insightface": "2.1", **HAS_GPU_WHEELS}, runtime=None),
+        replace(GOOD, versions={**INSIGHTFACE, **GPU_BUILD}, runtime=None),
         [("--force-reinstall", "--no-deps", "onnxruntime-gpu>=1.19,<1.27")],
     ),
     "DirectML below the CPU build": (
@@ -61,7 +63,7 @@ PLANS = {
     ),
     "nothing at all": (
         replace(GOOD, versions={}, torch_cuda=None, runtime=None, has_cv2=False),
-        [("opencv-python-headless",), ("--no-deps", "insightface>=2.0"), ("onnxruntime",)],
+        [("opencv-python-headless",), ("--no-deps", "insightface>=2.0"), NEEDED_BY_INSIGHTFACE, ("onnxruntime",)],
     ),
     "an old insightface": (
         replace(GOOD, versions={**GOOD.versions, "insightface": "0.7.3"}),
@@ -113,6 +115,9 @@ def wheels(tmp_path_factory) -> Path:
     for name in ("opencv-python", "opencv-python-headless", "opencv-contrib-python"):
         write_wheel(folder, name, "4.11.0.86", {"cv2/__init__.py": f"name = '{name}'\n"}, ("numpy>=1.21.2",))
         write_wheel(folder, name, "5.0.0.93", {"cv2/__init__.py": f"name = '{name}'\n"}, ("numpy>=2",))
+    for name in NEEDED_BY_INSIGHTFACE:
+        write_wheel(folder, name, "1.0", {f"{name.replace('-', '_')}/__init__.py": ""}, ("numpy>=1.24",))
+        write_wheel(folder, name, "2.0", {f"{name.replace('-', '_')}/__init__.py": ""}, ("numpy>=2",))
     for version in ("1.26.4", "2.4.6"):
         write_wheel(folder, "numpy", version, {"numpy/__init__.py": f"__version__ = '{version}'\n"})
     for build, cuda in (("cpu", None), ("cu128", "12.8")):
@@ -185,9 +190,9 @@ def test_torch_for_cuda_ends_with_the_gpu_build_on_top_and_a_second_run_changes_
 def test_a_fresh_environment_with_torch_for_a_cpu_gets_the_cpu_build(site):
     site.run("-m", "pip", "install", "torch==2.13.0+cpu", "numpy")
     said = site.install()
-    assert len(said) == 4 and site.runtime == "onnxruntime"
+    assert len(said) == 5 and site.runtime == "onnxruntime"
     names = {line.partition("==")[0] for line in site.packages}
-    assert names == {"torch", "numpy", "insightface", "onnxruntime", "opencv-python-headless"}
+    assert names == {"torch", "numpy", "insightface", *NEEDED_BY_INSIGHTFACE, "onnxruntime", "opencv-python-headless"}
 
 
 def test_a_fresh_environment_with_torch_for_cuda_gets_the_gpu_build_alone(site):

@@ -1,4 +1,4 @@
-"""One check of the numbers that every node is given."""
+"""One check of what every node is given, before it runs."""
 
 import functools
 import inspect
@@ -10,29 +10,33 @@ from comfy_api.v0_0_2 import io
 from ..fpga_core.errors import InvalidInputError
 
 
-def checking_numbers(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """Makes a node refuse numbers outside the range of its widgets, by name.
+def checking_inputs(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """Makes a node refuse, by name, numbers outside the range of its widgets, and plain values on its sockets.
 
-    ComfyUI lets NaN through a widget's min and max, and checks nothing that arrives over a link.
+    ComfyUI lets NaN through a widget's min and max, checks nothing that arrives over a link, and takes a number or a
+    text for any socket of a graph that comes over the API.
     """
     inner = node.execute.__func__
     names = list(inspect.signature(node.execute).parameters)
 
     @functools.wraps(inner)
     def execute(cls, *args, **kwargs) -> io.NodeOutput:
-        check_numbers(node, {**dict(zip(names, args, strict=False)), **kwargs})
+        check_inputs(node, {**dict(zip(names, args, strict=False)), **kwargs})
         return inner(cls, *args, **kwargs)
 
     node.execute = classmethod(execute)
     return node
 
 
-def check_numbers(node: type[io.ComfyNode], values: Mapping[str, object]) -> None:
-    """Raises InvalidInputError if a number is not finite, or out of the range of its widget."""
+def check_inputs(node: type[io.ComfyNode], values: Mapping[str, object]) -> None:
+    """Raises InvalidInputError if a number is not finite or out of range, or a socket holds a plain value."""
     for name, (least, most) in ranges(node).items():
         value = values.get(name)
         if isinstance(value, (int, float)) and not (least <= value <= most and math.isfinite(value)):
             raise InvalidInputError(f"set {name} to a number from {least:g} to {most:g}; it is {value:g}")
+    for name in sockets(node):
+        if isinstance(value := values.get(name), (int, float, str)):
+            raise InvalidInputError(f"connect {name} to another node, or leave it unconnected; it is set to '{value}'")
 
 
 @functools.cache
@@ -44,3 +48,9 @@ def ranges(node: type[io.ComfyNode]) -> dict[str, tuple[float, float]]:
         least = -math.inf if widget.min is None else widget.min
         limits[widget.id] = (least, math.inf if widget.max is None else widget.max)
     return limits
+
+
+@functools.cache
+def sockets(node: type[io.ComfyNode]) -> frozenset[str]:
+    """Returns the names of the inputs that only a link can fill."""
+    return frozenset(entry.id for entry in node.define_schema().inputs if not isinstance(entry, io.WidgetInput))

@@ -1,4 +1,4 @@
-"""Every node refuses numbers that its widgets do not allow, by name, wherever they come from."""
+"""Every node refuses, by name, numbers that its widgets do not allow, and plain values on its sockets."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.nodes import NODES
 from fpga.nodes.faces import DetectFaces, DrawLandmarks
-from fpga.nodes.numbers import check_numbers, ranges
+from fpga.nodes.given import check_inputs, ranges, sockets
 
 CASES = [(node, name) for node in NODES for name in ranges(node)]
 
@@ -23,9 +23,9 @@ def test_numbers_out_of_range_are_refused_and_those_in_range_are_not(node, name)
     for value in (math.nan, math.inf, -math.inf, least - 1, most + 1):
         if not least <= value <= most:
             with pytest.raises(InvalidInputError, match=rf"set {name} to a number from .* it is "):
-                check_numbers(node, {name: value})
-    check_numbers(node, {name: least})
-    check_numbers(node, {name: most})
+                check_inputs(node, {name: value})
+    check_inputs(node, {name: least})
+    check_inputs(node, {name: most})
 
 
 def test_nodes_check_their_numbers_whether_they_are_named_or_not():
@@ -36,3 +36,13 @@ def test_nodes_check_their_numbers_whether_they_are_named_or_not():
     with pytest.raises(InvalidInputError, match="min_size_px"):
         DetectFaces.execute(image=image, order="detector", min_size_px=-1, face_landmarks=nobody)
     DetectFaces.execute(image, "detector", 0, face_landmarks=nobody)
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_a_plain_value_on_a_socket_is_refused_and_an_object_is_not(node):
+    for name in sockets(node):
+        for value in (5, 0.5, "text", True):
+            with pytest.raises(InvalidInputError, match=f"connect {name} to another node"):
+                check_inputs(node, {name: value})
+        check_inputs(node, {name: object()})
+        check_inputs(node, {name: None})
