@@ -1,6 +1,5 @@
 """DIIR nodes: one that repairs the small faces of any picture, and its parts for custom graphs."""
 
-import comfy.samplers
 import latent_preview
 from comfy_api.v0_0_2 import io, ui
 
@@ -24,6 +23,7 @@ from .restoration_widgets import (
     inversion_settings,
     preset_inputs,
     restore_settings,
+    sampling_inputs,
     upright_is_known,
 )
 from .sockets import (
@@ -216,37 +216,7 @@ class RestoreFaces(io.ComfyNode):
                         "as a face."
                     ),
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=30,
-                    min=1,
-                    max=1000,
-                    tooltip="The number of steps of the inversion, and of the restoration.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=5.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    advanced=True,
-                    tooltip="The guidance scale of the restoration. The inversion runs without guidance.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.SCHEDULER_NAMES,
-                    default="normal",
-                    advanced=True,
-                    tooltip="How the noise levels are spread over the steps.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="The seed of the noise that retries add. The first try is the same for every seed.",
-                ),
+                *sampling_inputs(),
                 io.Combo.Input(
                     "match_by",
                     options=MatchBy,

@@ -1,5 +1,6 @@
 """Widgets that several restoration nodes share, and the settings they give."""
 
+import comfy.samplers
 from comfy_api.v0_0_2 import io
 
 from ..fpga_core.faces.drawing import FaceStyle
@@ -126,6 +127,43 @@ def preset_inputs() -> list[io.Input]:
                 "Where the identity acts: the face, enlarged by this factor about its centre. Adapters are trained on "
                 "heads, which are about 1.45 times as large. 0: only inside the mask."
             ),
+        ),
+    ]
+
+
+def sampling_inputs() -> list[io.Input]:
+    """Returns the widgets for the steps of the inversion and of the restoration."""
+    return [
+        io.Int.Input(
+            "steps",
+            default=30,
+            min=1,
+            max=1000,
+            tooltip="The number of steps of the inversion, and of the restoration.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=5.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            advanced=True,
+            tooltip="The guidance scale of the restoration. The inversion runs without guidance.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=comfy.samplers.SCHEDULER_NAMES,
+            default="normal",
+            advanced=True,
+            tooltip="How the noise levels are spread over the steps.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            tooltip="The seed of the noise that retries add. The first try is the same for every seed.",
         ),
     ]
 
