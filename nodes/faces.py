@@ -37,8 +37,8 @@ class DetectFaces(io.ComfyNode):
                     "image",
                     tooltip=(
                         "The pictures to search, one or a batch, of any size. A face analysis also searches pictures "
-                        "over 1,280 pixels in overlapping tiles, so that small faces are found. Finding faces in 4,096 "
-                        "pixels takes 17 times as long as in 1,280."
+                        "over 1,920 pixels in overlapping tiles, so that small faces are found. Finding faces in 4,096 "
+                        "pixels takes 17 times as long as in 1,920."
                     ),
                 ),
                 FaceAnalysisSocket.Input(

@@ -1,8 +1,8 @@
 """Overlapping tiles, which show a detector the small faces of a large picture.
 
 A detector shrinks what it looks at to its own input, usually 640 pixels, so a face of 60 pixels in a picture of 4,096
-is 9 pixels to it. A picture that shrinks to no less than half its size is searched as a whole. A larger one is searched
-as a whole for its large faces, and in tiles that shrink to half their size for its small ones. If it is larger still,
+is 9 pixels to it. A picture that shrinks to no less than a third of its size is searched as a whole. A larger one is
+searched as a whole for its large faces, and in tiles that shrink to a half for its small ones. If it is larger still,
 tiles four times as large find the faces in between.
 """
 
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from ..shapes import Extent
 
+FITS = 3
+"""A picture fits that is at most this many times as long as the detector's input."""
+
 MAX_SHRINK = 2
 """How many pixels of a tile may become one pixel of the detector's input, in each direction."""
 
 LEVEL_RATIO = 4
-"""How much larger the tiles of the next level are. A face that no tile shows whole has 40 pixels or more there."""
+"""How much larger the tiles of the next level are. A face that no tile shows whole has 30 pixels or more there."""
 
 OVERLAP = 0.25
 """How much neighbouring tiles share, as a fraction of their side."""
@@ -113,12 +116,13 @@ def detection_tiles(picture: Extent, input_px: int) -> tuple[Tile, ...]:
         picture: its size.
         input_px: the side of the detector's input.
     Returns:
-        The whole picture alone if neither side is longer than `MAX_SHRINK * input_px`. Otherwise tiles too, at most
+        The whole picture alone if neither side is longer than `FITS * input_px`. Otherwise tiles too, at most
         square, which cover the picture at each level: 16 for a picture of 4096x4096 and an input of 640.
     """
     tiles = [Tile(0, 0, picture.width, picture.height)]
+    longest = max(picture.width, picture.height)
     side = MAX_SHRINK * input_px
-    while side < max(picture.width, picture.height):
+    while side < longest and longest > FITS * input_px:
         starts_x, starts_y = _starts(picture.width, side), _starts(picture.height, side)
         tiles += [
             Tile(x, y, min(x + side, picture.width), min(y + side, picture.height)) for y in starts_y for x in starts_x

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fpga.fpga_core.faces.tiles import MAX_SHRINK, detect_in_tiles, detection_tiles
+from fpga.fpga_core.faces.tiles import FITS, detect_in_tiles, detection_tiles
 from fpga.fpga_core.shapes import Extent
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ INPUT_PX = 640
 
 @dataclass
 class Painted:
-    """A detector that finds the rectangles of one colour, if they are at least 16 pixels in its input of 640."""
+    """A detector that finds the rectangles of one colour, if they are at least 12 pixels in its input of 640."""
 
     input_sizes: list = field(default_factory=lambda: [(128, 128), (INPUT_PX, INPUT_PX)])
     seen: list = field(default_factory=list)
@@ -26,7 +26,7 @@ class Painted:
         for color in np.unique(img[..., 0][img[..., 0] > 0]):
             rows, columns = np.nonzero(img[..., 0] == color)
             x0, y0, x1, y1 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-            if max(x1 - x0, y1 - y0) / shrink >= 16:
+            if max(x1 - x0, y1 - y0) / shrink >= 12:
                 found.append((x0, y0, x1, y1, 0.9 - 0.01 * shrink))
         boxes = np.array(found, np.float32).reshape(-1, 5)
         return boxes, np.repeat(boxes[:, None, :2], 5, axis=1)
@@ -47,18 +47,18 @@ def iou(a, b):
 
 
 def test_a_picture_that_fits_is_searched_once_and_its_faces_are_the_detector_s_own():
-    picture = np.zeros((886, MAX_SHRINK * INPUT_PX, 3), np.uint8)
+    picture = np.zeros((1080, FITS * INPUT_PX, 3), np.uint8)
     picture[100:150, 300:340] = 1
     detector = Painted()
     boxes, points = detect_in_tiles(detector, picture)
     theirs, their_points = detector.detect(picture)
-    assert detector.seen == [(886, 1280)] * 2
+    assert detector.seen == [(1080, 1920)] * 2
     np.testing.assert_array_equal(boxes, theirs)
     np.testing.assert_array_equal(points, their_points)
 
 
 @pytest.mark.parametrize(
-    ("size", "passes"), [((1280, 1280), 1), ((1216, 832), 1), ((2048, 2048), 5), ((4096, 4096), 17)]
+    ("size", "passes"), [((1216, 832), 1), ((1920, 1080), 1), ((2048, 2048), 5), ((4096, 4096), 17)]
 )
 def test_the_cost_is_what_the_pages_say(size, passes):
     assert len(detection_tiles(Extent(*size), INPUT_PX)) == passes
@@ -72,14 +72,14 @@ def test_the_cost_is_what_the_pages_say(size, passes):
     place=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_every_face_is_whole_somewhere_and_large_enough_there(width, height, size, place):
-    """Wherever a face is, a tile shows it whole in which it is no smaller than in half the picture, or 20 pixels."""
+    """Wherever a face is, a tile shows it whole in which it is no smaller than a third of its size, or 20 pixels."""
     size = min(size, width, height)
     x, y = place[0] * (width - size), place[1] * (height - size)
     box = np.array([[x, y, x + size, y + size]])
     tiles = detection_tiles(Extent(width, height), INPUT_PX)
     whole = [tile for tile in tiles if tile.shows_whole(box, Extent(width, height))[0] and inside(box[0], tile)]
     shown_px = max(size * min(INPUT_PX / max(tile.x1 - tile.x0, tile.y1 - tile.y0), 1) for tile in whole)
-    assert shown_px >= min(size / MAX_SHRINK, 20)
+    assert shown_px >= min(size / FITS, 20)
 
 
 def inside(box, tile) -> bool:
@@ -92,7 +92,7 @@ def inside(box, tile) -> bool:
 @given(seed=st.integers(0, 2**16))
 def test_faces_of_a_large_picture_are_found_once_and_at_their_places(seed):
     rng = np.random.default_rng(seed)
-    height, width = rng.integers(1300, 3200, 2)
+    height, width = rng.integers(1930, 4200, 2)
     picture = np.zeros((height, width, 3), np.uint8)
     true = []
     for color in range(1, 8):

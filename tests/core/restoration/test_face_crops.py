@@ -241,7 +241,10 @@ def test_crops_must_come_back_complete_and_square():
     def paste(images_, restored):
         paste_crops(images_, faces, restored, masks=masks, are_colors_matched=False)
 
-    with pytest.raises(ShapeMismatchError, match="3 faces were cropped, but there are 2 crops and 3 masks to paste; to `crops`, connect all"):
+    with pytest.raises(
+        ShapeMismatchError,
+        match="3 faces were cropped, but there are 2 crops and 3 masks to paste; to `crops`, connect all",
+    ):
         paste(images(), crops[:2])
     with pytest.raises(ShapeMismatchError, match="both must stay square"):
         paste(images(), crops[:, :50])
