@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from ..fpga_core.training.comfy.run import FrozenModels
+    from ..fpga_core.training.plan import TrainingPlan
 
 CHECK = "check"
 TASKS = ("repcontrolnet", "identity", "controlnet")
@@ -217,21 +218,19 @@ def launch_processes(given: argparse.Namespace, arguments: list[str]) -> int:
                 continue  # the processes were interrupted too, and are saving their state
 
 
-def run(given: argparse.Namespace) -> int:
-    """Trains in this process."""
+def settings_of(given: argparse.Namespace) -> TrainingSettings:
+    """Returns the settings of the engine that the options name."""
+    fields = {field.name for field in dataclasses.fields(TrainingSettings)} & vars(given).keys()
+    values = {name: getattr(given, name) for name in fields}
+    iterations = given.iterations or given.landmarks + given.skeleton + given.both
+    return TrainingSettings(**{**values, "iterations": iterations, "precision": Precision(given.precision)})
+
+
+def plan_of(given: argparse.Namespace) -> TrainingPlan:
+    """Returns the plan that the options name."""
     import torch
 
-    from ..fpga_core.training.engine.processes import start_processes
-
-    iterations = given.iterations or given.landmarks + given.skeleton + given.both
-    fields = {field.name for field in dataclasses.fields(TrainingSettings)} & vars(given).keys()
-    values = {**{name: getattr(given, name) for name in fields}, "iterations": iterations}
-    settings = TrainingSettings(**{**values, "precision": Precision(given.precision)})
-    accelerator = start_processes(settings.precision, use_cpu=not torch.cuda.is_available())  # before ComfyUI
-    import_comfyui()
     from ..fpga_core.identity.resampler import PROJECTION_DIM
-    from ..fpga_core.training.comfy.run import run_training
-    from ..fpga_core.training.engine.loop import Hooks
     from ..fpga_core.training.method.curriculum import Curriculum
     from ..fpga_core.training.method.fusion import MultiModeFusion
     from ..fpga_core.training.plan import Task, TrainingPlan
@@ -239,25 +238,39 @@ def run(given: argparse.Namespace) -> int:
     fusion = MultiModeFusion(
         given.landmarks, given.skeleton, given.both, clone_every=given.clone_every, single_share=given.single_share
     )
-    plan = TrainingPlan(
+    return TrainingPlan(
         task=Task(given.task),
-        settings=settings,
+        settings=settings_of(given),
         curriculum=Curriculum(fusion, face_weight=given.face_weight),
         has_identity=given.with_identity,
         identity_dim=given.identity_dim or PROJECTION_DIM,
         is_checkpointed=given.gradient_checkpointing,
         save_dtype=getattr(torch, given.save_dtype),
     )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Trains in this process."""
+    import torch
+
+    from ..fpga_core.training.engine.processes import start_processes
+
+    settings = settings_of(given)
+    accelerator = start_processes(settings.precision, use_cpu=not torch.cuda.is_available())  # before ComfyUI
+    import_comfyui()
+    from ..fpga_core.training.comfy.run import run_training
+    from ..fpga_core.training.engine.loop import Hooks
+
     is_main = accelerator.is_main_process
     show = progress_bar("training", is_shown=is_main)
     outcome = run_training(
-        plan,
+        plan_of(given),
         load_models(given),
         data_folder=given.data,
         folder=given.output,
         accelerator=accelerator,
         cache_folder=given.cache or given.output / "encodings",
-        hooks=Hooks(report=lambda line: show(int(line["iteration"]) + 1, iterations)),
+        hooks=Hooks(report=lambda line: show(int(line["iteration"]) + 1, settings.iterations)),
         preparing=progress_bar("encoding", is_shown=is_main),
         start=given.start_from,
     )

@@ -14,7 +14,9 @@ from ..fpga_core.training.data.writing import ShardWriter, write_header
 from .gallery import SIZE_PX, Gallery
 from .painter import paint_mask
 from .recogniser import as_input, portrait
+from .scenes import Scene
 
+SOURCE = "the small world of laboratory"
 HEAD = 1.35
 """The region of an identity is larger than the face by this factor, so that it holds the hair."""
 
@@ -48,20 +50,29 @@ def lessons(
         first: number of the first scene. Random choices depend only on the scenes' numbers.
         keys: prefix of the samples' keys.
     """
-    for number, scene in enumerate(pictures.scenes, start=first):
-        index = number - first
-        actor = scene.actors[np.random.default_rng((14, number)).integers(len(scene.actors))]
-        other = portrait(actor.person, np.random.default_rng((9, number)))
+    for index, scene in enumerate(pictures.scenes):
+        number = first + index
+        mask, other = parts_of(scene, number)
         yield TrainingSample(
             key=f"{keys}{number:06}",
             caption=scene.caption,
             image=pictures.pictures[index],
             skeleton=pictures.skeletons[index],
             landmarks=pictures.landmarks[index],
-            mask=paint_mask(actor, SIZE_PX, HEAD),
+            mask=mask,
             face=other,
             embedding=recogniser.embed(other[None])[0],
         )
+
+
+def parts_of(scene: Scene, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the region of one person of a scene, drawn at random by its number, and another picture of them.
+
+    Returns:
+        (SIZE_PX, SIZE_PX) uint8, and (112, 112, 3) uint8, aligned.
+    """
+    actor = scene.actors[np.random.default_rng((14, number)).integers(len(scene.actors))]
+    return paint_mask(actor, SIZE_PX, HEAD), portrait(actor.person, np.random.default_rng((9, number)))
 
 
 def write_set(
@@ -81,4 +92,4 @@ def write_set(
     with ShardWriter(folder) as writer:
         for sample in samples(recogniser):
             writer.write(sample)
-    write_header(folder, recogniser=recogniser.hash, source="the small world of laboratory")
+    write_header(folder, recogniser=recogniser.hash, source=SOURCE)

@@ -15,10 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..commands import INTERRUPTED
 from ..commands.comfyui import import_comfyui
 from ..devtools.environment import cache_folder
 from ..fpga_core.training.engine.loss_log import FILE as LOG_FILE
+
+if TYPE_CHECKING:
+    from .gallery import Gallery
 
 NUM_PICTURES = 16000
 NUM_SCENES, NUM_CROPS = 32000, 12000
@@ -141,15 +146,20 @@ def train_reader() -> None:
     print(f"reader, held-out pictures: {figures}", flush=True)
 
 
-def write_lessons() -> None:
-    """Writes lessons with pictures of one person and of groups, and face crops as Restore Faces makes them."""
+def galleries() -> tuple[Gallery, Gallery]:
+    """Returns the pictures of the lessons: of one person and of groups, and face crops as Restore Faces makes them."""
     from .gallery import crop_number, gallery
+
+    folder = work_folder()
+    return gallery(folder / "scenes", NUM_SCENES), gallery(folder / "crops", NUM_CROPS, scene_of=crop_number)
+
+
+def write_lessons() -> None:
     from .lessons import lessons, write_set
     from .shipped import RECOGNISER
 
     folder = work_folder()
-    scenes = gallery(folder / "scenes", NUM_SCENES)
-    crops = gallery(folder / "crops", NUM_CROPS, scene_of=crop_number)
+    scenes, crops = galleries()
     write_set(
         folder / LESSONS,
         RECOGNISER,
@@ -158,10 +168,10 @@ def write_lessons() -> None:
 
 
 def train_network(name: str) -> None:
-    """Trains control and identity together, with `fpga-portrait train`."""
+    """Trains control and identity together, with `fpga-portrait train`; on a GPU, the lessons are kept there."""
     from ..commands import main as fpga_portrait
-    from .loop import fastest_attention
-    from .shipped import BRANCH, CHECKPOINT, COMFYUI_NODE, IDENTITY_ADAPTER
+    from .loop import DEVICE, fastest_attention
+    from .shipped import BRANCH, CHECKPOINT, COMFYUI_NODE, IDENTITY_ADAPTER, RECOGNISER
 
     folder = work_folder()
     network = NETWORKS[name]
@@ -178,6 +188,13 @@ def train_network(name: str) -> None:
         other, iteration = network.begins_after
         files["--start-from"] = folder / other / f"checkpoint-{iteration:08}.pt"
     words = [network.task, *NETWORK_OPTIONS, *network.options, *(str(word) for pair in files.items() for word in pair)]
+    if DEVICE.type == "cuda":
+        from .device_lessons import train_on_device
+        from .lessons import WorldRecogniser
+
+        if train_on_device(words, galleries(), WorldRecogniser(RECOGNISER)).was_stopped:
+            sys.exit(INTERRUPTED)
+        return
     with fastest_attention():
         if status := fpga_portrait(["train", *words]):
             sys.exit(status)

@@ -12,6 +12,7 @@ import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image
+from torch import Tensor
 
 from ...checkpoints import hash_state_dict
 from ...errors import InvalidInputError
@@ -21,6 +22,7 @@ from ...identity.encoding import ImageEncoder
 from ...patching.unet import unet_of
 from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet
 from ...shapes import PIXELS_PER_LATENT
+from ..data.batch import BatchSource
 from ..data.encoded_set import EncodedSet
 from ..data.encodings import EncodingStore
 from ..data.face_encoding import FaceEncoder
@@ -112,19 +114,56 @@ def run_training(
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             batches.finish_preparing()
+        source = data.header.get("source") or data_folder.name
+        return train_on(
+            plan,
+            models,
+            batches,
+            faces=faces,
+            decode=encoder.decode_latents,
+            source=source,
+            folder=folder,
+            accelerator=accelerator,
+            hooks=hooks,
+            start=start,
+        )
+
+
+def train_on(
+    plan: TrainingPlan,
+    models: FrozenModels,
+    batches: BatchSource,
+    *,
+    faces: FaceEncoder | None,
+    decode: Callable[[Tensor], Tensor],
+    source: str,
+    folder: Path,
+    accelerator: Accelerator,
+    hooks: Hooks | None = None,
+    start: Path | None = None,
+) -> Outcome:
+    """Trains on a set that is already encoded, and exports the result.
+
+    Args:
+        plan, models, folder, accelerator, hooks, start: as in `run_training`.
+        batches: the encoded set.
+        faces: what encoded the faces; None if no identity is trained.
+        decode: makes pictures of latents, for the samples.
+        source: names the set in the exported files.
+    Returns, raises: as `run_training`.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
         model = _start(plan, models, faces=faces, batches=batches)
         if models.adapter is not None:
             if model.identity is None:
                 raise InvalidInputError("no identity is trained, so there is nothing to start from an identity adapter")
             model.identity.take(models.adapter)
         comfy.model_management.unload_all_models()
-        source = data.header.get("source") or data_folder.name
-        trained_on = f"{source}: {len(data)} samples, {plan.settings.iterations} iterations"
         base_hash = hash_state_dict(model.unet.network.state_dict())
         shown = batches.batch(range(min(NUM_SAMPLES, len(batches)))).to(accelerator.device)
 
         def sample(iteration: int) -> Image.Image:
-            return sample_grid(model, shown, iteration, seed=plan.settings.seed, decode=encoder.decode_latents)
+            return sample_grid(model, shown, iteration, seed=plan.settings.seed, decode=decode)
 
         return train(
             model,
@@ -133,7 +172,7 @@ def run_training(
             folder=folder,
             accelerator=accelerator,
             model_settings=plan.decisive(base_hash, branch=models.branch, adapter=models.adapter),
-            trained_on=trained_on,
+            trained_on=f"{source}: {len(batches)} samples, {plan.settings.iterations} iterations",
             hooks=replace(hooks or Hooks(), sample=sample),
             start=start,
         )
@@ -150,7 +189,7 @@ def picture_multiple(model: ModelPatcher) -> int:
 
 
 def _start(
-    plan: TrainingPlan, models: FrozenModels, *, faces: FaceEncoder | None, batches: EncodedSet
+    plan: TrainingPlan, models: FrozenModels, *, faces: FaceEncoder | None, batches: BatchSource
 ) -> RepControlNetTraining | ControlNetTraining:
     """What is trained, before its first iteration."""
     recipe = None
