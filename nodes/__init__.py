@@ -3,6 +3,7 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from . import apply_cast, cast, face_crops, faces, identity, identity_adapter, repcontrolnet, restoration, training
+from .defaults import with_defaults
 from .given import checking_inputs
 from .warnings import show_warnings
 
@@ -18,7 +19,7 @@ NODES: list[type[io.ComfyNode]] = [
     *training.NODES,
 ]
 for node in NODES:
-    checking_inputs(node)
+    with_defaults(checking_inputs(node))
 
 
 class FPGAPortraitExtension(ComfyExtension):

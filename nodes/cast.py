@@ -7,7 +7,7 @@ from ..fpga_core.evaluation.facesim import draw_scores, score_cast
 from ..fpga_core.faces.detection import as_pictures, detect_faces
 from ..fpga_core.identity.assignment import Assignment
 from ..fpga_core.identity.cast_preview import draw_casting
-from ..fpga_core.identity.casting import Casting, make_cast
+from ..fpga_core.identity.casting import Casting, choose_canvas, make_cast
 from ..fpga_core.identity.drawing import Drawing, read_drawing
 from ..fpga_core.identity.places import Edges, find_places
 from ..fpga_core.identity.strengths import parse_strengths
@@ -203,7 +203,7 @@ class MakeCast(io.ComfyNode):
         skeleton=None,
         drawing=None,
     ) -> io.NodeOutput:
-        canvas = Extent(width, height) if image is None else Extent(image.shape[2], image.shape[1])
+        canvas = choose_canvas(image, width, height)
         drawn, edges = read_drawing(drawing), Edges(grow, feather)
         found = find_places(
             canvas,
@@ -216,7 +216,12 @@ class MakeCast(io.ComfyNode):
             boxes_canvas=boxes_canvas(cls.hidden),
         )
         casting = make_cast(
-            list(identities.values()), canvas, found, assign=Assignment(assign), strengths=parse_strengths(strengths)
+            list(identities.values()),
+            canvas,
+            found,
+            assign=Assignment(assign),
+            strengths=parse_strengths(strengths),
+            numbers=[int(name.rpartition("_")[2]) for name in identities],  # a muted person leaves a gap
         )
         return cast_output(casting, drawn, image)
 

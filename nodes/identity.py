@@ -8,14 +8,16 @@ import comfy.utils
 import folder_paths
 from comfy_api.v0_0_2 import io, ui
 
+from ..fpga_core.checkpoints import read_safetensors_header
 from ..fpga_core.faces.insightface_pack import complete_pack, load_insightface_pack
 from ..fpga_core.faces.model_packs import KNOWN_PACKS
 from ..fpga_core.faces.onnx_runtimes import Provider
-from ..fpga_core.faces.pack_download import Progress, file_sha256
+from ..fpga_core.faces.pack_download import Progress
 from ..fpga_core.identity.encoding import FaceChoice, encode_photos, encoder_problem
 from ..fpga_core.identity.identity import Combine
 from ..fpga_core.identity.identity_file import load_identity, save_identity
 from ..fpga_core.patching.clip_vision import ClipVisionEncoder
+from .reports import report
 from .sockets import FaceAnalysisSocket, IdentitySocket
 
 CATEGORY = "FPGA Portrait/identity"
@@ -252,8 +254,8 @@ class EncodeIdentity(io.ComfyNode):
             name=name,
             extend=extend,
         )
-        report = encoding.report()
-        return io.NodeOutput(encoding.identity, encoding.crops, report, ui=ui.PreviewText(report))
+        shown = report(encoding.report(), encoding.warnings)
+        return io.NodeOutput(encoding.identity, encoding.crops, encoding.text, ui=shown)
 
 
 class SaveIdentity(io.ComfyNode):
@@ -320,8 +322,9 @@ class LoadIdentity(io.ComfyNode):
         return io.NodeOutput(identity, identity.description, ui=ui.PreviewText(identity.description))
 
     @classmethod
-    def fingerprint_inputs(cls, file) -> str:
-        return file_sha256(Path(folder_paths.get_full_path_or_raise(IDENTITIES, file)))
+    def fingerprint_inputs(cls, file) -> list[str]:
+        path = folder_paths.get_full_path_or_raise(IDENTITIES, file)
+        return [str(os.path.getsize(path)), *map(str, sorted(read_safetensors_header(path).items()))]  # with the hash
 
 
 NODES: list[type[io.ComfyNode]] = [LoadFaceAnalysis, EncodeIdentity, SaveIdentity, LoadIdentity]

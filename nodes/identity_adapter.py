@@ -28,8 +28,8 @@ class LoadIdentityAdapter(io.ComfyNode):
             category="FPGA Portrait/identity",
             description=(
                 "Loads an identity adapter: FPGA's own, IP-Adapter FaceID, FaceID-Plus, FaceID-Portrait or plus-face, "
-                "or InstantID's. The file is recognised by its tensors, not by its name. The node shows what the "
-                "adapter needs."
+                "or InstantID's. The file is recognised by its tensors; if these fit two adapters, its name decides. "
+                "The node shows what was chosen and what the adapter needs."
             ),
             search_aliases=[
                 "ipadapter",
@@ -45,7 +45,7 @@ class LoadIdentityAdapter(io.ComfyNode):
                 io.Combo.Input(
                     "name",
                     options=folder_paths.get_filename_list(FOLDER),
-                    tooltip="A file in models/ipadapter, models/instantid or models/fpga. Its name does not matter.",
+                    tooltip="A file in models/ipadapter, models/instantid or models/fpga.",
                 ),
                 io.Combo.Input(
                     "variant",
@@ -54,9 +54,9 @@ class LoadIdentityAdapter(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Only for files whose tensors fit two adapters. auto reads FaceID-Plus as version 2 and an "
-                        "embedding resampler as InstantID. Choose plus_v1 or portrait_unnorm if the file is that "
-                        "adapter instead."
+                        "Only for files whose tensors fit two adapters: FaceID-Plus version 1 or 2, and InstantID or "
+                        "FaceID-Portrait (unnormalised). auto follows the file's name, or else chooses version 2 and "
+                        "InstantID; the node shows which."
                     ),
                 ),
                 io.Boolean.Input(

@@ -23,6 +23,7 @@ class MemberScore:
 
     Attributes:
         name: the person's name.
+        number: the person's number for the user, from 1.
         face: index of the face that was taken for them; None if there is none.
         facesim: cosine similarity, 0 if no face is in the person's place; None if the person has no face box.
         likeness: cosine similarity with that face, or with the most alike one if no face is in the person's place; None
@@ -31,6 +32,7 @@ class MemberScore:
     """
 
     name: str
+    number: int
     face: int | None
     facesim: float | None
     likeness: float | None
@@ -62,9 +64,9 @@ class CastScore:
         """Returns a line with the mean, and below it a table with one line per person and picture."""
         rows = [("picture", "person", "FaceSim", "likeness", "IoU", "face")]
         for number, members in enumerate(self.pictures, 1):
-            for index, member in enumerate(members, 1):
+            for member in members:
                 figures = (_figure(member.facesim), _figure(member.likeness), _figure(member.iou), _verdict(member))
-                rows.append((str(number), f"#{index} {member.name}", *figures))
+                rows.append((str(number), f"#{member.number} {member.name}", *figures))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
         lines = ["  ".join((*map(str.ljust, row, widths), row[-1])).rstrip() for row in rows]
         return "\n".join((self._headline(), "", *lines))
@@ -140,10 +142,18 @@ def draw_scores(
 
 
 def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogniser: str) -> tuple[MemberScore, ...]:
+    numbers = [portrait.number or place for place, portrait in enumerate(portraits, 1)]
     if not picture.faces:
         return tuple(
-            MemberScore(name=p.name, face=None, facesim=None if p.face_box is None else 0.0, likeness=None, iou=None)
-            for p in portraits
+            MemberScore(
+                name=portrait.name,
+                number=number,
+                face=None,
+                facesim=None if portrait.face_box is None else 0.0,
+                likeness=None,
+                iou=None,
+            )
+            for number, portrait in zip(numbers, portraits, strict=True)
         )
     faces = np.stack([_embedding(face, number, recogniser) for number, face in enumerate(picture.faces, 1)])
     likeness = cosine_similarities(np.stack([portrait.embedding for portrait in portraits]), faces)
@@ -156,15 +166,16 @@ def _score_picture(portraits: Sequence[Portrait], picture: PictureFaces, recogni
     assigned = {i: face for i, face in best.items() if counts[i, face]}
     scores: list[MemberScore] = []
     for i, portrait in enumerate(portraits):
-        face = assigned.get(i)
+        name, number, face = portrait.name, numbers[i], assigned.get(i)
         shown = int(likeness[i].argmax()) if face is None else face
         alike, overlap = float(likeness[i, shown]), float(iou[i, shown])
         if is_free[i]:
             seen = None if face is None else alike
-            scores.append(MemberScore(name=portrait.name, face=face, facesim=None, likeness=seen, iou=None))
+            scored = MemberScore(name=name, number=number, face=face, facesim=None, likeness=seen, iou=None)
         else:
             facesim = 0.0 if face is None else alike
-            scores.append(MemberScore(name=portrait.name, face=face, facesim=facesim, likeness=alike, iou=overlap))
+            scored = MemberScore(name=name, number=number, face=face, facesim=facesim, likeness=alike, iou=overlap)
+        scores.append(scored)
     return tuple(scores)
 
 
@@ -192,16 +203,17 @@ def _draw_picture(
     for number, box in enumerate(boxes):
         if number not in taken:
             sheet.outline(box, NOBODY_COLOR)
-    for index, (member, portrait) in enumerate(zip(members, portraits, strict=True)):
+    for member, portrait in zip(members, portraits, strict=True):
         if portrait.face_box is not None:
-            sheet.outline(portrait.face_box, person_color(index), is_dashed=True)
+            sheet.outline(portrait.face_box, person_color(member.number - 1), is_dashed=True)
         if member.face is not None:
-            sheet.outline(boxes[member.face], person_color(index))
-    for index, (member, portrait) in enumerate(zip(members, portraits, strict=True)):
+            sheet.outline(boxes[member.face], person_color(member.number - 1))
+    for member, portrait in zip(members, portraits, strict=True):
         box = portrait.face_box if member.face is None else boxes[member.face]
         if box is not None:
             figure = _figure(member.likeness if member.facesim is None else member.facesim)
-            sheet.label(f"#{index + 1}", f"{member.name} {figure}", x=box.x0, y=box.y0, color=person_color(index))
+            color = person_color(member.number - 1)
+            sheet.label(f"#{member.number}", f"{member.name} {figure}", x=box.x0, y=box.y0, color=color)
     return sheet.as_image()
 
 

@@ -28,11 +28,13 @@ class Portrait:
         name: the person's name.
         embedding: (dim,), not zero.
         face_box: fractions of the picture; None if only the person is known.
+        number: the person's number for the user, from 1; 0 takes that of the place in the list.
     """
 
     name: str
     embedding: np.ndarray = field(repr=False)
     face_box: Box | None = None
+    number: int = 0
 
 
 def cosine_similarities(people: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Identity adapter files, recognised by their tensors, never by their names.
+"""Identity adapter files, recognised by their tensors. Where these leave two kinds, the name is a hint.
 
 A public file holds two groups of tensors: `image_proj` (the network that makes the tokens) and `ip_adapter` (the parts
 of the model's attention layers). They are nested dictionaries (`.bin`) or prefixes (`.safetensors`). docs/formats.md
@@ -37,7 +37,7 @@ class Variant(str, Enum):
     """Which of two adapters a file is, if both have the same tensors."""
 
     AUTO = "auto"
-    """FaceID-PlusV2 and not V1; InstantID and not FaceID-Portrait for unnormalised embeddings."""
+    """What the file's name says; if it says nothing, FaceID-PlusV2 and InstantID."""
     PLUS_V1 = "plus_v1"
     PLUS_V2 = "plus_v2"
     INSTANTID = "instantid"
@@ -55,6 +55,17 @@ VARIANT_KINDS: Mapping[Variant, AdapterKind] = MappingProxyType(
 """The adapter kind that the choice of a variant gives."""
 
 
+NAME_HINTS: Mapping[AdapterKind, tuple[str, ...]] = MappingProxyType(
+    {
+        AdapterKind.FACEID_PLUS_V2: ("plusv2", "plus-v2", "plus_v2"),
+        AdapterKind.FACEID_PLUS: ("faceid-plus", "faceid_plus", "faceidplus"),
+        AdapterKind.INSTANTID: ("instantid", "instant-id", "instant_id"),
+        AdapterKind.FACEID_PORTRAIT_UNNORM: ("unnorm", "portrait"),
+    }
+)
+"""What published and copied files are called, the first that fits. It only counts between kinds with equal tensors."""
+
+
 def read_identity_adapter(
     state: Mapping[str, Any],
     metadata: Mapping[str, str] | None,
@@ -70,7 +81,7 @@ def read_identity_adapter(
     Args:
         state: what the file holds, nested or flat.
         metadata: text entries of the file's header; None or empty if the file type has none.
-        name: the file's name in messages.
+        name: the file's name in messages. It is a hint if the tensors leave two kinds and `variant` is AUTO.
         variant: which adapter it is, if the tensors leave two.
         use_lora: whether to keep the LoRA inside a FaceID file.
         structure_strength: weight of the CLIP features in FaceID-PlusV2, `s`.
@@ -91,7 +102,7 @@ def read_identity_adapter(
     network, layers = _split_groups(state, name)
     has_lora = any("_lora." in key for key in layers)
     resampler, kinds = _recognise_network(network, has_lora, name)
-    kind = _choose_kind(kinds, variant, name)
+    kind, choice = _choose_kind(kinds, variant, name)
     layout = _choose_layout(resampler.token_dim, layers, layouts=layouts, name=name)
     lora_layers = _lora_layers(layout) if has_lora else {}
     _check_layers(layers, layout, lora_layers=lora_layers, name=name)
@@ -113,6 +124,7 @@ def read_identity_adapter(
         lora=MappingProxyType(lora) if has_lora and use_lora else None,
         recogniser=RECIPES[kind].recogniser,
         structure_strength=structure_strength,
+        choice=choice,
     )
 
 
@@ -179,16 +191,33 @@ def _recognise_network(
     )
 
 
-def _choose_kind(kinds: tuple[AdapterKind, ...], variant: Variant, name: str) -> AdapterKind:
-    if variant is Variant.AUTO:
-        return kinds[0]
-    if VARIANT_KINDS[variant] not in kinds:
-        possible = [Variant.AUTO, *(choice for choice, kind in VARIANT_KINDS.items() if kind in kinds)]
-        raise InvalidInputError(
-            f"'{name}' is {kinds[0].value} by its tensors and cannot be '{variant.value}'; set the variant to "
-            + " or ".join(choice.value for choice in possible)
-        )
-    return VARIANT_KINDS[variant]
+def _choose_kind(kinds: tuple[AdapterKind, ...], variant: Variant, name: str) -> tuple[AdapterKind, str]:
+    """Returns the kind of a file, and how it was chosen; nothing is said if the tensors leave only one."""
+    if variant is not Variant.AUTO:
+        if VARIANT_KINDS[variant] not in kinds:
+            possible = [Variant.AUTO, *(choice for choice, kind in VARIANT_KINDS.items() if kind in kinds)]
+            raise InvalidInputError(
+                f"'{name}' is {kinds[0].value} by its tensors and cannot be '{variant.value}'; set the variant to "
+                + " or ".join(choice.value for choice in possible)
+            )
+        return VARIANT_KINDS[variant], f"read as {VARIANT_KINDS[variant].value}, as variant says"
+    if len(kinds) == 1:
+        return kinds[0], ""
+    hinted = next((kind for kind, hints in NAME_HINTS.items() if kind in kinds and _mentions(name, hints)), None)
+    kind = hinted or kinds[0]
+    (other,) = (candidate for candidate in kinds if candidate is not kind)
+    why = "its name says so" if hinted else "that is the more common one"
+    choice = next(choice for choice, candidate in VARIANT_KINDS.items() if candidate is other)
+    return kind, (
+        f"read as {kind.value}, because {why}; its tensors also fit {other.value}: if it is that one, set variant to "
+        f"{choice.value}"
+    )
+
+
+def _mentions(name: str, hints: tuple[str, ...]) -> bool:
+    """Returns whether a file's name, without its folders, holds one of some hints; or else one of its folders does."""
+    *folders, file = name.lower().replace("\\", "/").split("/")
+    return any(hint in part for hint in hints for part in (file, *folders))
 
 
 def _choose_layout(

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..block_slots import BlockSlot
 from ..errors import InvalidInputError
-from .identity import Identity
+from .identity import PHOTO_VIEW, Identity
 from .people import CPU, EncodedPeople, Kept, KeyValue, ReadByAdapter, make_tokens, project
 from .recipes import RECIPES, AdapterKind, AdapterRecipe
 from .recognisers import KNOWN_RECOGNISERS, recogniser_name
@@ -58,6 +58,7 @@ class IdentityAdapter:
         negative: what the negative carries.
         null: trained tokens of the negative, (1, num_tokens, token_dim); only with `Negative.TRAINED_NULL`.
         structure_strength: weight of the CLIP features in FaceID-PlusV2, `s`.
+        choice: how its kind was chosen, for the user; empty if its tensors leave only one.
     """
 
     name: str
@@ -72,6 +73,7 @@ class IdentityAdapter:
     negative: Negative = Negative.ZERO_INPUTS
     null: Tensor | None = None
     structure_strength: float = 1.0
+    choice: str = ""
     _kept: Kept = field(default_factory=Kept, init=False, repr=False)
 
     @property
@@ -105,7 +107,8 @@ class IdentityAdapter:
         needs = [recogniser_name(self.recogniser)] if self.recogniser else []
         if self.clip_dim:
             needs.append(self.clip_model or f"CLIP-Vision {self.clip_dim} wide")
-        return f"{self.kind.value} for {self.base} ({self.num_tokens} tokens; needs {' and '.join(needs)})"
+        described = f"{self.kind.value} for {self.base} ({self.num_tokens} tokens; needs {' and '.join(needs)})"
+        return "\n".join(filter(None, (described, self.choice)))
 
     def tokens(self, identity: Identity) -> Tensor:
         """Makes an identity's tokens, as `encode` for one person."""
@@ -240,11 +243,13 @@ class IdentityAdapter:
 
     def _clip_key(self, identity: Identity, clip_dim: int) -> str:
         if self.clip_model is None:
-            return identity.clip_model(clip_dim, f"the identity adapter '{self.name}'")
-        if self.clip_model not in identity.clip_hidden:
+            needed_by = f"the identity adapter '{self.name}'"
+            return identity.clip_model(clip_dim, needed_by, of_photos=self.recipe.reads_clip_only)
+        views = [key for key in (self.clip_model, self.clip_model + PHOTO_VIEW) if key in identity.clip_hidden]
+        if not views:
             found = ", ".join(identity.clip_hidden) or "none"
             raise InvalidInputError(
                 f"the identity adapter '{self.name}' was trained with the CLIP-Vision model {self.clip_model}, but the "
                 f"identity '{identity.name}' holds hidden states of: {found}; encode the photos with that model"
             )
-        return self.clip_model
+        return views[0]

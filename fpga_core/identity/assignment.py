@@ -41,7 +41,9 @@ class Placement:
     likeness: float | None = None
 
 
-def assign_places(identities: Sequence[Identity], places: Sequence[Place], assign: Assignment) -> dict[int, Placement]:
+def assign_places(
+    identities: Sequence[Identity], places: Sequence[Place], assign: Assignment, *, numbers: Sequence[int]
+) -> dict[int, Placement]:
     """Gives every identity at most one place, and every place to at most one identity.
 
     A place with a name belongs to the person of that name, and to nobody if nobody is called so. The rule gives the
@@ -51,6 +53,8 @@ def assign_places(identities: Sequence[Identity], places: Sequence[Place], assig
         identities: the people, in the order that the rule refers to.
         places: what was read off a source, in its order.
         assign: the rule.
+        numbers: the number of each identity, from 1, by which it gets its place; a number that is missing leaves its
+            place empty.
     Returns:
         Index of an identity -> its place, in the order of the identities.
     Raises:
@@ -59,7 +63,9 @@ def assign_places(identities: Sequence[Identity], places: Sequence[Place], assig
     named = _by_name(identities, places)
     others = [i for i in range(len(identities)) if i not in named]
     open_places = [place for place in places if not place.name]
-    ruled = _by_rule([identities[i] for i in others], open_places, assign)
+    # named people do not count for the rule, but muted ones do
+    ranks = [numbers[i] - sum(numbers[j] < numbers[i] for j in named) for i in others]
+    ruled = _by_rule([identities[i] for i in others], open_places, assign, numbers=ranks)
     return dict(sorted((named | {others[i]: placement for i, placement in ruled.items()}).items()))
 
 
@@ -80,20 +86,26 @@ def _by_name(identities: Sequence[Identity], places: Sequence[Place]) -> dict[in
     return placements
 
 
-def _by_rule(identities: Sequence[Identity], places: Sequence[Place], assign: Assignment) -> dict[int, Placement]:
+def _by_rule(
+    identities: Sequence[Identity], places: Sequence[Place], assign: Assignment, *, numbers: Sequence[int]
+) -> dict[int, Placement]:
     if not identities or not places:
         return {}
     if assign is Assignment.ORDER:
-        return {i: Placement(place) for i, place in enumerate(places[: len(identities)])}
+        return _by_number(numbers, places)
     usable = [place for place in places if place.region]
     if not usable:
         return {}
     if assign is Assignment.LEFT_TO_RIGHT:
         ordered = sorted(usable, key=lambda place: place.box.center)
-        return {i: Placement(place) for i, place in enumerate(ordered[: len(identities)])}
+        return _by_number(numbers, ordered)
     likeness = _likeness(identities, usable)
     best = sorted(best_assignment(likeness).items())
     return {i: Placement(usable[column], float(likeness[i, column])) for i, column in best}
+
+
+def _by_number(numbers: Sequence[int], places: Sequence[Place]) -> dict[int, Placement]:
+    return {i: Placement(places[number - 1]) for i, number in enumerate(numbers) if number <= len(places)}
 
 
 def _likeness(identities: Sequence[Identity], places: Sequence[Place]) -> np.ndarray:

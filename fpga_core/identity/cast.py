@@ -75,9 +75,12 @@ class Cast:
             )
         return tuple(
             Portrait(
-                member.identity.name, member.identity.embedding_array(recogniser, "scoring a cast"), member.face_box
+                member.identity.name,
+                member.identity.embedding_array(recogniser, "scoring a cast"),
+                face_box=member.face_box,
+                number=number,
             )
-            for member in self.members
+            for number, member in zip(self.numbers, self.members, strict=True)
         )
 
 

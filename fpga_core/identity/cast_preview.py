@@ -18,17 +18,18 @@ def draw_casting(casting: Casting, picture: Tensor | None = None) -> Tensor:
         (1, height, width, 3) float32 in [0, 1]; 512 to 1024 pixels on the canvas's longer side, plus the notes.
     """
     sheet = Sheet(casting.cast.extent, picture)
-    members = list(enumerate(casting.cast.members))
-    for (index, _), weights in zip(members, casting.cast.rasterise(sheet.extent), strict=True):
-        sheet.tint(weights, person_color(index))
+    numbers = casting.cast.numbers
+    members = list(zip(numbers, casting.cast.members, strict=True))
+    for number, weights in zip(numbers, casting.cast.rasterise(sheet.extent), strict=True):
+        sheet.tint(weights, person_color(number - 1))
     for place in casting.unused:
         sheet.outline(place.box, NOBODY_COLOR, is_dashed=True)
         sheet.label("", place.label, x=place.box.x0, y=place.box.y0, color=NOBODY_COLOR)
-    for index, member in members:
+    for number, member in members:
         if member.face_box:
-            sheet.outline(member.face_box, person_color(index))
-    for index, member in members:  # last, so that no outline crosses a name
+            sheet.outline(member.face_box, person_color(number - 1))
+    for index, (number, member) in enumerate(members):  # last, so that no outline crosses a name
         x, y = (member.region.box.x0, member.region.box.y0) if member.region else (0.0, index / len(members))
-        sheet.label(f"#{index + 1}", member.identity.name, x=x, y=y, color=person_color(index))
+        sheet.label(f"#{number}", member.identity.name, x=x, y=y, color=person_color(number - 1))
     sheet.footer(casting.notes)
     return sheet.as_image()

@@ -53,6 +53,7 @@ def make_cast(
     *,
     assign: Assignment = Assignment.ORDER,
     strengths: Sequence[float] = (),
+    numbers: Sequence[int] = (),
 ) -> Casting:
     """Gives each identity a place.
 
@@ -65,7 +66,9 @@ def make_cast(
         canvas: size of the picture in pixels.
         found: what `find_places` read; None = nobody has a place of their own.
         assign: who gets which place.
-        strengths: one per identity, 0-5; if empty, all are 1.
+        strengths: one per number, 0-5; if empty, all are 1.
+        numbers: the number of each identity, from 1, ascending; if empty, they follow each other. A number that is
+            missing leaves its place and its strength unused, so that nobody else moves.
     Returns:
         The cast, with its members in the order of the identities.
     Raises:
@@ -74,15 +77,19 @@ def make_cast(
     """
     if not identities:
         raise InvalidInputError("a cast needs at least one identity; connect one")
-    strengths = check_strengths(strengths, len(identities))
-    everyone = [CastMember(i, strength=strength) for i, strength in zip(identities, strengths, strict=True)]
+    numbers = numbers or range(1, len(identities) + 1)
+    strengths = check_strengths(strengths, numbers)
+    everyone = [
+        CastMember(identity, strength=strength, number=number)
+        for identity, strength, number in zip(identities, strengths, numbers, strict=True)
+    ]
     if found is None:
-        summaries = tuple(_summary(number, member, "the whole picture") for number, member in enumerate(everyone, 1))
+        summaries = tuple(_summary(member, "the whole picture") for member in everyone)
         return Casting(cast=Cast(tuple(everyone), canvas), summaries=summaries, notes=_mixing_notes(everyone))
     check_places(found.places)
     placements = {
         i: placement
-        for i, placement in assign_places(identities, found.places, assign).items()
+        for i, placement in assign_places(identities, found.places, assign, numbers=numbers).items()
         if placement.place.region
     }
     if not placements and all(place.name for place in found.places):
@@ -106,16 +113,16 @@ def make_cast(
     return Casting(
         cast=cast,
         summaries=tuple(
-            _summary(number, member, _whereabouts(placement))
-            for number, (member, placement) in enumerate(zip(members, placements.values(), strict=True), 1)
+            _summary(member, _whereabouts(placement))
+            for member, placement in zip(members, placements.values(), strict=True)
         ),
         unused=unused,
         notes=(
             *found.notes,
             *(f"{place.label} is not used: {place.problem}" for place in found.places if not place.region),
             *(f"{place.label} is not used: {_why_unused(place, identities)}" for place in unused),
-            *_left_out_notes(identities, placements),
-            *_unlike_notes(identities, placements),
+            *_left_out_notes(everyone, placements),
+            *_unlike_notes(everyone, placements),
             *_overlap_notes(cast),
         ),
     )
@@ -148,9 +155,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def _summary(number: int, member: CastMember, where: str) -> str:
+def _summary(member: CastMember, where: str) -> str:
     strength = f", strength {member.strength:g}" if member.strength != 1 else ""
-    return f"#{number} {member.identity.name}: {where}{strength}"
+    return f"#{member.number} {member.identity.name}: {where}{strength}"
 
 
 def _whereabouts(placement: Placement) -> str:
@@ -167,19 +174,19 @@ def _mixing_notes(members: Sequence[CastMember]) -> tuple[str, ...]:
     )
 
 
-def _left_out_notes(identities: Sequence[Identity], placements: Mapping[int, Placement]) -> list[str]:
+def _left_out_notes(everyone: Sequence[CastMember], placements: Mapping[int, Placement]) -> list[str]:
     return [
-        f"identity {i + 1} ({identity.name}) is left out: it has no place"
-        for i, identity in enumerate(identities)
+        f"identity {member.number} ({member.identity.name}) is left out: it has no place"
+        for i, member in enumerate(everyone)
         if i not in placements
     ]
 
 
-def _unlike_notes(identities: Sequence[Identity], placements: Mapping[int, Placement]) -> list[str]:
+def _unlike_notes(everyone: Sequence[CastMember], placements: Mapping[int, Placement]) -> list[str]:
     return [
-        f"#{number} {identities[i].name} and {placement.place.label} hardly resemble each other "
+        f"#{everyone[i].number} {everyone[i].identity.name} and {placement.place.label} hardly resemble each other "
         f"({placement.likeness:.2f}): probably two different people"
-        for number, (i, placement) in enumerate(placements.items(), 1)
+        for i, placement in placements.items()
         if placement.likeness is not None and placement.likeness < MIN_LIKENESS
     ]
 
@@ -195,7 +202,26 @@ def _overlap_notes(cast: Cast) -> list[str]:
         shared = torch.minimum(weights[a], weights[b]).sum() / torch.minimum(weights[a].sum(), weights[b].sum())
         if shared >= MIN_SHARED:
             notes.append(
-                f"the regions of #{a + 1} {first.identity.name} and #{b + 1} {second.identity.name} overlap by "
-                f"{shared:.0%} of the smaller one: they share the strength there"
+                f"the regions of #{first.number} {first.identity.name} and #{second.number} {second.identity.name} "
+                f"overlap by {shared:.0%} of the smaller one: they share the strength there"
             )
     return notes
+
+
+def choose_canvas(images: torch.Tensor | None, width: int, height: int) -> Extent:
+    """Returns the size of the picture that people are placed in.
+
+    Args:
+        images: (num_images, height, width, channels), whose size is taken; None if there are none.
+        width, height: the size without images, in pixels.
+    Raises:
+        InvalidInputError: the batch of images is empty.
+    """
+    if images is None:
+        return Extent(width, height)
+    if images.ndim != 4 or 0 in images.shape:
+        raise InvalidInputError(
+            f"image has the shape {tuple(images.shape)}, so there is no picture to place people in; connect at least "
+            "one picture, or disconnect image and set width and height"
+        )
+    return Extent(images.shape[2], images.shape[1])

@@ -16,9 +16,10 @@ from ..errors import FaceNotFoundError, InvalidInputError
 from ..faces.alignment import align_face
 from ..faces.detection import as_pictures
 from ..faces.face import Face, FaceAnalyzer
+from ..faces.likeness import MIN_LIKENESS
 from ..faces.ordering import FaceOrder, select_faces
 from ..faces.seeing import find_faces
-from .identity import Combine, Identity
+from .identity import PHOTO_VIEW, Combine, Identity
 
 CROP_PX = 224
 MIN_FACE_PX = 32
@@ -43,8 +44,12 @@ class ImageEncoder(Protocol):
         """A name of the model that does not depend on its file name."""
         ...
 
-    def hidden_states(self, image: Tensor) -> Tensor:
-        """Returns the penultimate hidden states, (1, tokens, width), of an image (1, height, width, 3) in [0, 1]."""
+    def hidden_states(self, images: Sequence[Tensor]) -> Tensor:
+        """Returns the penultimate hidden states, (images, tokens, width), of images in one call.
+
+        Args:
+            images: (1, height, width, 3) each, in [0, 1].
+        """
         ...
 
     def null_hidden_states(self) -> Tensor:
@@ -70,6 +75,22 @@ class Encoding:
     likeness: tuple[float, ...]
     outliers: tuple[int, ...]
     dropped: tuple[int, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should look at: photos that seem to show different people."""
+        mean = sum(self.likeness) / max(len(self.likeness), 1)
+        if not self.likeness or mean >= MIN_LIKENESS:
+            return ()
+        return (
+            f"the {len(self.likeness)} photos hardly resemble each other (mean likeness {mean:.2f}), so they probably "
+            "show different people; encode each person as an identity of their own, and place them with Make Cast",
+        )
+
+    @property
+    def text(self) -> str:
+        """The warnings and the report."""
+        return "\n".join((*(f"Warning: {warning}" for warning in self.warnings), self.report()))
 
     def report(self) -> str:
         """Returns a report with one line per fact."""
@@ -194,8 +215,8 @@ def encode_photos(
 ) -> Encoding:
     """Encodes the photos of one person.
 
-    With a face analysis, CLIP-Vision sees each face aligned at 224x224. Without one, it sees the photo itself, which
-    should be a crop of the face.
+    With a face analysis, CLIP-Vision sees each face aligned at 224x224, as FaceID-Plus was trained. Without one, it
+    sees the photo itself, which should be a crop of the face, as plus-face was trained. An identity can hold both.
 
     Args:
         images: batches of photos, as `split_photos` takes them.
@@ -234,8 +255,9 @@ def encode_photos(
     hidden: dict[str, Tensor] = {}
     null: dict[str, Tensor] = {}
     if clip_vision is not None:
-        hidden[clip_vision.key] = torch.cat([clip_vision.hidden_states(views[position]) for position in kept])
-        null[clip_vision.key] = clip_vision.null_hidden_states()
+        view = clip_vision.key + ("" if face_analysis else PHOTO_VIEW)
+        hidden[view] = clip_vision.hidden_states([views[position] for position in kept])
+        null[view] = clip_vision.null_hidden_states()
     identity = Identity(
         name,
         embeddings={key: rows[kept] for key, rows in embeddings.items()},

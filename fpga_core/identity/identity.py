@@ -39,6 +39,9 @@ class Combine(str, Enum):
         return (ordered[(len(photos) - 1) // 2] + ordered[len(photos) // 2]) / 2
 
 
+PHOTO_VIEW = "+photo"
+"""What follows a CLIP-Vision model's key if it saw the photos themselves, and not aligned faces."""
+
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -50,7 +53,7 @@ class Identity:
         name: the person's name, shown in labels and messages.
         embeddings: recogniser hash -> (num_photos, 512), as the recogniser returned it, not normalised.
         clip_hidden: CLIP-Vision model key -> (num_photos, tokens, width), penultimate hidden states of the aligned
-            faces.
+            faces; with `PHOTO_VIEW` after the key, of the photos themselves.
         clip_null: same keys -> (1, tokens, width), hidden states of an image that is zero after pixel normalisation,
             which the public adapters use in the negative.
         combine: "mean" or "median": how the photos are combined.
@@ -121,13 +124,19 @@ class Identity:
         """
         return self.embedding([recogniser], needed_by).detach().cpu().float().numpy()
 
-    def clip_model(self, width: int, needed_by: str) -> str:
+    def clip_model(self, width: int, needed_by: str, *, of_photos: bool = False) -> str:
         """Returns the key of the CLIP-Vision model with hidden states of `width` that this identity was encoded with.
 
+        Args:
+            width: width of the hidden states.
+            needed_by: what needs them, for the message.
+            of_photos: whether those of the photos themselves are preferred, or those of the aligned faces. If there are
+                only the others, they are taken.
         Raises:
             InvalidInputError: there is none, or there are several.
         """
-        keys = [key for key, hidden in self.clip_hidden.items() if hidden.shape[-1] == width]
+        wide = [key for key, hidden in self.clip_hidden.items() if hidden.shape[-1] == width]
+        keys = [key for key in wide if key.endswith(PHOTO_VIEW) == of_photos] or wide
         if len(keys) == 1:
             return keys[0]
         found = ", ".join(f"{key} ({hidden.shape[-1]} wide)" for key, hidden in self.clip_hidden.items()) or "none"

@@ -26,20 +26,24 @@ def parse_strengths(text: str) -> tuple[float, ...]:
         ) from error
 
 
-def check_strengths(strengths: Sequence[float], num_identities: int) -> tuple[float, ...]:
-    """The strengths, one per identity; all 1 if none are given.
+def check_strengths(strengths: Sequence[float], numbers: Sequence[int]) -> tuple[float, ...]:
+    """Returns the strength of each identity; all 1 if none are given.
+
+    Args:
+        strengths: one per number. Strengths of numbers above the last identity are not used: their people are muted.
+        numbers: the number of each identity, from 1, ascending.
 
     Raises:
         InvalidInputError: their number or one of the values does not fit.
     """
     if not strengths:
-        return (1.0,) * num_identities
-    if len(strengths) != num_identities:
+        return (1.0,) * len(numbers)
+    if len(strengths) < numbers[-1]:
         raise InvalidInputError(
-            f"{len(strengths)} strengths are given for {num_identities} identities; give one for each, or none to set "
-            "all to 1"
+            f"{len(strengths)} strengths are given, but the last identity is number {numbers[-1]}; give one for each, "
+            "or none to set all to 1"
         )
     for number, strength in enumerate(strengths, 1):
         if not (math.isfinite(strength) and 0 <= strength <= MAX_STRENGTH):
             raise InvalidInputError(f"strength {number} is {strength}; it must be from 0 to {MAX_STRENGTH:g}")
-    return tuple(strengths)
+    return tuple(strengths[number - 1] for number in numbers)

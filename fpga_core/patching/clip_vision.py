@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
+import comfy.clip_model
 import comfy.clip_vision
 import comfy.model_management
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 from ..errors import InvalidInputError
 
 MODEL_TYPE = "clip_vision_model"
+KEY_ATTACHMENT, NULL_ATTACHMENT = "fpga_key", "fpga_null_hidden_states"
+"""The attachments that keep a model's key, and its hidden states of no picture: both are computed once a model."""
+
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
 
@@ -29,38 +34,53 @@ class ClipVisionEncoder:
                 "own vision model (CLIP-ViT-H-14-laion2B-s32B-b79K for most adapters)"
             )
         self._clip_vision = clip_vision
-        self._key = clip_vision_key(clip_vision)
+        key: str | None = clip_vision.patcher.get_attachment(KEY_ATTACHMENT)
+        self._key = clip_vision_key(clip_vision) if key is None else key
+        clip_vision.patcher.set_attachments(KEY_ATTACHMENT, self._key)
 
     @property
     def key(self) -> str:
         return self._key
 
-    def hidden_states(self, image: Tensor) -> Tensor:
-        """Returns penultimate hidden states of an image's middle square, which the host resizes and normalises.
+    def hidden_states(self, images: Sequence[Tensor]) -> Tensor:
+        """Returns penultimate hidden states of the middle squares of images, in one call of the model.
+
+        The host resizes and normalises each image, as in its `encode_image`.
 
         Args:
-            image: (1, height, width, 3) float in [0, 1].
+            images: (1, height, width, 3) float in [0, 1], each of its own size.
         Returns:
-            (1, tokens, width) float32 on the CPU.
+            (images, tokens, width) float32 on the CPU.
         """
-        with torch.no_grad():
-            return self._clip_vision.encode_image(image)["penultimate_hidden_states"].float().cpu()
+        seen, device = self._clip_vision, self._clip_vision.load_device
+        squares = [
+            comfy.clip_model.clip_preprocess(
+                image.to(device), size=seen.image_size, mean=seen.image_mean, std=seen.image_std
+            )
+            for image in images
+        ]
+        return self._penultimate(torch.cat(squares).float())
 
     def null_hidden_states(self) -> Tensor:
         """Returns hidden states of an image that is zero after pixel normalisation, which stands for no picture.
 
         The host's preprocessing rounds to 8 bits, so no picture becomes exact zeros. The model is therefore called on
-        the zeros directly.
+        the zeros directly, once.
 
         Returns:
             (1, tokens, width) float32 on the CPU.
         """
-        clip_vision = self._clip_vision
-        comfy.model_management.load_model_gpu(clip_vision.patcher)
-        size = clip_vision.image_size
-        zeros = torch.zeros(1, 3, size, size, device=clip_vision.load_device)
+        patcher, size = self._clip_vision.patcher, self._clip_vision.image_size
+        null: Tensor | None = patcher.get_attachment(NULL_ATTACHMENT)
+        if null is None:
+            null = self._penultimate(torch.zeros(1, 3, size, size, device=self._clip_vision.load_device))
+            patcher.set_attachments(NULL_ATTACHMENT, null)
+        return null
+
+    def _penultimate(self, pixel_values: Tensor) -> Tensor:
+        comfy.model_management.load_model_gpu(self._clip_vision.patcher)
         with torch.no_grad():
-            return clip_vision.model(pixel_values=zeros, intermediate_output=-2)[1].float().cpu()
+            return self._clip_vision.model(pixel_values=pixel_values, intermediate_output=-2)[1].float().cpu()
 
 
 def clip_vision_key(clip_vision: comfy.clip_vision.ClipVisionModel) -> str:

@@ -128,6 +128,25 @@ def reads_base_weights(options: Mapping[str, Any]) -> bool:
     return False
 
 
+def window_frames(
+    sub_idxs: list[int] | None, transformer_options: Mapping[str, Any], num_images: int
+) -> list[int] | None:
+    """Returns which condition images belong to the frames of a sliding window, one each.
+
+    Args:
+        sub_idxs: the window's frames, as AnimateDiff-style packs write them to a control.
+        transformer_options: options of the call, in which the host's own context windows name theirs.
+        num_images: the number of condition images; if there are fewer than frames, they start again.
+    Returns:
+        Positions of images; None if the call is for all frames, or one image serves them all.
+    """
+    frames, window = sub_idxs, transformer_options.get("context_window")
+    if frames is None and window is not None and window.dim == 0:
+        anchor = getattr(window, "causal_anchor_index", None)  # a frame from before the window, put in front of it
+        frames = [*(() if anchor is None else (anchor,)), *window.index_list]
+    return None if frames is None or num_images == 1 else [frame % num_images for frame in frames]
+
+
 def as_hint(image: Tensor) -> Tensor:
     """Converts a condition image to the form that controls read.
 

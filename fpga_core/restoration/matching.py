@@ -26,7 +26,7 @@ class MatchBy(str, Enum):
     """By place first, and then by likeness. If one face and one member remain, they are matched."""
 
     ORDER = "order"
-    """Face 1 of every picture goes to member 1, and so on."""
+    """Face 1 of every picture goes to the person with number 1, and so on."""
 
     FIRST = "first"
     """Every face goes to the first member, for a face swap."""
@@ -46,6 +46,7 @@ def match_faces(
     likeness: np.ndarray | None = None,
     *,
     by: MatchBy = MatchBy.AUTO,
+    numbers: Sequence[int] = (),
 ) -> tuple[Match | None, ...]:
     """Matches each face of a picture with at most one member of a cast, and each member with one face (except `FIRST`).
 
@@ -54,6 +55,7 @@ def match_faces(
         places: the place of each member's face or region, as fractions of the picture; None if it is unknown.
         likeness: cosine similarities, (num_faces, num_members); NaN if one cannot be measured; None if none can.
         by: which evidence counts.
+        numbers: the number of each member, from 1; if empty, they follow each other.
     Returns:
         One entry per face; None if there is no evidence for any member.
     Raises:
@@ -66,7 +68,9 @@ def match_faces(
     if by is MatchBy.FIRST:
         return tuple(Match(0, "the first identity for every face") for _ in faces)
     if by is MatchBy.ORDER:
-        return tuple(Match(n, f"number {n + 1} in order") if n < len(places) else None for n in range(len(faces)))
+        members = {number: member for member, number in enumerate(numbers or range(1, len(places) + 1))}
+        in_order = range(1, len(faces) + 1)
+        return tuple(Match(members[n], f"number {n} in order") if n in members else None for n in in_order)
     found: dict[int, Match] = {}
     if not faces:
         return ()

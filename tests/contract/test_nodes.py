@@ -91,3 +91,39 @@ def test_the_chinese_editor_shows_no_english_category_or_type(schemas):
 def test_translations_name_no_node_that_is_gone(language, schemas):
     entries = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
     assert entries.keys() == schemas.keys()
+
+
+def test_a_graph_may_leave_out_every_widget_that_has_a_default(schema):
+    """Also those that a later version adds: what was saved before it stays valid."""
+    from comfy_api.v0_0_2 import io
+
+    widgets = [put for put in schema.inputs if isinstance(put, io.WidgetInput) and put.default is not None]
+    assert [put.id for put in widgets if not put.optional] == []
+
+
+def test_the_order_of_the_widgets_is_that_of_saved_workflows(schema):
+    """The editor lists required widgets first, and saves values by position: only the first ones may be required."""
+    from comfy_api.v0_0_2 import io
+
+    widgets = [put for put in schema.inputs if isinstance(put, io.WidgetInput) and not put.force_input]
+    assert widgets == sorted(widgets, key=lambda put: put.optional)
+
+
+def test_a_widget_that_is_left_out_has_the_schema_s_default():
+    from comfy_api.v0_0_2 import io
+    from fpga.nodes.defaults import with_defaults
+
+    class Echo(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            inputs = [io.Int.Input("a"), io.Int.Input("b", default=2), io.Combo.Input("c", options=["x"], default="x")]
+            return io.Schema(node_id="Echo", inputs=inputs, outputs=[])
+
+        @classmethod
+        def execute(cls, a, b, c="y"):
+            return a, b, c
+
+    node = with_defaults(Echo)
+    assert node.execute(a=1) == (1, 2, "x")
+    assert node.execute(1, 3) == (1, 3, "x")
+    assert node.execute(a=1, b=4, c="z") == (1, 4, "z")

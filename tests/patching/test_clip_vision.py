@@ -6,6 +6,7 @@ import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.identity.encoding import encode_photos
+from fpga.fpga_core.identity.identity import PHOTO_VIEW
 from fpga.fpga_core.patching.clip_vision import ClipVisionEncoder, clip_vision_key
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -59,7 +60,7 @@ def penultimate(reference, pixels: torch.Tensor) -> torch.Tensor:
 def test_hidden_states_are_transformers_penultimate_ones(reference, encoder):
     image = (torch.rand(1, 56, 56, 3) * 255).round() / 255  # no resizing, no rounding: what is left is the model
     expected = penultimate(reference, ((image - MEAN) / STD).movedim(-1, 1))  # BHWC -> BCHW
-    found = encoder.hidden_states(image)
+    found = encoder.hidden_states([image])
     assert found.shape == (1, 17, 32) and found.dtype == torch.float32 and found.device.type == "cpu"
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found, penultimate(reference, torch.zeros(1, 3, 56, 56)), atol=0.1)
@@ -69,21 +70,39 @@ def test_null_is_what_zeros_after_normalisation_give(reference, encoder):
     zeros = penultimate(reference, torch.zeros(1, 3, 56, 56))
     torch.testing.assert_close(encoder.null_hidden_states(), zeros, rtol=1e-4, atol=1e-5)
     # A picture of the mean colour, which the host rounds to 8 bits, is not the same.
-    mean_colour = encoder.hidden_states(MEAN.expand(1, 56, 56, 3))
+    mean_colour = encoder.hidden_states([MEAN.expand(1, 56, 56, 3)])
     assert (mean_colour - zeros).abs().max() > 0.01
 
 
 def test_the_middle_square_is_seen(reference, encoder):
     wide = torch.zeros(1, 56, 112, 3)
     wide[:, :, 28:84] = torch.rand(1, 56, 56, 3)
-    torch.testing.assert_close(encoder.hidden_states(wide), encoder.hidden_states(wide[:, :, 28:84]))
+    torch.testing.assert_close(encoder.hidden_states([wide]), encoder.hidden_states([wide[:, :, 28:84]]))
 
 
 def test_features_need_no_gradient_and_the_model_goes_through_the_host(encoder):
-    assert not encoder.hidden_states(torch.rand(1, 56, 56, 3)).requires_grad
+    assert not encoder.hidden_states([torch.rand(1, 56, 56, 3)]).requires_grad
     assert not encoder.null_hidden_states().requires_grad
     loaded = [entry.model for entry in comfy.model_management.current_loaded_models]
     assert encoder._clip_vision.patcher in loaded
+
+
+def calls_of(encoder, run) -> list[int]:
+    """Returns the number of pictures in each call of the model."""
+    sizes = []
+    hook = encoder._clip_vision.model.register_forward_pre_hook(
+        lambda model, args, kwargs: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    run()
+    hook.remove()
+    return sizes
+
+
+def test_all_photos_are_seen_in_one_call_and_no_picture_once(encoder):
+    photos = [torch.rand(1, 80, 60, 3), torch.rand(2, 56, 56, 3)]
+    assert calls_of(encoder, lambda: encode_photos(photos, None, encoder)) == [3, 1]
+    another = ClipVisionEncoder(encoder._clip_vision)  # as the next run of the node makes it
+    assert calls_of(encoder, lambda: encode_photos(photos, None, another)) == [3]
 
 
 def test_the_key_names_the_weights_and_not_their_storage(reference):
@@ -146,8 +165,9 @@ def test_a_model_without_a_class_token_is_refused():
 def test_an_identity_holds_what_the_model_saw(encoder):
     photos = torch.rand(2, 80, 60, 3)
     identity = encode_photos([photos], None, encoder).identity
-    assert list(identity.clip_hidden) == [encoder.key] == list(identity.clip_null)
+    view = encoder.key + PHOTO_VIEW  # no face analysis has aligned them
+    assert list(identity.clip_hidden) == [view] == list(identity.clip_null)
     for index in range(2):
-        expected = encoder.hidden_states(photos[index : index + 1])
-        torch.testing.assert_close(identity.clip_hidden[encoder.key][index : index + 1], expected)
-    assert torch.equal(identity.clip_null[encoder.key], encoder.null_hidden_states())
+        expected = encoder.hidden_states([photos[index : index + 1]])
+        torch.testing.assert_close(identity.clip_hidden[view][index : index + 1], expected)
+    assert torch.equal(identity.clip_null[view], encoder.null_hidden_states())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import comfy.cldm.cldm
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from ...errors import UnsupportedModeError
 from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
-from ..conditioning import Conditioning, add_cond, add_control, as_hint, check_text_width
+from ..conditioning import Conditioning, add_cond, add_control, as_hint, check_text_width, window_frames
 from ..schedule import StepRange
 from ..unet import cross_attention_layers
 from .attach import check_adapter_fits
@@ -134,13 +135,18 @@ class IdentityControlNet:
 
 
 class CastControlNet(ControlNet):
-    """A ControlNet of the host whose model carries a cast. It shares the weights of the original."""
+    """A ControlNet of the host whose model carries a cast. It shares the weights of the original.
+
+    Attributes:
+        sub_idxs: the frames of a sliding window, which AnimateDiff-style packs write here; None outside of windows.
+    """
 
     def __init__(self, source: ControlNet, control_model: CastControlModel) -> None:
         super().__init__(None, load_device=source.load_device, manual_cast_dtype=source.manual_cast_dtype)
         source.copy_to(self)
         self.control_model = control_model
         self.control_model_wrapped = source.control_model_wrapped
+        self.sub_idxs: list[int] | None = None
         if control_model.key not in self.extra_conds:
             self.extra_conds.append(control_model.key)  # the host passes these on to the model
 
@@ -148,8 +154,31 @@ class CastControlNet(ControlNet):
         super().pre_run(model, percent_to_timestep_function)
         self.control_model.begin_run()
 
+    def get_control(
+        self,
+        x_noisy: Tensor,
+        t: Tensor,
+        cond: dict[str, Any],
+        batched_number: int,
+        transformer_options: dict[str, Any],
+    ) -> dict[str, list[Tensor | None]] | None:
+        """Calls the host's with the condition images of the window's frames.
+
+        The host keeps the images of the first window for all of them.
+        """
+        images = self.cond_hint_original
+        frames = None if images is None else window_frames(self.sub_idxs, transformer_options, len(images))
+        if images is None or frames is None:
+            return super().get_control(x_noisy, t, cond, batched_number, transformer_options)
+        self.cond_hint, self.cond_hint_original = None, images[frames]
+        try:
+            return super().get_control(x_noisy, t, cond, batched_number, transformer_options)
+        finally:
+            self.cond_hint, self.cond_hint_original = None, images
+
     def cleanup(self) -> None:
         super().cleanup()
+        self.sub_idxs = None
         self.control_model.begin_run()
 
     def copy(self) -> CastControlNet:

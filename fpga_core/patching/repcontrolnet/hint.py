@@ -17,7 +17,7 @@ from comfy.model_patcher import CoreModelPatcher
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.hint_encoder import build_hint_encoder
 from ...shapes import PIXELS_PER_LATENT
-from ..conditioning import check_latent
+from ..conditioning import check_latent, window_frames
 
 
 class HintControl(ControlBase):
@@ -25,6 +25,9 @@ class HintControl(ControlBase):
 
     It chains with ControlNets and T2I-Adapters in any order, and obeys strength and start/end as they do. The condition
     image is encoded once for each latent size of a sampling run; every step reuses the feature.
+
+    Attributes:
+        sub_idxs: the frames of a sliding window, which AnimateDiff-style packs write here; None outside of windows.
     """
 
     def __init__(self, encoder: CoreModelPatcher) -> None:
@@ -32,6 +35,7 @@ class HintControl(ControlBase):
         self.encoder = encoder
         self.features: dict[torch.Size, torch.Tensor] = {}
         self.dtype = torch.float32
+        self.sub_idxs: list[int] | None = None
         self.num_slots, self.num_channels = 1, 4
 
     @classmethod
@@ -62,7 +66,9 @@ class HintControl(ControlBase):
         if not last <= t[0] <= first:
             return previous
         check_latent(x_noisy, self.num_channels)
-        feature = broadcast_image_to(self.feature_for(x_noisy), x_noisy.shape[0], batched_number)
+        feature = self.feature_for(x_noisy)
+        frames = window_frames(self.sub_idxs, transformer_options, len(feature))
+        feature = broadcast_image_to(feature if frames is None else feature[frames], x_noisy.shape[0], batched_number)
         # The host takes "input" features from the end of the list, one for each input block, but merges the lists of
         # chained controls by index from the start: lists of different length would shift each other. Strength is
         # applied in place, hence the clone.
@@ -80,7 +86,7 @@ class HintControl(ControlBase):
 
     def cleanup(self) -> None:
         super().cleanup()
-        self.features = {}
+        self.features, self.sub_idxs = {}, None
 
     def copy(self) -> HintControl:
         copied = HintControl(self.encoder)

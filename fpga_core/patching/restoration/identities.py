@@ -50,7 +50,8 @@ class CastRecognition:
         boxes = [face.box.normalised(picture.extent) for face in picture.faces]
         places = [member.face_box or (member.region and member.region.box) for member in self.cast.members]
         alike = [[self._likeness(face, member) for member in range(len(places))] for face in picture.faces]
-        return match_faces(boxes, places, np.array(alike).reshape(len(boxes), len(places)), by=by)
+        similarities = np.array(alike).reshape(len(boxes), len(places))
+        return match_faces(boxes, places, similarities, by=by, numbers=self.cast.numbers)
 
     def why_not_by_likeness(self, face: Face) -> str:
         """Returns why a face matches nobody, if its likeness could not be measured; otherwise nothing."""

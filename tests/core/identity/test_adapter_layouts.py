@@ -128,6 +128,35 @@ def test_variants_of_equal_tensors_are_chosen_by_the_user():
     assert (unnorm.kind, unnorm.recogniser) == (AdapterKind.FACEID_PORTRAIT_UNNORM, BUFFALO_L)
 
 
+@pytest.mark.parametrize(
+    ("build", "name", "kind", "why"),
+    [
+        (faceid_plus, "ip-adapter-faceid-plus_sd15.bin", AdapterKind.FACEID_PLUS, "its name says so"),
+        (faceid_plus, "ip-adapter-faceid-plusv2_sd15.bin", AdapterKind.FACEID_PLUS_V2, "its name says so"),
+        (faceid_plus, "old/IP-Adapter-FaceID-PlusV2_SDXL.bin", AdapterKind.FACEID_PLUS_V2, "its name says so"),
+        (faceid_plus, "mine.safetensors", AdapterKind.FACEID_PLUS_V2, "that is the more common one"),
+        (instantid, "ip-adapter-faceid-portrait_sdxl_unnorm.bin", AdapterKind.FACEID_PORTRAIT_UNNORM, "name says so"),
+        (instantid, "instantid/ip-adapter.bin", AdapterKind.INSTANTID, "its name says so"),
+        (instantid, "ip-adapter.bin", AdapterKind.INSTANTID, "that is the more common one"),
+    ],
+)
+def test_where_the_tensors_leave_two_kinds_the_name_is_a_hint_and_the_choice_is_shown(build, name, kind, why):
+    adapter = read_adapter(build("tiny", device="meta"), name)
+    assert adapter.kind is kind
+    first, choice = adapter.description.splitlines()
+    assert first.startswith(f"{kind.value} for tiny")
+    assert choice.startswith(f"read as {kind.value}, because") and why in choice
+    other = choice.rpartition("set variant to ")[2]
+    assert read_adapter(build("tiny", device="meta"), name, variant=Variant(other)).kind is not kind
+
+
+@pytest.mark.parametrize("name", ["ip-adapter-faceid-plus_sd15.bin", "instantid.bin", "portrait_unnorm.bin"])
+def test_a_name_says_nothing_where_the_tensors_decide(name):
+    for build, kind in ((faceid, AdapterKind.FACEID), (plus_face, AdapterKind.PLUS_FACE)):
+        adapter = read_adapter(build("tiny", device="meta"), name)
+        assert (adapter.kind, adapter.choice) == (kind, "")
+
+
 def test_a_variant_that_the_tensors_exclude_is_refused():
     with pytest.raises(InvalidInputError, match=r"cannot be 'plus_v1'; set the variant to auto$"):
         read_adapter(faceid("tiny"), variant=Variant.PLUS_V1)

@@ -8,7 +8,7 @@ from fpga.fpga_core.errors import InvalidInputError
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.assignment import Assignment
 from fpga.fpga_core.identity.cast import Cast, CastMember, as_cast
-from fpga.fpga_core.identity.casting import make_cast
+from fpga.fpga_core.identity.casting import choose_canvas, make_cast
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.places import FoundPlaces, Place
 from fpga.fpga_core.identity.regions import Region
@@ -102,11 +102,43 @@ def test_with_order_a_broken_place_leaves_its_identity_out_and_nobody_moves_up()
     assert who_is_where(casting) == {"Ann": 0.1, "Cat": 0.7}
     assert casting.text.splitlines() == [
         "#1 Ann: box 1",
-        "#2 Cat: box 3",
+        "#3 Cat: box 3",
         "Note: read with care",
         "Note: box 2 is not used: it is empty",
         "Note: identity 2 (Bob) is left out: it has no place",
     ]
+
+
+@pytest.mark.parametrize("assign", [Assignment.ORDER, Assignment.LEFT_TO_RIGHT])
+def test_muting_a_person_leaves_their_place_and_strength_empty_and_nobody_moves(assign):
+    places = FoundPlaces((place(1, 0.1), place(2, 0.4), place(3, 0.7)))
+    ann, bob, cat = (identity(name) for name in NAMES[:3])
+    everyone = make_cast([ann, bob, cat], CANVAS, places, assign=assign, strengths=(0.1, 0.2, 0.3))
+    muted = make_cast([ann, cat], CANVAS, places, assign=assign, strengths=(0.1, 0.2, 0.3), numbers=(1, 3))
+    first, _, third = everyone.cast.members
+    for before, after in zip((first, third), muted.cast.members, strict=True):
+        assert (after.identity, after.number, after.strength) == (before.identity, before.number, before.strength)
+        assert (after.face_box, after.region) == (before.face_box, before.region)
+    assert muted.text.splitlines() == [
+        "#1 Ann: box 1, strength 0.1",
+        "#3 Cat: box 3, strength 0.3",
+        "Note: box 2 is not used: it has no identity",
+    ]
+    last = make_cast([ann, bob], CANVAS, places, assign=assign, strengths=(0.1, 0.2, 0.3))
+    assert [member.strength for member in last.cast.members] == [0.1, 0.2]
+
+
+def test_muted_people_keep_their_number_in_the_whole_picture_and_in_the_scores():
+    muted = make_cast([identity("Ann"), identity("Cat")], CANVAS, numbers=(1, 3))
+    assert muted.summaries == ("#1 Ann: the whole picture", "#3 Cat: the whole picture")
+    assert [portrait.number for portrait in muted.cast.portraits(RECOGNISER)] == [1, 3]
+
+
+def test_an_empty_batch_is_no_canvas():
+    assert choose_canvas(None, 640, 480) == Extent(640, 480)
+    assert choose_canvas(torch.zeros(2, 30, 40, 3), 640, 480) == Extent(40, 30)
+    with pytest.raises(InvalidInputError, match="there is no picture to place people in; connect at least one"):
+        choose_canvas(torch.zeros(0, 30, 40, 3), 640, 480)
 
 
 def test_places_and_people_that_remain_are_named():
@@ -246,8 +278,8 @@ def test_strengths_are_read_and_checked():
     assert casting.summaries[1] == "#2 Bob: the whole picture, strength 0.8"
     with pytest.raises(InvalidInputError, match="'1; 2'"):
         parse_strengths("1; 2")
-    with pytest.raises(InvalidInputError, match="3 strengths are given for 2 identities"):
-        make_cast(people, CANVAS, strengths=(1, 1, 1))
+    with pytest.raises(InvalidInputError, match="1 strengths are given, but the last identity is number 2"):
+        make_cast(people, CANVAS, strengths=(1,))
     for wrong in (-0.1, 5.1, float("nan"), float("inf")):
         with pytest.raises(InvalidInputError, match="strength 2 is"):
             make_cast(people, CANVAS, strengths=(1, wrong))

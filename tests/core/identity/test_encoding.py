@@ -43,9 +43,9 @@ class MadeUpEncoder:
     key: str = "clip"
     images: list[torch.Tensor] = field(default_factory=list)
 
-    def hidden_states(self, image):
-        self.images.append(image)
-        return image.mean(dim=(1, 2))[:, None].repeat(1, 5, 1)
+    def hidden_states(self, images):
+        self.images += images
+        return torch.cat([image.mean(dim=(1, 2))[:, None].repeat(1, 5, 1) for image in images])
 
     def null_hidden_states(self):
         return torch.zeros(1, 5, 3)
@@ -220,3 +220,29 @@ def test_a_face_without_landmarks_cannot_be_cut_out():
     analysis = MadeUpAnalysis([(Face(Box(10, 10, 90, 90), embeddings={"rec": np.ones(512)}),)])
     with pytest.raises(InvalidInputError, match="cannot be aligned"):
         encode_photos([batch(1)], analysis, None)
+
+
+def test_one_identity_serves_plus_face_and_faceid_plus():
+    """plus-face reads the photo as it was cropped, FaceID-Plus the aligned face, from one identity."""
+    photos, analysis = batch(1, 200, 200), MadeUpAnalysis([(face(20, 80, embeddings(1)[0]),)])
+    as_cropped = encode_photos([photos], None, MadeUpEncoder()).identity
+    both = encode_photos([photos], analysis, MadeUpEncoder(), extend=as_cropped).identity
+    aligned = encode_photos([photos], analysis, MadeUpEncoder()).identity
+    cropped_key, aligned_key = both.clip_model(3, "plus-face", of_photos=True), both.clip_model(3, "FaceID-Plus")
+    assert torch.equal(both.hidden_states(cropped_key), as_cropped.hidden_states(cropped_key))
+    assert torch.equal(both.hidden_states(aligned_key), aligned.hidden_states(aligned_key))
+    assert not torch.equal(both.hidden_states(cropped_key), both.hidden_states(aligned_key))
+    assert as_cropped.clip_model(3, "FaceID-Plus") == cropped_key  # where there is only one view, it serves both
+    assert aligned.clip_model(3, "plus-face", of_photos=True) == aligned_key
+
+
+def test_photos_of_different_people_are_warned_of():
+    """The node shows its warnings in a colour."""
+    four = MadeUpAnalysis([(face(20, 80, row),) for row in embeddings(4, strangers=range(4))])
+    encoding = encode_photos([batch(4)], four, None)
+    (warning,) = encoding.warnings
+    assert warning.startswith("the 4 photos hardly resemble each other (mean likeness ")
+    assert "encode each person as an identity of their own" in warning
+    assert encoding.text.startswith(f"Warning: {warning}\nunnamed: 4 photos")
+    one = encode_photos([batch(4)], MadeUpAnalysis([(face(20, 80, row),) for row in embeddings(4)]), None)
+    assert (one.warnings, one.text) == ((), one.report())

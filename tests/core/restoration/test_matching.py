@@ -91,3 +91,9 @@ def test_each_member_at_most_once_and_no_better_assignment_exists(seed, num_face
     padded[:num_faces, :num_members] = np.where(likeness >= 0.2, likeness, 0)
     best = max(padded[range(len(padded)), order].sum() for order in itertools.permutations(range(len(padded))))
     assert total == pytest.approx(best)
+
+
+def test_in_order_a_person_who_is_muted_leaves_their_face_to_nobody():
+    faces = [Box(x, 0.1, x + 0.1, 0.3) for x in (0.1, 0.4, 0.7)]
+    matches = match_faces(faces, [None, None], by=MatchBy.ORDER, numbers=(1, 3))
+    assert [match and match.member for match in matches] == [0, None, 1]
