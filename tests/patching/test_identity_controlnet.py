@@ -9,6 +9,7 @@ from eq1_reference import both, cell_means, eq1_on, relative_error, softmax_atte
 from fpga.fpga_core.errors import BaseModelError, InvalidInputError, UnsupportedModeError
 from fpga.fpga_core.identity.recipes import AdapterKind
 from fpga.fpga_core.patching.cast.apply import apply_cast
+from fpga.fpga_core.patching.cast.conditioning import EncodedCast
 from fpga.fpga_core.patching.cast.controlnet import apply_cast_controlnet
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.shapes import Extent
@@ -285,3 +286,18 @@ def test_other_kinds_of_control_are_refused(texts, control_net):
 def test_an_image_that_is_no_picture_is_refused(texts, control_net):
     with pytest.raises(InvalidInputError, match="connect an IMAGE"):
         apply_cast_controlnet(*texts, control_net, adapter=tiny_adapter(), cast=DUO, image=torch.zeros(64, 64))
+
+
+def test_regions_are_drawn_once_a_run(model, control_net, texts, monkeypatch):
+    drawn, weights = [], EncodedCast.weights
+
+    def counted(self, extent):
+        drawn.append(extent)
+        return weights(self, extent)
+
+    monkeypatch.setattr(EncodedCast, "weights", counted)
+    conditionings = apply_cast_controlnet(*texts, control_net, adapter=tiny_adapter(), cast=DUO, image=IMAGE)
+    sample(model, *conditionings, steps=3)
+    assert drawn == [Extent(16, 16)]
+    sample(model, *conditionings, steps=3)
+    assert drawn == [Extent(16, 16)] * 2
