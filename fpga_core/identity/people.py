@@ -94,7 +94,7 @@ def make_tokens(
     """Runs a resampler in float32 for several people at once.
 
     A product with one row sums in another order than one with several. What may have one row is therefore projected
-    person by person, so that a person's tokens are the same to the bit, whoever else is there.
+    person by person, so that a person's tokens hardly depend on who else is there.
 
     Args:
         resampler: the network, in the file's dtype; it is not changed.
