@@ -2,6 +2,7 @@
 
 import pytest
 from fpga.commands.train import main, parse
+from fpga.fpga_core.errors import InvalidInputError
 from training_samples import write_samples
 
 
@@ -33,3 +34,20 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     config.write_text('{"batch-size": 4, "learning_rate": 0.5, "gradient-checkpointing": true}')
     given = parse(["check", "--data", "x", "--config", str(config), "--batch-size", "2"])
     assert (given.batch_size, given.learning_rate, given.gradient_checkpointing) == (2, 0.5, True)
+
+
+def test_the_check_counts_and_names_what_it_leaves_out(tmp_path, capsys):
+    write_samples(tmp_path, 2)
+    (tmp_path / "000000.depth.png").touch()
+    assert main(["check", "--data", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "1 file belongs to no sample by its name: 000000.depth.png",
+        "2 samples of 64x64, 0 that cannot be used",
+    ]
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"batch-size": [4]}', "{", "\ufeff{}x"])
+def test_a_config_file_that_is_none_is_named(tmp_path, text):
+    (tmp_path / "mine.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"the config file '.*mine\.json'"):
+        parse(["check", "--data", "x", "--config", str(tmp_path / "mine.json")])

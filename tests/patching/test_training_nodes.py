@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import comfy.model_management
 import comfy.sd
@@ -10,11 +12,17 @@ import numpy as np
 import pytest
 import torch
 from fpga.fpga_core.checkpoints import hash_state_dict, read_safetensors
-from fpga.fpga_core.errors import InvalidInputError, ResumeMismatchError, TrainingDataError
+from fpga.fpga_core.errors import (
+    InvalidInputError,
+    ResumeMismatchError,
+    TrainingCheckpointError,
+    TrainingDataError,
+)
 from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.identity.recognisers import BUFFALO_L
 from fpga.fpga_core.training.comfy.encoding import ComfyEncoder, text_encoder_key
+from fpga.fpga_core.training.comfy.in_graph import keep_file
 from fpga.fpga_core.training.data.writing import write_header
 from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
 from fpga.nodes.training import TrainIdentity, TrainRepControlNet
@@ -195,3 +203,18 @@ def test_pictures_that_do_not_fit_the_unet_are_named(models, folders):
     write_samples(folders / "input" / "odd", 1, width=72)
     with pytest.raises(TrainingDataError, match="is 72x64, but the model needs multiples of 32"):
         execute(TrainRepControlNet, models, data="odd")
+
+
+def test_a_trained_file_reaches_the_loaders_whole_or_not_at_all(tmp_path, monkeypatch):
+    source, models = tmp_path / "trained.safetensors", tmp_path / "models"
+    source.write_bytes(b"whole")
+    assert keep_file(source, models, "mine").read_bytes() == b"whole"
+
+    def half(_, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", half)
+    with pytest.raises(TrainingCheckpointError, match=r"mine_00002\.safetensors' cannot be written; free some disk"):
+        keep_file(source, models, "mine")
+    assert [file.name for file in models.iterdir()] == ["mine_00001.safetensors"]

@@ -93,10 +93,10 @@ def train_in_graph(
     data_folder = _folder_below(folders.inputs, data)
     folder = folders.outputs / RUNS / output_name
     outcome = _train_with_progress(plan, models, data_folder=data_folder, folder=folder)
-    branch_file = _keep(folder / REPCONTROLNET_FILE, folders.controlnets, output_name)
+    branch_file = keep_file(folder / REPCONTROLNET_FILE, folders.controlnets, output_name)
     kept, adapter = [branch_file], None
     if plan.trains_identity:
-        adapter_file = _keep(folder / IDENTITY_FILE, folders.adapters, output_name)
+        adapter_file = keep_file(folder / IDENTITY_FILE, folders.adapters, output_name)
         kept = [adapter_file, branch_file]
         adapter = read_identity_adapter(*read_safetensors(adapter_file), name=adapter_file.name)
     loss_map = as_loss_map(outcome.losses)
@@ -145,8 +145,18 @@ def _train_with_progress(plan: TrainingPlan, models: FrozenModels, *, data_folde
     return outcome
 
 
-def _keep(file: Path, folder: Path, name: str) -> Path:
-    """Copies a trained file into a folder, under the next free number, and returns the copy."""
+def keep_file(file: Path, folder: Path, name: str) -> Path:
+    """Copies a trained file into a folder, under the next free number.
+
+    Args:
+        file: what was trained.
+        folder: created if it does not exist.
+        name: the start of the copy's name.
+    Returns:
+        The copy.
+    Raises:
+        TrainingCheckpointError: it cannot be written; there is no half copy.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while (path := folder / f"{name}_{number:05}.safetensors").exists():

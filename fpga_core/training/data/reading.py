@@ -85,7 +85,8 @@ class TrainingSet:
         """What to tell the user about files that were left out; empty if there are none."""
         if not self.left_out:
             return ""
-        return f"{len(self.left_out)} files belong to no sample by their names: {list_names(self.left_out)}"
+        count = "1 file belongs" if len(self.left_out) == 1 else f"{len(self.left_out)} files belong"
+        return f"{count} to no sample by its name: {list_names(self.left_out)}"
 
     @property
     def recogniser(self) -> str | None:

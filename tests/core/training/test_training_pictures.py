@@ -125,7 +125,7 @@ def test_a_key_with_dots_is_a_sample_and_what_belongs_to_none_is_counted_and_nam
     data = TrainingSet(tmp_path)
     assert data.keys == ["000000", "IMG_2024.01.05"] and data.read(1).caption == "portrait number 1"
     assert data.left_out == ("000000.depth.png", "image.png", "notes.txt")
-    assert data.note == "3 files belong to no sample by their names: 000000.depth.png, image.png, notes.txt"
+    assert data.note == "3 files belong to no sample by its name: 000000.depth.png, image.png, notes.txt"
 
 
 def test_separate_files_beside_shards_are_named(tmp_path):
