@@ -34,9 +34,12 @@ def check_inputs(node: type[io.ComfyNode], values: Mapping[str, object]) -> None
         value = values.get(name)
         if isinstance(value, (int, float)) and not (least <= value <= most and math.isfinite(value)):
             raise InvalidInputError(f"set {name} to a number from {least:g} to {most:g}; it is {value:g}")
-    for name in sockets(node):
-        if isinstance(value := values.get(name), (int, float, str)):
+    for name, is_needed in sockets(node).items():
+        value = values.get(name)
+        if isinstance(value, (int, float, str)):
             raise InvalidInputError(f"connect {name} to another node, or leave it unconnected; it is set to '{value}'")
+        if is_needed and name in values and value is None:
+            raise InvalidInputError(f"connect {name} to another node; it is empty")
 
 
 @functools.cache
@@ -51,6 +54,7 @@ def ranges(node: type[io.ComfyNode]) -> dict[str, tuple[float, float]]:
 
 
 @functools.cache
-def sockets(node: type[io.ComfyNode]) -> frozenset[str]:
-    """Returns the names of the inputs that only a link can fill."""
-    return frozenset(entry.id for entry in node.define_schema().inputs if not isinstance(entry, io.WidgetInput))
+def sockets(node: type[io.ComfyNode]) -> dict[str, bool]:
+    """Returns the inputs that only a link can fill, with whether the node needs them."""
+    filled_by_links = [entry for entry in node.define_schema().inputs if not isinstance(entry, io.WidgetInput)]
+    return {entry.id: not entry.optional for entry in filled_by_links}

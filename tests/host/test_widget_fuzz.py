@@ -75,7 +75,7 @@ def fuzzed(prompt: dict, info: dict, random: Random) -> dict:
         elif name in node["inputs"] and random.random() < 0.3:
             del node["inputs"][name]
         elif random.random() < 0.1:
-            node["inputs"][name] = random.choice([[key, 99], ["nowhere", 0], 5, "text", None])
+            node["inputs"][name] = random.choice([[key, 99], 0.5, 5, "text", None])
     graph["preview"] = {"class_type": "PreviewAny", "inputs": {"source": [target, 0]}}
     return graph
 
@@ -113,6 +113,7 @@ def test_errors_of_our_nodes_are_named_whatever_the_widgets_hold(client):
             given = graph.get(message["node_id"], {}).get("inputs")
             said = f"{message['node_type']} {kind}: {message['exception_message']}"
             unnamed.append(f"prompt {number}: {said}{where}{given}")
+            sys.stdout.write(f"{unnamed[-1]}\n")  # with -s, as soon as it is known
         if number % 100 == 99:
             client.clear_history()
             sys.stdout.write(f"{number + 1} prompts: {dict(outcomes)}, {len(unnamed)} unnamed\n")  # with -s

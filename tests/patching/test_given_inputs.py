@@ -40,9 +40,13 @@ def test_nodes_check_their_numbers_whether_they_are_named_or_not():
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
 def test_a_plain_value_on_a_socket_is_refused_and_an_object_is_not(node):
-    for name in sockets(node):
+    for name, is_needed in sockets(node).items():
         for value in (5, 0.5, "text", True):
             with pytest.raises(InvalidInputError, match=f"connect {name} to another node"):
                 check_inputs(node, {name: value})
         check_inputs(node, {name: object()})
-        check_inputs(node, {name: None})
+        if is_needed:
+            with pytest.raises(InvalidInputError, match=f"connect {name} to another node; it is empty"):
+                check_inputs(node, {name: None})
+        else:
+            check_inputs(node, {name: None})

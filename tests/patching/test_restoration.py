@@ -270,16 +270,16 @@ def test_a_failure_at_any_step_leaves_nothing_on_the_model_and_the_next_run_is_r
 
 
 def test_a_failed_inversion_frees_its_cache(model, conds, monkeypatch):
-    from fpga.fpga_core.patching.restoration import inversion
+    from fpga.fpga_core.patching.restoration import sampling
 
     caches = []
 
-    class Watched(inversion.FeatureCache):
+    class Watched(sampling.FeatureCache):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             caches.append(self)
 
-    monkeypatch.setattr(inversion, "FeatureCache", Watched)
+    monkeypatch.setattr(sampling, "FeatureCache", Watched)
 
     def stop(step, x0, x, total):
         if step == 1:
