@@ -13,7 +13,8 @@ from fpga.fpga_core.errors import (
     UnsupportedModeError,
 )
 from fpga.fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
-from fpga.fpga_core.patching.repcontrolnet.carried import applied_branches, fold_branch
+from fpga.fpga_core.patching.repcontrolnet.carried import applied_branches
+from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.repcontrolnet.branch import BranchHeader, RepControlNet
