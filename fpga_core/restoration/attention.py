@@ -114,8 +114,8 @@ class AttentionFusion:
         self.cache.plan.check_features(features, slot)
         mask = self.masks.on(features.shape[1], features.device)
         chunks = features.reshape(-1, len(mask.weights), *features.shape[1:])  # (chunks, batch, tokens, channels)
-        cached, source = self.cache.background(step, slot), self.settings.style_source
-        background = chunks if cached is None else cached.to(features.device)
+        cached = self.cache.background(step, slot, device=features.device)
+        background, source = chunks if cached is None else cached, self.settings.style_source
         if source is StyleSource.OFF:
             style = None
         elif cached is None:

@@ -159,6 +159,9 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
     If the run that fills it also consumes it, use it as a context manager, so that it is freed after success, errors
     and interrupts. Recording is safe from several threads (ComfyUI runs cond and uncond on different GPUs).
 
+    What does not fit on a GPU goes to pinned CPU memory by copies that the GPU makes while it computes. Later work on
+    the same stream sees them finished; the CPU can read them after the inversion has reported its step.
+
     Args:
         plan: what will be recorded.
         budget_mib: the most memory that it can use, wherever it is stored.
@@ -246,9 +249,11 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
         measured = {source: self._stored_moments(mask.moments(features, source)) for source in self.plan.sources}
         self._moments.setdefault(key, measured)
 
-    def background(self, step: int, slot: BlockSlot) -> Tensor | None:
-        """Returns the recorded map, (batch, tokens, channels); None in statistics mode."""
-        return self._chosen(self._entry(self._maps, step, slot)) if self.plan.mode is CacheMode.FULL else None
+    def background(self, step: int, slot: BlockSlot, *, device: torch.device) -> Tensor | None:
+        """Returns the recorded map on a device, (batch, tokens, channels); None in statistics mode."""
+        if self.plan.mode is not CacheMode.FULL:
+            return None
+        return self._chosen(self._entry(self._maps, step, slot).to(device, non_blocking=True))
 
     def moments(self, step: int, slot: BlockSlot, source: StyleSource, *, device: torch.device) -> Moments:
         """Returns the recorded statistics of a style source over the mask of the inversion, in statistics mode."""
@@ -256,7 +261,8 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
         if source not in measured:
             raise InvalidInputError(f"the inversion has no statistics of the style source {source.value}; run it again")
         moments = measured[source]
-        parts = (self._chosen(part).to(device) for part in (moments.mean, moments.deviation, moments.is_defined))
+        stored = (moments.mean, moments.deviation, moments.is_defined)
+        parts = (self._chosen(part.to(device, non_blocking=True)) for part in stored)
         return Moments(*parts)
 
     def _chosen(self, stored: Tensor) -> Tensor:
@@ -264,7 +270,7 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
         return stored if self._items is None else stored[self._items.to(stored.device)]
 
     def _stored(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        """Returns a copy on its own device while there is room, and otherwise on the CPU."""
+        """Returns a copy on its own device while there is room, else in CPU memory, which a GPU fills by itself."""
         num_bytes = tensor.numel() * dtype.itemsize
         with self._lock:
             fits = tensor.device.type == "cpu" or num_bytes <= self._device_bytes
@@ -273,7 +279,10 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
         if dtype is torch.float16 and tensor.dtype is not torch.float16:  # saturate instead of overflowing to infinity
             limit = torch.finfo(torch.float16).max
             tensor = tensor.clamp(-limit, limit)
-        return tensor.detach().to(tensor.device if fits else "cpu", dtype, copy=True)
+        if fits or tensor.device.type != "cuda":
+            return tensor.detach().to(tensor.device if fits else "cpu", dtype, copy=True)
+        pinned = torch.empty(tensor.shape, dtype=dtype, pin_memory=True)
+        return pinned.copy_(tensor.detach().to(dtype), non_blocking=True)
 
     def _stored_moments(self, moments: Moments) -> Moments:
         return Moments(

@@ -123,7 +123,7 @@ def test_an_empty_mask_replays_the_cached_features_exactly_for_cond_and_uncond(m
     levels = [float(sigma) for sigma in inversion.sigmas]
     for (sigma, slot), calls in seen.items():
         step = STEPS - min(range(STEPS), key=lambda i, sigma=sigma: abs(levels[i] - sigma))
-        cached = inversion.cache.background(step, slot)
+        cached = inversion.cache.background(step, slot, device=torch.device("cpu"))
         chunks = torch.cat(calls).chunk(2)  # uncond and cond, however the host batched them
         assert all(torch.equal(chunk.cpu(), cached) for chunk in chunks)
 
@@ -155,7 +155,7 @@ def test_the_inversion_records_what_its_last_repetition_saw(model, conds):
     scaled = model.model.process_latent_out(inversion.cache.latent(step))
     guider.sample(torch.zeros_like(scaled), scaled, one_call, sigmas, disable_pbar=True)
     for slot, features in seen.items():
-        cached = inversion.cache.background(step, slot)
+        cached = inversion.cache.background(step, slot, device=torch.device("cpu"))
         assert float((features - cached).norm() / features.norm()) < 1e-3
 
 
@@ -201,7 +201,10 @@ def test_of_several_prompts_the_first_ones_features_are_kept(model, conds):
     slot = self_attention_layers(model, Extent(8, 12))[
         -1
     ].slot  # behind all cross attention, so that the prompt matters
-    kept = [invert(model, prompt, steps=1, is_half=False)[1].cache.background(1, slot) for prompt in prompts]
+    kept = [
+        invert(model, prompt, steps=1, is_half=False)[1].cache.background(1, slot, device=torch.device("cpu"))
+        for prompt in prompts
+    ]
     torch.testing.assert_close(kept[2], kept[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(kept[3], kept[1], atol=1e-5, rtol=1e-5)
     assert float((kept[0] - kept[1]).abs().max()) > 1e-3

@@ -27,7 +27,7 @@ def invert(model, positive):
 
 
 def features(inversion, step):
-    return [inversion.cache.background(step, layer.slot) for layer in inversion.layers]
+    return [inversion.cache.background(step, layer.slot, device=torch.device("cpu")) for layer in inversion.layers]
 
 
 def between(prompt, start, end):

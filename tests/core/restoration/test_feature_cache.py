@@ -100,7 +100,7 @@ def test_full_mode_returns_what_was_recorded():
     cache, layer = FeatureCache(plan(), budget_mib=1), LAYERS[1]
     fill(cache)
     recorded = features(layer, 2)
-    assert torch.equal(cache.background(2, layer.slot), recorded)
+    assert torch.equal(cache.background(2, layer.slot, device=CPU), recorded)
 
 
 def test_statistics_mode_keeps_exactly_the_moments_of_the_map():
@@ -112,7 +112,7 @@ def test_statistics_mode_keeps_exactly_the_moments_of_the_map():
             torch.testing.assert_close(kept.mean, expected.mean)
             torch.testing.assert_close(kept.deviation, expected.deviation)
             assert torch.equal(kept.is_defined, expected.is_defined)
-        assert cache.background(1, layer.slot) is None
+        assert cache.background(1, layer.slot, device=CPU) is None
 
 
 def test_only_the_style_source_in_use_needs_to_be_measured():
@@ -139,7 +139,7 @@ def test_of_several_calls_in_a_step_the_first_counts():
     cache, layer = FeatureCache(plan(), budget_mib=1), LAYERS[0]
     cache.record(1, layer.slot, features(layer, 1), mask=None)
     cache.record(1, layer.slot, features(layer, 2), mask=None)
-    assert torch.equal(cache.background(1, layer.slot), features(layer, 1))
+    assert torch.equal(cache.background(1, layer.slot, device=CPU), features(layer, 1))
 
 
 def test_a_record_is_a_copy():
@@ -147,19 +147,19 @@ def test_a_record_is_a_copy():
     changed = features(layer)
     cache.record(1, layer.slot, changed, mask=None)
     changed.zero_()
-    assert torch.equal(cache.background(1, layer.slot), features(layer))
+    assert torch.equal(cache.background(1, layer.slot, device=CPU), features(layer))
 
 
 def test_half_precision_saturates_instead_of_overflowing():
     cache, layer = FeatureCache(plan(dtype=torch.float16), budget_mib=1), LAYERS[0]
     cache.record(1, layer.slot, torch.full((2, 64, 8), -1e6), mask=None)
-    assert torch.isfinite(cache.background(1, layer.slot)).all()
+    assert torch.isfinite(cache.background(1, layer.slot, device=CPU)).all()
 
 
 def test_missing_entries_say_what_to_do():
     cache = FeatureCache(plan(), budget_mib=1)
     with pytest.raises(InvalidInputError, match="nothing for layer middle 0 0 at step 2 of 3"):
-        cache.background(2, LAYERS[1].slot)
+        cache.background(2, LAYERS[1].slot, device=CPU)
     with pytest.raises(InvalidInputError, match="no latent of step 3 of 3; run the inversion again"):
         cache.latent(3)
 
@@ -181,7 +181,7 @@ def test_some_items_of_the_batch_share_the_storage(mode):
     assert view.plan.latent_shape == (1, 4, 8, 8)
     assert torch.equal(view.latent(2), cache.latent(2)[1:])
     if mode is CacheMode.FULL:
-        assert torch.equal(view.background(1, layer.slot), cache.background(1, layer.slot)[1:])
+        assert torch.equal(view.background(1, layer.slot, device=CPU), cache.background(1, layer.slot, device=CPU)[1:])
     else:
         whole, part = (each.moments(1, layer.slot, StyleSource.FACE, device=CPU) for each in (cache, view))
         assert torch.equal(part.mean, whole.mean[1:]) and torch.equal(part.deviation, whole.deviation[1:])
@@ -207,4 +207,4 @@ def test_threads_may_record_at_once():
         worker.join()
     for step in range(1, 201):
         for layer in LAYERS:
-            assert torch.equal(cache.background(step, layer.slot), features(layer, step))
+            assert torch.equal(cache.background(step, layer.slot, device=CPU), features(layer, step))
