@@ -177,9 +177,9 @@ def fusion_inputs(default: FusionSettings) -> list[io.Input]:
             default=default.style_source,
             advanced=True,
             tooltip=(
-                "Where the restored face takes its colours from (AdaIN). off: from the prompt and the identity, which "
-                "is best for faces without details. face: from the broken face. surroundings: from the area around "
-                "it, as the paper's algorithm literally says."
+                "Where the restored face takes its colours from (AdaIN). face: from the broken face. off: from the "
+                "prompt and the identity, for a face swap. surroundings: from the area around the face, as the "
+                "paper's algorithm literally says."
             ),
         ),
         fraction(

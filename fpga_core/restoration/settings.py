@@ -103,9 +103,9 @@ class IdentityIn(str, Enum):
     BOTH = "both"
 
 
-RECOMMENDED_FUSION = FusionSettings(style_source=StyleSource.OFF, end_percent=0.6)
-"""A face of few pixels has lost its details, so the moments of its features are those of a blur: a style from it
-blurs. What should stay, light, shape and surroundings, is decided in the noisy steps; the last ones draw details."""
+RECOMMENDED_FUSION = FusionSettings(end_percent=0.6)
+"""The style of the broken face, in the noisier steps. They decide what should stay: light, colours, surroundings. The
+last ones draw details, which a face of few pixels has lost: its moments there are those of a blur, and would blur."""
 
 
 @dataclass(frozen=True, kw_only=True)
