@@ -80,5 +80,5 @@ def test_the_photo_without_the_face_is_named_on_the_node(client):
 def test_a_missing_pack_says_where_its_files_belong(client):
     missing = graph()
     missing["analysis"]["inputs"]["pack"] = "antelopev2"
-    with pytest.raises(PromptError, match=r"FPGA_LoadFaceAnalysis: .*scrfd_10g_bnkps\.onnx.*download_if_missing"):
+    with pytest.raises(PromptError, match=r"FPGA_LoadFaceAnalysis: .*download_if_missing.*scrfd_10g_bnkps\.onnx"):
         client.run(missing)

@@ -126,7 +126,7 @@ def test_what_cannot_be_recorded_is_said(model, texts):
     latent = sample(late, *conditionings, steps=3)
     with pytest.raises(InvalidInputError, match="check that Apply Cast acts in that step"):
         record.maps_of(latent)
-    with pytest.raises(InvalidInputError, match="asks for step 2, but this run has 2 \(0 to 1\)"):
+    with pytest.raises(InvalidInputError, match=r"asks for step 2, but this run has 2 \(0 to 1\)"):
         sample(late, *conditionings, steps=2)
 
 
