@@ -120,10 +120,18 @@ def test_a_drawing_is_undone_saved_and_pasted(canvas):
 
 
 def test_a_drawing_runs_and_gives_places_and_skeleton(canvas):
+    canvas.editor.forget_results()
     canvas.editor.run()
     assert canvas.editor.reports()["FPGA_MakeCast"].splitlines() == [
         "#1 Anna: head 1",
         "#2 Bea: head 2",
         "#3 Carl: head 3",
     ]
-    assert (600, 400) in canvas.editor.wait_for_pictures()
+    sizes = canvas.page.evaluate(
+        """() => Promise.all(Object.values(app.nodeOutputs).flatMap(output => output.images ?? []).map(async image => {
+            const reply = await app.api.fetchApi('/view?' + new URLSearchParams(image))
+            const {width, height} = await createImageBitmap(await reply.blob())
+            return [width, height]
+        }))"""
+    )
+    assert [600, 400] in sizes

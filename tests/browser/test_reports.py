@@ -35,6 +35,8 @@ def shifted(prompt: dict, by: int) -> dict:
 
 @pytest.fixture
 def ran(either_editor):
+    """After a run of every node: the server forgets what it ran for the page of the other renderer."""
+    either_editor.forget_results()
     either_editor.load_prompt(GRAPH)
     either_editor.run()
     return either_editor

@@ -67,17 +67,22 @@ class Editor:
             self.errors.append(f"{message.text} ({message.location.get('url')})")
 
     def create(self, node_id: str) -> dict:
-        """Puts one node on an empty canvas, selected.
+        """Puts one node on an empty canvas, selected, with its advanced settings shown.
 
         Returns:
             Its title, and where its inputs (by name) and outputs (in order) are, in graph coordinates.
         """
         return self.page.evaluate(
-            """([id, place]) => {
+            """async ([id, place]) => {
                 app.graph.clear()
                 const node = LiteGraph.createNode(id)
                 node.pos = place
                 app.graph.add(node)
+                if (node.widgets?.some(widget => widget.options?.advanced)) {
+                    const button = () => node.widgets.find(widget => widget.name === 'fpga_advanced')
+                    while (!button()) await new Promise(requestAnimationFrame)
+                    button().callback()
+                }
                 app.canvas.ds.reset()
                 app.canvas.ds.offset = [200, 100]
                 app.canvas.selectNode(node)
@@ -96,7 +101,10 @@ class Editor:
         )
 
     def tooltip_at(self, graph_x: float, graph_y: float) -> str:
-        """Returns the tooltip at a place, in graph coordinates."""
+        """Returns the tooltip at a place, in graph coordinates: the editor's, or that of an element of the pack."""
+        over = "([x, y]) => document.elementFromPoint(x, y)?.closest('.fpga-canvas')?.title"
+        if title := self.page.evaluate(over, self._on_page(graph_x, graph_y)):
+            return title
         tooltip = self.page.locator(".node-tooltip")
         self.page.mouse.move(*self._on_page(NODE_PLACE[0] - 60, graph_y))  # beside the node: nothing to explain there
         tooltip.wait_for(state="hidden")
@@ -249,6 +257,14 @@ class Editor:
                     .map(([other]) => [title, other]))
             }"""
         )
+
+    def forget_results(self) -> None:
+        """Lets the server run every node again."""
+        self.page.evaluate(
+            "() => app.api.fetchApi('/free', {method: 'POST', headers: {'Content-Type': 'application/json'}, "
+            "body: JSON.stringify({free_memory: true})})"
+        )
+        self.page.wait_for_timeout(500)  # the server carries it out between two prompts
 
     def run(self, timeout: float = 200) -> None:
         """Presses Run and waits for the end of the run, which is interrupted if it takes too long.

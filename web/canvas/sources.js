@@ -15,7 +15,7 @@ import { api } from "../host.js";
  */
 function sourceOf(node, name) {
   const slot = node.inputs.findIndex((input) => input.name === name);
-  const source = slot < 0 ? null : node.getInputNode(slot);
+  const source = slot < 0 || !node.graph ? null : node.getInputNode(slot); // a copy may not be in a graph yet
   return /** @type {Node | null} */ (source) ?? undefined;
 }
 

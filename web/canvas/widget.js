@@ -298,9 +298,10 @@ export class CanvasWidget {
 app.registerExtension({
   name: "fpga-portrait.canvas",
   getCustomWidgets: () => ({
-    FPGA_DRAWING: (created, name) => {
+    FPGA_DRAWING: (created, name, [, options]) => {
       const node = /** @type {Node} */ (created);
       const canvas = new CanvasWidget(node);
+      canvas.element.title = options?.tooltip ?? ""; // the editor shows tooltips of what it draws itself only
       const widget = node.addDOMWidget(name, "fpga_canvas", canvas.element, {
         getValue: () => canvas.drawing,
         setValue: (/** @type {unknown} */ value) => canvas.set(value),
