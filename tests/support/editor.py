@@ -87,9 +87,13 @@ class Editor:
                 app.canvas.ds.offset = [200, 100]
                 app.canvas.selectNode(node)
                 app.canvas.draw(true, true)
+                const frame = () => new Promise(requestAnimationFrame)
+                await frame() // an element of a node is mounted
+                app.canvas.setDirty(true, true)
+                for (let i = 0; i < 3; i++) await frame() // and put in its place as the canvas is drawn again
                 const placeOf = (input, i) => {
                     const widget = node.widgets?.find(widget => widget.name === input.widget?.name)
-                    return widget ? [place[0] + node.size[0] / 2, place[1] + widget.y + 8] : node.getInputPos(i)
+                    return widget ? [place[0] + node.size[0] / 2, place[1] + widget.y + 14] : node.getInputPos(i)
                 }
                 return {
                     title: node.title,
@@ -101,8 +105,8 @@ class Editor:
         )
 
     def tooltip_at(self, graph_x: float, graph_y: float) -> str:
-        """Returns the tooltip at a place, in graph coordinates: the editor's, or that of an element of the pack."""
-        over = "([x, y]) => document.elementFromPoint(x, y)?.closest('.fpga-canvas')?.title"
+        """Returns the tooltip at a place, in graph coordinates: the browser's own where an element lies there."""
+        over = "([x, y]) => document.elementFromPoint(x, y)?.closest('.dom-widget')?.title"
         if title := self.page.evaluate(over, self._on_page(graph_x, graph_y)):
             return title
         tooltip = self.page.locator(".node-tooltip")

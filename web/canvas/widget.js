@@ -298,10 +298,9 @@ export class CanvasWidget {
 app.registerExtension({
   name: "fpga-portrait.canvas",
   getCustomWidgets: () => ({
-    FPGA_DRAWING: (created, name, [, options]) => {
+    FPGA_DRAWING: (created, name) => {
       const node = /** @type {Node} */ (created);
       const canvas = new CanvasWidget(node);
-      canvas.element.title = options?.tooltip ?? ""; // the editor shows tooltips of what it draws itself only
       const widget = node.addDOMWidget(name, "fpga_canvas", canvas.element, {
         getValue: () => canvas.drawing,
         setValue: (/** @type {unknown} */ value) => canvas.set(value),
