@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from .errors import MissingPackageError
 
 OPENCV = "opencv-python-headless"
+COMPLETED = (OPENCV, "insightface", "onnxruntime")
+"""What the pack's install.py installs."""
 
 
 @contextmanager
@@ -24,8 +26,9 @@ def importing(package: str, *, install: str | None = None) -> Generator[None, No
     try:
         yield
     except ImportError as error:
+        file = "install.py of the pack, or " if package in COMPLETED else ""
         raise MissingPackageError(
-            f"{package} cannot be imported ({error}); run this command, then restart ComfyUI: "
+            f"{package} cannot be imported ({error}); run {file}this command, then restart ComfyUI: "
             f"{pip_command(install or package)}"
         ) from error
 

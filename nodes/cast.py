@@ -157,7 +157,9 @@ class MakeCast(io.ComfyNode):
                     "identities",
                     template=io.Autogrow.TemplateNames(
                         IdentitySocket.Input(
-                            "identity", tooltip="One person. Another socket appears when this one is connected."
+                            "identity",
+                            optional=True,  # each of them, so that anyone can be muted
+                            tooltip="One person. Another socket appears when this one is connected.",
                         ),
                         names=[f"identity_{number}" for number in range(1, MAX_PEOPLE + 1)],
                         min=1,
@@ -166,7 +168,7 @@ class MakeCast(io.ComfyNode):
                         "The people, from Encode Identity or Load Identity. assign and strengths refer to them in this "
                         "order."
                     ),
-                    optional=True,  # and last, or pasting would lose wires; the first identity is still required
+                    optional=True,  # and last, or pasting would lose wires
                 ),
             ],
             outputs=[

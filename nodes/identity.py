@@ -213,13 +213,14 @@ class EncodeIdentity(io.ComfyNode):
                     template=io.Autogrow.TemplateNames(
                         io.Image.Input(
                             "photo",
+                            optional=True,  # each of them, so that any can be muted
                             tooltip="A photo, or a batch of photos. Another socket appears when this one is connected.",
                         ),
                         names=[f"photo_{number}" for number in range(1, MAX_PHOTOS + 1)],
                         min=1,
                     ),
                     tooltip="Photos of one person. They can differ in size.",
-                    optional=True,  # and last, or pasting would lose wires; the first photo is still required
+                    optional=True,  # and last, or pasting would lose wires
                 ),
             ],
             outputs=[

@@ -1,9 +1,12 @@
 /**
- * Keeps the wires of nodes whose inputs grow (Make Cast, Encode Identity) when they are pasted or unpacked.
+ * Keeps the wires of nodes whose inputs grow (Make Cast, Encode Identity) when they are pasted, unpacked, or lose a wire.
  *
  * The editor gives a new node its first two growing inputs, and appends the others that the copy has behind the widgets.
  * It then connects the wires by the positions that the inputs had in the original, where another input is now. So the
  * inputs of a copy are put back into the order in which they were saved.
+ *
+ * When a wire is unplugged, the editor moves the later ones up, into the places and strengths of others. It does so only
+ * beyond the inputs that a node always has, so that number is set to all of them once the node is there.
  */
 
 import { app, PREFIX } from "./host.js";
@@ -35,5 +38,10 @@ app.registerExtension({
       configure.call(this, saved);
       restoreOrder(/** @type {import("./host.js").Node} */ (this), names);
     };
+  },
+  nodeCreated(created) {
+    const node = /** @type {import("./host.js").Node} */ (created);
+    if (!node.comfyClass?.startsWith(PREFIX)) return;
+    for (const group of Object.values(node.comfyDynamic?.autogrow ?? {})) group.min = Infinity;
   },
 });

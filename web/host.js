@@ -16,6 +16,7 @@
  *
  * @typedef {object} AddedToNodes
  * @property {HTMLImageElement[]} [imgs] the pictures that the node shows
+ * @property {{autogrow?: Record<string, {min: number}>}} [comfyDynamic] the growing inputs, by name
  * @property {(name: string, type: string, element: HTMLElement, options: DomWidgetOptions) => Widget} addDOMWidget
  *
  * @typedef {object} DomWidgetOptions

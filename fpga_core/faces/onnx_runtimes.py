@@ -168,8 +168,8 @@ def fallback_note(
         )
     if CUDA not in available:
         return (
-            f"{start}: the installed onnxruntime is the CPU version; run this command, then restart ComfyUI: "
-            f"{mending_command(GPU_PACKAGE)}"
+            f"{start}: the installed onnxruntime is the CPU version; run install.py of the pack, or this command, then "
+            f"restart ComfyUI: {mending_command(GPU_PACKAGE)}"
         )
     return (
         f"{start}: its CUDA and cuDNN libraries were not found, or are not of the version that this {GPU_PACKAGE} "

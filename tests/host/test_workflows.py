@@ -50,6 +50,29 @@ def test_the_note_says_which_mode_was_chosen(client):
         assert words in client.run(prompt).outputs[apply]["text"][0]
 
 
+def test_a_warning_reaches_the_editor_with_the_node_that_ran(client):
+    prompt = smaller("single_identity")
+    sampler, (positive, negative, *_) = node_of(prompt, "KSampler"), nodes_of(prompt, "CLIPTextEncode")
+    prompt[sampler]["inputs"] |= {"positive": [positive, 0], "negative": [negative, 0]}
+    messages = client.run(prompt).messages
+    warnings = [(m["data"]["node"], m["data"]["text"]) for m in messages if m["type"] == "fpga.warning"]
+    assert [node_id for node_id, text in warnings if "no identity acts; connect Apply Cast's" in text] == [sampler]
+
+
+def test_widgets_that_have_a_default_may_be_left_out(client):
+    """Which widgets those are is held by tests/contract/test_nodes.py."""
+    info = client.object_info()
+    prompt, left_out = smaller("single_identity"), smaller("single_identity")
+    for node_id, node in prompt.items():
+        described = info[node["class_type"]]["input"].get("optional", {})
+        defaults = {name: spec[1]["default"] for name, spec in described.items() if "default" in spec[1]}
+        if node["class_type"].startswith("FPGA_"):
+            node["inputs"] |= defaults
+            left_out[node_id]["inputs"] = {k: v for k, v in node["inputs"].items() if k not in defaults}
+    assert sum(len(prompt[k]["inputs"]) - len(left_out[k]["inputs"]) for k in prompt) > 10
+    assert np.array_equal(picture(client, prompt), picture(client, left_out))
+
+
 def test_an_error_names_what_to_do_and_the_next_prompt_is_right(client):
     prompt = smaller("rep_controlnet_pose")
     before = picture(client, plain(prompt))

@@ -29,6 +29,7 @@ def test_the_nodes_load_and_those_that_need_a_missing_package_name_it():
     for name, package in needed.items():
         assert outcomes[name].startswith("MissingPackageError: "), outcomes[name]
         assert outcomes[name].endswith(f"-m pip install {package}"), outcomes[name]
+        assert ("run install.py of the pack, or this command" in outcomes[name]) == (name != "an assignment")
 
 
 def test_what_the_block_imports_is_named_with_the_command_that_installs_it(monkeypatch):
