@@ -60,7 +60,7 @@ NAME_HINTS: Mapping[AdapterKind, tuple[str, ...]] = MappingProxyType(
         AdapterKind.FACEID_PLUS_V2: ("plusv2", "plus-v2", "plus_v2"),
         AdapterKind.FACEID_PLUS: ("faceid-plus", "faceid_plus", "faceidplus"),
         AdapterKind.INSTANTID: ("instantid", "instant-id", "instant_id"),
-        AdapterKind.FACEID_PORTRAIT_UNNORM: ("unnorm", "portrait"),
+        AdapterKind.FACEID_PORTRAIT_UNNORM: ("unnorm", "faceid-portrait", "faceid_portrait"),
     }
 )
 """What published and copied files are called, the first that fits. It only counts between kinds with equal tensors."""

@@ -138,6 +138,7 @@ def test_variants_of_equal_tensors_are_chosen_by_the_user():
         (instantid, "ip-adapter-faceid-portrait_sdxl_unnorm.bin", AdapterKind.FACEID_PORTRAIT_UNNORM, "name says so"),
         (instantid, "instantid/ip-adapter.bin", AdapterKind.INSTANTID, "its name says so"),
         (instantid, "ip-adapter.bin", AdapterKind.INSTANTID, "that is the more common one"),
+        (instantid, "portrait/ip-adapter.bin", AdapterKind.INSTANTID, "that is the more common one"),
     ],
 )
 def test_where_the_tensors_leave_two_kinds_the_name_is_a_hint_and_the_choice_is_shown(build, name, kind, why):
