@@ -113,7 +113,18 @@ def build_parser() -> argparse.ArgumentParser:
     engine.add_argument("--precision", choices=precisions, default=default.precision.value)
     engine.add_argument("--gradient-checkpointing", action="store_true", help="slower, but needs much less memory")
     engine.add_argument("--checkpoint-every", type=int, default=default.checkpoint_every)
+    engine.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=default.checkpoint_minutes,
+        help="save by the clock instead of by iterations",
+    )
     engine.add_argument("--num-checkpoints", type=int, default=default.num_checkpoints)
+    engine.add_argument(
+        "--saves-in-background",
+        action="store_true",
+        help="train on while a state is written; needs CPU memory for a copy of it",
+    )
     engine.add_argument("--sample-every", type=int, default=default.sample_every, help="0: no sample pictures")
     engine.add_argument("--with-identity", action="store_true", help="train identity tokens together with the control")
     engine.add_argument("--identity-dim", type=int, help="width between embedding and tokens; default: as published")

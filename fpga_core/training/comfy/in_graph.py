@@ -22,7 +22,7 @@ from ...identity.adapters import IdentityAdapter
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.layouts import read_repcontrolnet
 from ..data.reading import TrainingSet
-from ..engine.curves import draw_curves
+from ..engine.curves import LossCurves
 from ..engine.loop import Hooks, Outcome
 from ..engine.loss_log import as_loss_map
 from ..engine.processes import start_processes
@@ -106,7 +106,7 @@ def train_in_graph(
         repcontrolnet=read_repcontrolnet(*read_safetensors(branch_file), name=branch_file.name),
         adapter=adapter,
         loss_map=loss_map,
-        curves=torch.as_tensor(np.array(draw_curves(outcome.losses))).float()[None] / 255,
+        curves=torch.as_tensor(np.array(LossCurves(outcome.losses).draw())).float()[None] / 255,
         report="\n".join(report),
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,22 +19,57 @@ SMOOTHED_FRACTION = 0.02
 
 NOT_DRAWN = ("iteration", "learning_rate")
 
+MAX_POINTS = 8192
+"""A curve with more points keeps the means of neighbours instead, ten to a column of the picture's pixels."""
 
-def draw_curves(lines: Sequence[Line]) -> Image.Image:
-    """The loss and each of its parts over the iterations, one panel each: light the values, dark their mean.
+
+class LossCurves:
+    """The curves of the loss and its parts. However long the training is, a line is added and drawn in the same time.
 
     Args:
         lines: lines of the log; a part is missing from a line if it was not computed in that iteration.
-    Returns:
-        A picture that is 800 pixels wide.
     """
-    names = [name for name in dict.fromkeys(name for line in lines for name in line) if name not in NOT_DRAWN]
-    picture = Image.new("RGB", (WIDTH, PANEL_HEIGHT * max(len(names), 1)), "white")
-    last = max((line["iteration"] for line in lines), default=0)
-    for number, name in enumerate(names):
-        points = [(line["iteration"], line[name]) for line in lines if name in line]
-        picture.paste(_panel(name, np.array(points, dtype=np.float64), last), (0, number * PANEL_HEIGHT))
-    return picture
+
+    def __init__(self, lines: Iterable[Line] = ()) -> None:
+        self._curves: dict[str, _Curve] = {}
+        self._last = 0.0
+        for line in lines:
+            self.add(line)
+
+    def add(self, line: Line) -> None:
+        self._last = max(self._last, line["iteration"])
+        for name in line:
+            if name not in NOT_DRAWN:
+                self._curves.setdefault(name, _Curve()).add(line["iteration"], line[name])
+
+    def draw(self) -> Image.Image:
+        """One panel for the loss and for each of its parts: light the values, dark their mean; 800 pixels wide."""
+        picture = Image.new("RGB", (WIDTH, PANEL_HEIGHT * max(len(self._curves), 1)), "white")
+        for number, (name, curve) in enumerate(self._curves.items()):
+            picture.paste(_panel(name, np.array(curve.points), self._last), (0, number * PANEL_HEIGHT))
+        return picture
+
+
+@dataclass
+class _Curve:
+    """The points of one curve, (iteration, value), each the mean of `span` lines."""
+
+    points: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    span: int = 1
+    _ahead: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+
+    def add(self, iteration: float, value: float) -> None:
+        self._ahead.append((iteration, value))
+        if len(self._ahead) == self.span:
+            self.points.append(_mean(self._ahead))
+            self._ahead = []
+        if len(self.points) == MAX_POINTS:
+            self.points = [_mean(self.points[start : start + 2]) for start in range(0, MAX_POINTS, 2)]
+            self.span *= 2
+
+
+def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:
+    return sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
 
 
 def _panel(name: str, points: np.ndarray, last: float) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ from ..method.objective import TrainingModel
 from ..method.seeding import seeded
 from .averaging import ParameterAverage
 from .batches_ahead import BatchesAhead
-from .curves import draw_curves
+from .curves import LossCurves
 from .loss_log import LossLog, copy_losses
 from .order import SampleOrder, slot_generator
 from .processes import stop_signals
-from .saved_states import TrainingState, check_parameters, check_settings, newest_state, read_state, write_state
+from .saved_states import StateWriter, TrainingState, check_parameters, check_settings, newest_state, read_state
 from .settings import Precision, TrainingSettings
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         settings, accelerator = self.settings, self.accelerator
+        self._saved_at = time.monotonic()
         num_slots = settings.accumulation * accelerator.num_processes
         self.slots = range(accelerator.process_index, num_slots, accelerator.num_processes)
         order = SampleOrder(len(self.batches), seed=settings.seed, batch_size=settings.batch_size, num_slots=num_slots)
@@ -170,6 +172,8 @@ class _Run:
             if self.start is not None and newest_state(self.folder) is None:
                 copy_losses(self.start.parent, self.folder)
             self.log = LossLog(self.folder, self.iteration)
+            self.curves = LossCurves(self.log.lines())
+        self.writer = StateWriter(self.folder, settings.num_checkpoints, in_background=settings.saves_in_background)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Returns the parameters by their factor on the learning rate."""
@@ -182,7 +186,7 @@ class _Run:
     def step(self, is_stop_wanted: bool) -> dict[str, float]:
         """One iteration of all processes; saves the state if it is due. Returns the line of the log."""
         parts = self._backward_all()
-        losses, is_stop_wanted = self._mean_over_processes(parts, is_stop_wanted)
+        losses, is_stop_wanted, is_due = self._agreed(parts, is_stop_wanted)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
         # under float16 the scaler looks for infinite gradients: it skips the step and scales less
         is_number = math.isfinite(norm) or self.settings.precision is Precision.FLOAT16
@@ -197,11 +201,14 @@ class _Run:
         line = {"iteration": self.iteration, **losses, "learning_rate": learning_rate, "gradient_norm": norm}
         if self.accelerator.is_main_process:
             self.log.add(line)
+            self.curves.add(line)
         self.iteration += 1
         is_last = self.iteration == self.settings.iterations
         self.is_stopped = is_stop_wanted and not is_last
-        if is_last or self.is_stopped or self.iteration % self.settings.checkpoint_every == 0:
+        if is_last or self.is_stopped or is_due:
             self._save()
+        if is_last or self.is_stopped:
+            self.writer.finish()
         return line
 
     def draw_sample(self, hooks: Hooks) -> None:
@@ -227,6 +234,7 @@ class _Run:
         except BaseException:
             if self.iteration > self._saved:
                 self._save()
+            self.writer.finish()
             raise
 
     def _backward(self, slot: int) -> dict[str, Tensor]:
@@ -239,20 +247,27 @@ class _Run:
             self.accelerator.backward(parts["loss"] / self.settings.accumulation)
         return {name: part.detach() for name, part in parts.items()}
 
-    def _mean_over_processes(
-        self, parts: list[dict[str, Tensor]], is_stop_wanted: bool
-    ) -> tuple[dict[str, float], bool]:
-        """The mean of each part over the slots that have it, and whether any process wants to stop."""
-        own = [({name: float(part) for name, part in slot.items()}, is_stop_wanted) for slot in parts]
+    def _agreed(self, parts: list[dict[str, Tensor]], is_stop_wanted: bool) -> tuple[dict[str, float], bool, bool]:
+        """The mean of each part over the slots that have it, and whether any process wants to stop, or to save."""
+        wishes = (is_stop_wanted, self._is_save_due())
+        own = [({name: float(part) for name, part in slot.items()}, wishes) for slot in parts]
         if self.accelerator.num_processes > 1:
             from accelerate.utils import gather_object
 
             own = gather_object(own)
         names = dict.fromkeys(name for slot, _ in own for name in slot)
         values = {name: [slot[name] for slot, _ in own if name in slot] for name in names}
-        return {name: sum(found) / len(found) for name, found in values.items()}, any(wanted for _, wanted in own)
+        means = {name: sum(found) / len(found) for name, found in values.items()}
+        return means, any(stop for _, (stop, _) in own), any(save for _, (_, save) in own)
+
+    def _is_save_due(self) -> bool:
+        """Whether the state after this iteration is saved, by the clock or by the number of iterations."""
+        if self.settings.checkpoint_minutes:
+            return time.monotonic() - self._saved_at >= 60 * self.settings.checkpoint_minutes
+        return (self.iteration + 1) % self.settings.checkpoint_every == 0
 
     def _save(self) -> None:
+        self._saved, self._saved_at = self.iteration, time.monotonic()
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -264,9 +279,8 @@ class _Run:
             optimizer=self.optimizer.optimizer.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
         )
-        write_state(self.folder, state, self.settings.num_checkpoints)
-        self._saved = self.iteration
-        _save_picture(draw_curves(self.log.lines()), self.folder / CURVES_FILE)
+        self.writer.write(state)
+        _save_picture(self.curves.draw(), self.folder / CURVES_FILE)
 
     def _read_state(self) -> TrainingState | None:
         own = newest_state(self.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -64,6 +65,41 @@ def write_state(folder: Path, state: TrainingState, num_kept: int) -> Path:
     return path
 
 
+class StateWriter:
+    """Writes saved states, one at a time.
+
+    Args:
+        folder, num_kept: as in `write_state`.
+        in_background: whether a thread writes a copy of the state, so that training goes on meanwhile. Errors are then
+            raised by the next call.
+    """
+
+    def __init__(self, folder: Path, num_kept: int, *, in_background: bool) -> None:
+        self._folder = folder
+        self._num_kept = num_kept
+        self._pool = ThreadPoolExecutor(1, "fpga-training-states") if in_background else None
+        self._pending: Future[Path] | None = None
+
+    def write(self, state: TrainingState) -> None:
+        """Writes a state, or begins to, when the one before is written; see `write_state`."""
+        self.finish()
+        if self._pool is None:
+            write_state(self._folder, state, self._num_kept)
+        else:
+            copy = TrainingState(**_copied(vars(state)))
+            self._pending = self._pool.submit(write_state, self._folder, copy, self._num_kept)
+
+    def finish(self) -> None:
+        """Waits until the last state is written.
+
+        Raises:
+            TrainingCheckpointError: it could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+
 def newest_state(folder: Path) -> Path | None:
     """Returns the latest saved state in the folder of a training."""
     return max(folder.glob(PATTERN), default=None)
@@ -88,6 +124,15 @@ def read_state(path: Path) -> TrainingState:
         )
     with guarded(TrainingCheckpointError, f"'{path}' is damaged", advice=advice):
         return TrainingState(**fields)
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401
+    """Returns nested tables and lists with copies of their tensors, on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(part) for key, part in cast("Mapping[Any, Any]", value).items()}
+    return [_copied(part) for part in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 def check_settings(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -12,6 +12,18 @@ import torch
 
 from ...errors import InvalidInputError
 
+FREE = (
+    "iterations",
+    "cooldown",
+    "accumulation",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "num_checkpoints",
+    "saves_in_background",
+    "sample_every",
+)
+"""The settings that can change when a training is resumed."""
+
 
 class Precision(str, Enum):
     """What the network computes in; trained parameters are always float32."""
@@ -45,7 +57,9 @@ class TrainingSettings:
         seed: seed of the sample order and of every random draw.
         precision: precision of the computation.
         checkpoint_every: iterations between saved states; one is always saved at the end and when training is stopped.
+        checkpoint_minutes: minutes between saved states, instead of iterations; 0 counts iterations.
         num_checkpoints: number of saved states to keep.
+        saves_in_background: whether training goes on while a state is written, which needs memory for a copy of it.
         sample_every: iterations between sample pictures; 0 draws none.
     Raises:
         InvalidInputError: a value is out of its range; the message names it.
@@ -65,13 +79,15 @@ class TrainingSettings:
     seed: int = 0
     precision: Precision = Precision.FLOAT32
     checkpoint_every: int = 500
+    checkpoint_minutes: float = 0.0
     num_checkpoints: int = 2
+    saves_in_background: bool = False
     sample_every: int = 0
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "accumulation", "checkpoint_every", "num_checkpoints"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup", "cooldown", "sample_every", "weight_decay"):
+        for name in ("warmup", "cooldown", "sample_every", "weight_decay", "checkpoint_minutes"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
         for name in ("learning_rate", "new_layers_factor", "max_grad_norm"):
             self._check(name, getattr(self, name) > 0, "above 0")
@@ -90,7 +106,6 @@ class TrainingSettings:
 
     def decisive(self, num_processes: int) -> Mapping[str, Any]:
         """Returns what the loss curve depends on, by name. A training resumes only with the same values."""
-        free = ("iterations", "cooldown", "accumulation", "checkpoint_every", "num_checkpoints", "sample_every")
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in free}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in FREE}
         values |= {"betas": list(self.betas), "precision": self.precision.value}
         return {**values, "processes x accumulation": num_processes * self.accumulation}

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from fpga.fpga_core.errors import (
 )
 from fpga.fpga_core.training.engine.loop import Hooks
 from fpga.fpga_core.training.engine.loss_log import FILE, as_loss_map, read_losses
-from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
+from fpga.fpga_core.training.engine.saved_states import StateWriter, newest_state, read_state
 from fpga.fpga_core.training.engine.settings import Precision, TrainingSettings
 from PIL import Image
 from toy_training import ToyModel, assert_same_training, run_toy
@@ -200,6 +202,57 @@ def test_a_full_disk_is_named_and_leaves_no_half_state(tmp_path):
     assert "continues from checkpoint-00000002.pt" in str(error.value)
     assert [path.name for path in tmp_path.glob("checkpoint*")] == ["checkpoint-00000002.pt"]
     assert run_toy(tmp_path, iterations=4).iterations == 4
+
+
+def test_states_are_saved_by_the_clock(tmp_path, monkeypatch):
+    """An iteration takes a quarter of a minute by this clock, so that every fourth state is saved."""
+    from fpga.fpga_core.training.engine import loop
+
+    now, reported = [0], []
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def report(line):
+        now[0] += 15
+        reported.append(newest_state(tmp_path))
+
+    hooks = Hooks(report)
+    run_toy(tmp_path, hooks, iterations=12, checkpoint_minutes=1.0, checkpoint_every=1, num_checkpoints=9)
+    names = [path.name for path in sorted(tmp_path.glob("checkpoint-*.pt"))]
+    assert names == ["checkpoint-00000005.pt", "checkpoint-00000009.pt", "checkpoint-00000012.pt"]  # and the end's
+    assert reported[3] is None and reported[4].name == names[0]
+
+
+def test_states_written_in_the_background_are_those_of_their_iteration(tmp_path, monkeypatch):
+    """Training goes on while a slow disk writes, and neither waits for the other at its end."""
+    from fpga.fpga_core.training.engine import saved_states
+
+    settings = {"iterations": 6, "checkpoint_every": 2, "num_checkpoints": 9}
+    run_toy(tmp_path / "whole", **settings)
+    write, written, seen = saved_states.write_state, [], []
+
+    def slow_write(folder, state, num_kept):
+        time.sleep(0.3)
+        written.append(state.iteration)
+        return write(folder, state, num_kept)
+
+    monkeypatch.setattr(saved_states, "write_state", slow_write)
+    hooks = Hooks(lambda line: seen.append((line["iteration"], len(written))))
+    run_toy(tmp_path / "background", hooks, saves_in_background=True, **settings)
+    assert written == [2, 4, 6] and (1, 0) in seen
+    for iteration in written:
+        states = [read_state(tmp_path / name / f"checkpoint-{iteration:08}.pt") for name in ("whole", "background")]
+        for kind in ("parameters", "average", "optimizer"):
+            torch.testing.assert_close(*(getattr(state, kind) for state in states), rtol=0, atol=0)
+
+
+def test_a_disk_that_fails_in_the_background_is_named_at_the_next_state(tmp_path):
+    run_toy(tmp_path / "a", iterations=2)
+    state = read_state(newest_state(tmp_path / "a"))
+    writer = StateWriter(tmp_path / "missing", 2, in_background=True)
+    writer.write(state)
+    with pytest.raises(TrainingCheckpointError, match="the state after iteration 2 cannot be written"):
+        writer.write(state)
+    writer.finish()
 
 
 def test_bf16_trains_float32_parameters(tmp_path):
