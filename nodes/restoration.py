@@ -7,9 +7,9 @@ from ..fpga_core.faces.drawing import FaceStyle
 from ..fpga_core.identity.cast import as_cast
 from ..fpga_core.patching.restoration.controls import choose_control
 from ..fpga_core.patching.restoration.faces import restore_faces
+from ..fpga_core.patching.restoration.families import family_of
 from ..fpga_core.patching.restoration.restorer import FaceRestorer
 from ..fpga_core.patching.restoration.sampling import invert_latent, restoration_sampler
-from ..fpga_core.patching.unet import native_size_px
 from ..fpga_core.restoration.face_crops import known_faces
 from ..fpga_core.restoration.fusion import FusionSettings
 from ..fpga_core.restoration.matching import MatchBy
@@ -363,7 +363,7 @@ def face_restorer(
         vae=vae,
         positive=positive,
         negative=negative,
-        settings=restore_settings(widgets, native_size_px(model)),
+        settings=restore_settings(widgets, family_of(model).native_size_px(model)),
         cast=None if cast is None else as_cast(cast),
         adapter=adapter,
         face_analysis=face_analysis,

@@ -9,7 +9,8 @@ from comfy.conds import CONDRegular
 from comfy.controlnet import ControlBase, ControlLora
 from torch import Tensor
 
-from ..errors import BaseModelError, InvalidInputError
+from ..errors import BaseModelError, InvalidInputError, ShapeMismatchError
+from ..shapes import Extent
 from .cast.conditioning import is_cast_key
 
 Conditioning = list[list[Any]]
@@ -112,6 +113,24 @@ def check_areas(conds: Mapping[str, list[dict[str, Any]]]) -> None:
             raise InvalidInputError(
                 "a prompt is confined to an area without width or height; set both above 0 in the node that sets the "
                 "area (one latent pixel is 8 pixels)"
+            )
+
+
+def check_whole_picture(conds: Mapping[str, list[dict[str, Any]]], latent: Extent) -> None:
+    """Raises if a prompt is confined to a part of the picture.
+
+    Args:
+        conds: a guider's conditioning; an area is (height, width, ...) in latent pixels.
+        latent: size of the latent.
+    Raises:
+        ShapeMismatchError: it is.
+    """
+    whole = (latent.height, latent.width)
+    for area in (entry.get("area") for entries in conds.values() for entry in entries):
+        if area is not None and tuple(area[: len(area) // 2][-2:]) != whole:
+            raise ShapeMismatchError(
+                f"remove areas from the conditioning: a prompt is confined to {area[1]}x{area[0]} of {latent} latent "
+                "pixels, and features of a part of the picture cannot be fused"
             )
 
 

@@ -1,34 +1,22 @@
-"""A Stable Diffusion 1.x, 2.x or SDXL UNet: its blocks and attention, its native size, and whether it can restore."""
+"""A Stable Diffusion 1.x, 2.x or SDXL UNet: its blocks and its attention."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
+from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
-from comfy.model_base import SDXL
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import EPS, V_PREDICTION
 from torch import nn
 
 from ..block_slots import Attention, BlockSlot, TransformerBlock
-from ..errors import PatchConflictError, UnsupportedModeError
+from ..errors import UnsupportedModeError
 from ..repcontrolnet.branch import recognise_base
-from ..restoration.feature_cache import AttentionLayer
 from ..shapes import Extent
 
 UNET_PREFIX = "diffusion_model."
 """The prefix of the UNet's parameters in a model's patches."""
-
-NATIVE_SIZE_PX = 512
-NATIVE_SIZE_SD2_V_PX = 768
-NATIVE_SIZE_SDXL_PX = 1024
-
-SUPPORTED = "checkpoints of Stable Diffusion 1.x, 2.x and SDXL, and their fine-tunes"
-
-TOKEN_MERGERS = {"HyperTile": "HyperTile", "TomePatchModel": "Tome Patch Model (token merging)"}
-"""Node classes whose attention patches rearrange tokens, and their display names."""
 
 
 def unet_of(model: ModelPatcher) -> UNetModel:
@@ -49,19 +37,6 @@ def unet_of(model: ModelPatcher) -> UNetModel:
 def base_of(unet: nn.Module) -> str:
     """Returns the name of a UNet's architecture, as `recognise_base` gives it."""
     return recognise_base({name: parameter.shape for name, parameter in unet.named_parameters()})
-
-
-def native_size_px(model: ModelPatcher) -> int:
-    """Returns the side of the pictures that a model was trained on.
-
-    Raises:
-        UnsupportedModeError: the model is not a UNet.
-    """
-    unet = unet_of(model)
-    if isinstance(model.model, SDXL):
-        return NATIVE_SIZE_SDXL_PX
-    predicts_v = isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
-    return NATIVE_SIZE_SD2_V_PX if predicts_v and base_of(unet) == "sd21" else NATIVE_SIZE_PX
 
 
 def unet_blocks(unet: Any) -> Iterator[tuple[str, int, Iterable[nn.Module]]]:  # noqa: ANN401
@@ -104,53 +79,3 @@ def cross_attention_layers(unet: Any) -> dict[BlockSlot, Attention]:  # noqa: AN
         for kind, number, block in unet_blocks(unet)
         for index, transformer_block in enumerate(transformer_blocks(block))
     }
-
-
-def self_attention_layers(model: ModelPatcher, latent: Extent) -> tuple[AttentionLayer, ...]:
-    """Returns every self-attention layer of a UNet with the shape of its output, in running order.
-
-    Args:
-        model: a model that passes `check_restoring_model`.
-        latent: size of the latent.
-    Returns:
-        The layers. Their shapes follow from the architecture, without a model call.
-    """
-    return tuple(
-        AttentionLayer(slot, grid.num_cells, layer.attn1.to_q.in_features)
-        for slot, layer, grid in layer_grids(unet_of(model), latent)
-        if not layer.disable_self_attn
-    )
-
-
-def check_restoring_model(model: ModelPatcher) -> None:
-    """Raises unless a model's self-attention can be recorded and replayed.
-
-    Raises:
-        UnsupportedModeError: the model is not an image UNet with eps- or v-prediction.
-        PatchConflictError: an earlier node merges tokens or skips steps.
-    """
-    unet, sampling = unet_of(model), model.get_model_object("model_sampling")
-    if any(isinstance(module, SpatialVideoTransformer) for module in unet.modules()):
-        raise UnsupportedModeError(
-            f"the connected model ({type(model.model).__name__}) generates video; restore faces with {SUPPORTED}"
-        )
-    if not isinstance(sampling, EPS):
-        raise UnsupportedModeError(
-            f"the connected model predicts in a way that cannot be inverted here ({type(sampling).__name__}); restore "
-            f"faces with {SUPPORTED}"
-        )
-    transformer_options = model.model_options.get("transformer_options", {})
-    if "easycache" in transformer_options:
-        name = getattr(transformer_options["easycache"], "name", "EasyCache")
-        raise PatchConflictError(
-            f"the connected model skips steps ({name}), so a restoration cannot follow its inversion step by step; "
-            f"connect the model from before {name}, or bypass that node"
-        )
-    patches = transformer_options.get("patches", {})
-    for patch in (*patches.get("attn1_patch", ()), *patches.get("attn1_output_patch", ())):
-        node = TOKEN_MERGERS.get(getattr(patch, "__qualname__", "").partition(".")[0])
-        if node is not None:
-            raise PatchConflictError(
-                f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit those "
-                f"of another; connect the model from before {node}, or bypass that node"
-            )

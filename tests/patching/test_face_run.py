@@ -7,8 +7,8 @@ from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.recognisers import ANTELOPEV2, AURAFACE, BUFFALO_L
 from fpga.fpga_core.patching.restoration.faces import restore_faces
+from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
-from fpga.fpga_core.patching.unet import native_size_px
 from fpga.fpga_core.restoration.fusion import FusionSettings
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from fpga.fpga_core.shapes import Extent
@@ -40,9 +40,9 @@ def test_a_scheduler_that_makes_a_step_more_stays_within_the_budget():
 
 
 def test_sd2_that_predicts_v_was_trained_on_larger_pictures():
-    for v_prediction, size in ((True, 768), (False, 512)):
-        assert native_size_px(tiny_model(context_dim=1024, v_prediction=v_prediction)) == size
-    assert native_size_px(tiny_model(context_dim=768, v_prediction=True)) == 512
+    for width, v_prediction, size in ((1024, True, 768), (1024, False, 512), (768, True, 512)):
+        model = tiny_model(context_dim=width, v_prediction=v_prediction)
+        assert family_of(model).native_size_px(model) == size
 
 
 def test_a_cast_of_another_recogniser_is_named_as_the_reason():

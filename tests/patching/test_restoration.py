@@ -8,9 +8,9 @@ import comfy.samplers
 import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMismatchError, UnsupportedModeError
+from fpga.fpga_core.patching.restoration.families import check_restoring_model, family_of
 from fpga.fpga_core.patching.restoration.samplers import RestorationSampler, mask_on_latent
 from fpga.fpga_core.patching.restoration.sampling import invert_latent, restoration_sampler, restore_latent
-from fpga.fpga_core.patching.unet import check_restoring_model, self_attention_layers
 from fpga.fpga_core.restoration.adain import masked_moments
 from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
@@ -198,9 +198,8 @@ def test_cond_and_uncond_in_separate_calls_are_fused_alike(model, conds):
 def test_of_several_prompts_the_first_ones_features_are_kept(model, conds):
     first, second = conds[0], conditioning(9)
     prompts = (first, second, [*first, *second], [*second, *first])
-    slot = self_attention_layers(model, Extent(8, 12))[
-        -1
-    ].slot  # behind all cross attention, so that the prompt matters
+    layers = family_of(model).layers(model, Extent(8, 12))
+    slot = layers[-1].slot  # behind all cross attention, so that the prompt matters
     kept = [
         invert(model, prompt, steps=1, is_half=False)[1].cache.background(1, slot, device=torch.device("cpu"))
         for prompt in prompts
@@ -317,7 +316,7 @@ def test_the_layers_shapes_are_those_of_a_run(model, conds):
         model, seen = make_model(), {}
         seen = features_of(model, lambda watched: invert(watched, conds[0], latents(1), steps=1, repetitions=0))
         planned = {
-            layer.slot: (1, layer.num_tokens, layer.channels) for layer in self_attention_layers(model, Extent(8, 12))
+            layer.slot: (1, layer.num_tokens, layer.channels) for layer in family_of(model).layers(model, Extent(8, 12))
         }
         assert {slot: tuple(calls[0].shape) for (_, slot), calls in seen.items()} == planned
         assert list(planned) == [slot for _, slot in seen]
@@ -333,7 +332,9 @@ def test_odd_latents_are_planned_and_fused_right(model, conds):
 def test_models_without_reachable_self_attention_are_refused(model):
     transformer = tiny_model()
     transformer.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
-    with pytest.raises(UnsupportedModeError, match="needs a UNet model: an SD1.5 or SDXL"):
+    with pytest.raises(
+        UnsupportedModeError, match=r"BaseModel \(Linear\), and this node needs .*SDXL.* FLUX.1 .*Krea 2"
+    ):
         check_restoring_model(transformer)
     flow = tiny_model()
     flow.add_object_patch("model_sampling", comfy.model_sampling.CONST())

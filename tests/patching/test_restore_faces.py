@@ -16,9 +16,9 @@ from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.restoration import restorer, sampling
 from fpga.fpga_core.patching.restoration.controls import ControlNetFaces, RepControlNetFaces
 from fpga.fpga_core.patching.restoration.faces import check_model_is_plain, restore_faces
+from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.identities import CastInCrops
 from fpga.fpga_core.patching.restoration.restorer import LADDER, FaceRestorer
-from fpga.fpga_core.patching.unet import native_size_px
 from fpga.fpga_core.restoration.face_crops import crop_faces
 from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.fusion import FusionSettings, StyleSource
@@ -391,8 +391,9 @@ def test_a_stopped_run_frees_its_cache_and_the_next_one_is_right(restore, model,
 
 
 def test_the_native_size_follows_the_architecture(model):
-    assert native_size_px(model) == 512
-    assert native_size_px(tiny_sdxl()) == 1024
+    assert family_of(model).native_size_px(model) == 512
+    sdxl = tiny_sdxl()
+    assert family_of(sdxl).native_size_px(sdxl) == 1024
 
 
 def test_sdxl_restores_too(restore):

@@ -10,8 +10,8 @@ import torch
 from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
 from fpga.fpga_core.patching.restoration.faces import restore_faces
+from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
-from fpga.fpga_core.patching.unet import self_attention_layers
 from fpga.fpga_core.restoration.fusion import StyleSource
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from fpga.fpga_core.shapes import Extent
@@ -86,7 +86,7 @@ class Calls(TorchDispatchMode):
 def test_no_layer_waits_for_the_device(mode, monkeypatch):
     """Steps may wait, layers must not: twice as many fused layers make no more synchronising calls."""
     model = tiny_model()
-    layers = len(self_attention_layers(model, Extent(8, 8)))
+    layers = len(family_of(model).layers(model, Extent(8, 8)))
 
     def synchronising(last_layer: int) -> int:
         run = restorer(model)

@@ -18,9 +18,9 @@ from ...restoration.report import FaceOutcome, RestoredFace, background_differen
 from ...restoration.settings import IdentityIn
 from ..cast.attach import carries_cast
 from ..repcontrolnet.carried import applied_branches
-from ..unet import check_restoring_model
 from ..whole_picture import check_no_whole_picture_patches
 from .controls import ControlNetFaces
+from .families import check_restoring_model
 from .identities import CastRecognition
 from .restorer import FaceRestorer
 

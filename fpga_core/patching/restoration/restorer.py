@@ -22,8 +22,8 @@ from ...restoration.report import RestoredFace
 from ...restoration.settings import PAPER_REMARK, IdentityIn, InvertWith, Preset, RestoreSettings
 from ...shapes import Extent
 from ..conditioning import Conditioning, for_crops, without_words
-from ..unet import self_attention_layers
 from .controls import ControlNetFaces, FaceControl
+from .families import family_of, latent_shape
 from .identities import ActingFaces, CastRecognition, FaceIdentities
 from .samplers import Inversion, RestorationSampler
 from .sampling import Callback, record_inversion, restore_latent
@@ -58,7 +58,7 @@ class FaceRestorer:
     """Everything that is needed to restore faces.
 
     Attributes:
-        model: a plain SD1.x, SD2.x or SDXL model.
+        model: a plain model of a family that can restore.
         vae: its autoencoder.
         positive, negative: prompts of the picture; parts that are tied to places in it are left out.
         face_prompt: what a crop of a face shows, in the place of the picture's positive; None = that.
@@ -102,7 +102,7 @@ class FaceRestorer:
         if not faces:
             return []
         attached, identities = self._attached()
-        latents = self.vae.encode(torch.stack([face.crop for face in faces]))
+        latents = encode_crops(self.vae, torch.stack([face.crop for face in faces]))
         return [
             restored
             for part in attached.batches(latents)
@@ -128,10 +128,10 @@ class FaceRestorer:
         """What whole maps of one face would take."""
         return CachePlan.of(
             CacheMode.FULL,
-            self_attention_layers(self.model, latent),
+            family_of(self.model).layers(self.model, latent),
             settings=self.settings.fusion,
             num_steps=len(self.sigmas) - 1,
-            latent_shape=(1, self.model.model.latent_format.latent_channels, latent.height, latent.width),
+            latent_shape=latent_shape(self.model, 1, latent),
             sources=self.settings.fusion.sources,
         )
 
@@ -250,7 +250,7 @@ class FaceBatch:
         latents = restore_latent(
             run.model, positive, negative, cfg=settings.cfg, sampler=sampler, callback=self._callback()
         )
-        crops = run.vae.decode(latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
+        crops = decode_crops(run.vae, latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
         return crops, self._facesim(crops, faces)
 
     def _conditioning(self, faces: Sequence[FaceCrop], strength: float) -> tuple[Conditioning, Conditioning]:
@@ -274,6 +274,17 @@ class FaceBatch:
     def _callback(self) -> Callback | None:
         make = self.run.make_callback
         return None if make is None else make(self.run.model, len(self.run.sigmas) - 1)
+
+
+def encode_crops(vae: VAE, crops: Tensor) -> Tensor:
+    """Encodes crops, (faces, size, size, 3), each for itself. A batch would be the frames of one video to some VAEs."""
+    pictures = crops.split(1) if vae.latent_dim == 3 else (crops,)
+    return torch.cat([vae.encode(picture) for picture in pictures])
+
+
+def decode_crops(vae: VAE, latents: Tensor) -> Tensor:
+    """Decodes latents to (faces, size, size, channels)."""
+    return vae.decode(latents).flatten(0, -4)  # a VAE for video adds an axis of one frame after the faces
 
 
 def call_bytes(model: ModelPatcher, latent_shape: Sequence[int]) -> float:

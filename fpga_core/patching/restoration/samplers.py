@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import comfy.model_management
 import torch
@@ -24,6 +23,8 @@ from ...restoration.feature_cache import AttentionLayer, FeatureCache
 from ...restoration.fusion import FusionSettings
 from ...restoration.sampling import Denoiser, InversionStep, RestorationStep, invert, restore
 from ...shapes import Extent, as_masks, cell_means
+from ..conditioning import check_whole_picture
+from .families import AtLayer, Options, family_of
 
 GUIDANCE_OPTIONS = (
     "disable_cfg1_optimization",
@@ -32,8 +33,6 @@ GUIDANCE_OPTIONS = (
     "sampler_pre_cfg_function",
 )
 """Model options through which nodes change guidance. An inversion runs without guidance, and therefore without them."""
-
-Options = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +95,16 @@ class InversionSampler:
         # If there are several prompts, the features of the first are kept.
         first = [next((prompt["uuid"] for prompt in prompts if acts_at(prompt, s)), None) for s in sigmas.tolist()]
 
-        def record(features: Tensor, extra: Options) -> Tensor:
+        def record(features: Tensor, slot: BlockSlot, extra: Options) -> Tensor:
             if counter.current is None:
                 return features
             for prompt, chunk in zip(extra["uuids"], features.chunk(len(extra["uuids"])), strict=True):
                 if prompt == first[counter.current]:
-                    recorder.record(chunk, slot_of(extra))
+                    recorder.record(chunk, slot)
             return features
 
         options = {name: value for name, value in extra_args["model_options"].items() if name not in GUIDANCE_OPTIONS}
-        denoise = denoiser(model, {**extra_args, "model_options": options}, record)
+        denoise = denoiser(model, {**extra_args, "model_options": options}, record, shape=x.shape)
         self.cache.record_latent(0, x)
         steps = invert(denoise, x, sigmas=sigmas.flip(0), repetitions=self.repetitions, counter=counter)
         for done, step in enumerate(tqdm(steps, total=len(sigmas) - 1, disable=disable)):
@@ -170,11 +169,11 @@ class RestorationSampler:
             layers=frozenset(layers) if self.settings.attention_strength > 0 else frozenset(),
         )
 
-        def fuse(features: Tensor, extra: Options) -> Tensor:
-            return fusion.fuse(features, slot_of(extra))
+        def fuse(features: Tensor, slot: BlockSlot, extra: Options) -> Tensor:
+            return fusion.fuse(features, slot)
 
         steps = restore(
-            denoiser(model, extra_args, fuse),
+            denoiser(model, extra_args, fuse, shape=cache.plan.latent_shape),
             cache,
             start=self._start(cache.latent(num_steps).to(x), sigmas[0]),
             sigmas=sigmas,
@@ -198,11 +197,18 @@ class RestorationSampler:
         return kept * inverted + self.noise_strength * sigma * noise
 
 
-def denoiser(model: KSamplerX0Inpaint, extra_args: Options, attention: Callable[[Tensor, Options], Tensor]) -> Denoiser:
-    """Wraps the host's guided model as `x0 = denoise(x, sigma)`, with a self-attention patch for this run only."""
-    options = create_model_options_clone(extra_args["model_options"])
-    patches = options.setdefault("transformer_options", {}).setdefault("patches", {})
-    patches["attn1_output_patch"] = [*patches.get("attn1_output_patch", ()), attention]
+def denoiser(model: KSamplerX0Inpaint, extra_args: Options, at_layer: AtLayer, *, shape: Sequence[int]) -> Denoiser:
+    """Wraps the host's guided model as `x0 = denoise(x, sigma)` of latents of a shape, with a reach into self-attention
+    for this run only.
+
+    Raises:
+        ShapeMismatchError: a prompt is confined to a part of the picture.
+    """
+    guider, latent = model.inner_model, Extent(width=shape[-1], height=shape[-2])
+    check_whole_picture(guider.conds, latent)
+    options, patcher = create_model_options_clone(extra_args["model_options"]), guider.model_patcher
+    reached = options.get("transformer_options", {})
+    options["transformer_options"] = family_of(patcher).reach(patcher, latent, options=reached, at_layer=at_layer)
     # A noise mask on the latent would mix the clean picture into every call and break the inversion.
     arguments = {**extra_args, "model_options": options, "denoise_mask": None}
 
@@ -211,12 +217,6 @@ def denoiser(model: KSamplerX0Inpaint, extra_args: Options, attention: Callable[
         return model(x, sigma.expand(x.shape[0]), **arguments)
 
     return denoise
-
-
-def slot_of(extra: Options) -> BlockSlot:
-    """Returns the layer that the host's extra options of an attention patch name."""
-    kind, number = extra["block"]
-    return BlockSlot(kind, number, extra["block_index"])
 
 
 def progress(done: int, step: InversionStep | RestorationStep) -> Options:
@@ -229,13 +229,13 @@ def mask_on_latent(mask: Tensor, latent_shape: tuple[int, ...]) -> Tensor:
 
     Args:
         mask: (1 or batch, height, width) in [0, 1].
-        latent_shape: (batch, channels, height, width).
+        latent_shape: (batch, channels, height, width), or with an axis of frames before the height.
     Returns:
         (batch, 1, height, width) float32.
     Raises:
         ShapeMismatchError: the number of masks or the aspect ratio does not fit.
     """
-    (batch, _, height, width), mask = latent_shape, as_masks(mask)
+    (batch, *_, height, width), mask = latent_shape, as_masks(mask)
     latent = Extent(width, height)
     if mask.shape[0] not in (1, batch):
         raise ShapeMismatchError(

@@ -11,6 +11,7 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import CONST
 from comfy.samplers import KSAMPLER, CFGGuider, KSamplerX0Inpaint
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from ...restoration.sampling import check_sigmas
 from ...restoration.settings import InversionSettings
 from ...shapes import Extent
 from ..conditioning import Conditioning
-from ..unet import check_restoring_model, self_attention_layers
+from .families import check_restoring_model, family_of, latent_shape
 from .samplers import Inversion, InversionSampler, RestorationSampler, mask_on_latent
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
@@ -43,7 +44,7 @@ def invert_latent(
 
     Args:
         positive: prompts; the features of the first are kept.
-        latent: (batch, 4, height, width) from the VAE.
+        latent: (batch, channels, height, width) from the VAE; some have an axis of one frame before the height.
         sigmas: (T + 1,) descending to 0, equal to those of the sampler.
         settings: how the latents are inverted, and what is kept.
         mask: (1 or batch, height, width); required in statistics mode.
@@ -94,17 +95,18 @@ def record_inversion(
         InvalidInputError: there is no prompt or mask, or the budget is too small; the model is not run.
         ShapeMismatchError: the latent does not fit the model, or the mask the latent.
     """
-    channels = model.model.latent_format.latent_channels
-    if latent.ndim != 4 or latent.shape[1] != channels:
+    shape, family = tuple(latent.shape), family_of(model)
+    extent = Extent(width=shape[-1], height=shape[-2])
+    if shape != latent_shape(model, shape[0], extent):
+        needed = ", ".join(map(str, latent_shape(model, 0, extent)[1:-2]))
         raise ShapeMismatchError(
-            f"the latent has the shape {tuple(latent.shape)}, but the model needs (pictures, {channels}, height, "
-            "width); encode the picture with this model's VAE"
+            f"the latent has the shape {shape}, but the model needs (pictures, {needed}, height, width); encode the "
+            "picture with this model's VAE"
         )
     if not positive:
         raise InvalidInputError("the positive conditioning is empty; connect a prompt")
-    shape = tuple(latent.shape)
     masks = None if mask is None else MaskOnGrids(mask_on_latent(mask, shape))
-    layers = self_attention_layers(model, Extent(width=shape[-1], height=shape[-2]))
+    layers = family.layers(model, extent)
     # If the model runs in 16 bits, maps are kept in its dtype, because a conversion would only cost time.
     dtype = torch.bfloat16 if model.model.get_dtype_inference() is torch.bfloat16 else torch.float16
     full = CachePlan.of(
@@ -126,8 +128,12 @@ def record_inversion(
         cache = on_failure.enter_context(FeatureCache(plan, budget_mib=settings.budget_mib, device_bytes=device_bytes))
         sampler = InversionSampler(cache, settings.repetitions, masks)
         guider = CFGGuider(model)
-        guider.inner_set_conds({"positive": positive})  # no negative: guidance 1, as BasicGuider does
+        told = family.for_inversion(model, positive)
+        guider.inner_set_conds({"positive": told})  # no negative: guidance 1, as BasicGuider does
         inverted = sample(guider, latent, sampler, sigmas=sigmas.flip(0), callback=callback)
+        if float(sigmas[0]) == 1 and isinstance(model.get_model_object("model_sampling"), CONST):
+            # Nothing of the picture is left at the noisiest level of a flow, and the host divides by what is left.
+            inverted = model.model.process_latent_out(cache.latent(len(sigmas) - 1)).to(inverted)
         on_failure.pop_all()
     return inverted, Inversion(cache, sigmas.cpu().float(), torch.stack(sampler.residuals), layers)
 
@@ -183,7 +189,7 @@ def restore_latent(
         sampler: the sampler with its inversion, mask and settings.
         callback: callback of the host.
     Returns:
-        (batch, 4, height, width) in the host's scale.
+        The latents in the host's scale, in the shape that was inverted.
     Source: FPGA Alg. 1, lines 3-9.
     """
     guider = CFGGuider(model)

@@ -1,0 +1,302 @@
+"""What DIIR must know of a family of models: one record each, and nothing about it anywhere else.
+
+DIIR needs no other step for a flow than for a UNet that predicts noise: with `d = (x - x0) / sigma`, Euler's method in
+sigma runs along the ODE of both. What differs is where self-attention is, and which of its tokens are the picture's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, ClassVar, Protocol
+
+from comfy.ldm.chroma.model import Chroma
+from comfy.ldm.flux.model import Flux
+from comfy.ldm.krea2.model import SingleStreamDiT
+from comfy.ldm.lumina.model import NextDiT
+from comfy.ldm.modules.attention import SpatialVideoTransformer
+from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
+from comfy.model_base import SDXL
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import CONST, EPS, V_PREDICTION
+from torch import Tensor, nn
+
+from ...block_slots import BlockSlot
+from ...errors import PatchConflictError, UnsupportedModeError
+from ...restoration.feature_cache import AttentionLayer
+from ...shapes import Extent
+from ..conditioning import Conditioning
+from ..unet import base_of, layer_grids, unet_of
+
+Options = dict[str, Any]
+
+AtLayer = Callable[[Tensor, BlockSlot, Options], Tensor]
+"""What a run does at a self-attention layer. It gets the output at the picture's tokens, (items, tokens, channels), the
+layer, and the host's options of the call, and returns what takes the output's place: the same tensor if nothing does.
+"""
+
+INVERSION_GUIDANCE = 1.0
+"""The embedded guidance of an inversion, which runs without any: as low as guidance-distilled models were trained."""
+
+TOKEN_MERGERS = {"HyperTile": "HyperTile", "TomePatchModel": "Tome Patch Model (token merging)"}
+"""Node classes whose attention patches rearrange tokens, and their display names."""
+
+
+class RestoringFamily(Protocol):
+    """A family of models that can restore.
+
+    Attributes:
+        name: what artists call it.
+        noise: the host's class of its noise, whose ODE is inverted.
+        takes_adapters: whether identity adapters act in its cross attention.
+    """
+
+    noise: ClassVar[type]
+    takes_adapters: ClassVar[bool]
+
+    @property
+    def name(self) -> str: ...
+
+    def native_size_px(self, model: ModelPatcher) -> int:
+        """Returns the side of the pictures that a model was trained on."""
+        ...
+
+    def layers(self, model: ModelPatcher, latent: Extent) -> tuple[AttentionLayer, ...]:
+        """Returns every self-attention layer with the shape of its output, in running order, without a model call."""
+        ...
+
+    def reach(self, model: ModelPatcher, latent: Extent, *, options: Options, at_layer: AtLayer) -> Options:
+        """Returns transformer options in which `at_layer` sees every self-attention layer; the given ones stay as they
+        are.
+        """
+        ...
+
+    def for_inversion(self, model: ModelPatcher, positive: Conditioning) -> Conditioning:
+        """Returns the prompt as an inversion is told it, without guidance of any kind."""
+        ...
+
+
+@dataclass(frozen=True)
+class UNetFamily:
+    """UNets, whose self-attention sees the picture alone and is reached by a patch of the host."""
+
+    name: str = "Stable Diffusion 1.x, 2.x and SDXL"
+    noise: ClassVar[type] = EPS
+    takes_adapters: ClassVar[bool] = True
+    NATIVE_PX: ClassVar[int] = 512
+    NATIVE_SD2_V_PX: ClassVar[int] = 768
+    NATIVE_SDXL_PX: ClassVar[int] = 1024
+
+    def native_size_px(self, model: ModelPatcher) -> int:
+        if isinstance(model.model, SDXL):
+            return self.NATIVE_SDXL_PX
+        predicts_v = isinstance(model.get_model_object("model_sampling"), V_PREDICTION)
+        return self.NATIVE_SD2_V_PX if predicts_v and base_of(unet_of(model)) == "sd21" else self.NATIVE_PX
+
+    def layers(self, model: ModelPatcher, latent: Extent) -> tuple[AttentionLayer, ...]:
+        return tuple(
+            AttentionLayer(slot, grid.num_cells, layer.attn1.to_q.in_features)
+            for slot, layer, grid in layer_grids(unet_of(model), latent)
+            if not layer.disable_self_attn
+        )
+
+    def reach(self, model: ModelPatcher, latent: Extent, *, options: Options, at_layer: AtLayer) -> Options:
+        def patch(output: Tensor, extra: Options) -> Tensor:
+            kind, number = extra["block"]
+            return at_layer(output, BlockSlot(kind, number, extra["block_index"]), extra)
+
+        patches = options.get("patches", {})
+        after = [*patches.get("attn1_output_patch", ()), patch]
+        return {**options, "patches": {**patches, "attn1_output_patch": after}}
+
+    def for_inversion(self, model: ModelPatcher, positive: Conditioning) -> Conditioning:
+        return positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerFamily:
+    """Transformers that see text and picture in one attention, which the host lets others override.
+
+    The order of the tokens is text, picture, reference pictures, or references first where the picture comes last. The
+    picture's are counted from the latent, so that nothing else is taken for them.
+
+    Attributes:
+        name: what artists call it.
+        stacks: the host's `block_type` of each stack of blocks, and the attribute that holds it, in running order.
+        width: attribute of the channels of an attention's output, before its last projection.
+        patch: attribute of the side of a token in latent pixels.
+        padding: attribute of the number to whose multiple the picture's tokens are padded.
+        guidance: attribute that says whether guidance is an input of the model.
+        second: attribute by which a block says that it has another attention, of the picture's tokens alone.
+        is_numbered: whether the host says in which block an attention runs.
+        native_px: side of the pictures that it was trained on.
+    """
+
+    name: str
+    stacks: Mapping[str, str]
+    width: str
+    patch: str = "patch_size"
+    padding: str | None = None
+    guidance: str | None = None
+    second: str | None = None
+    is_numbered: bool = True
+    native_px: int = 1024
+    noise: ClassVar[type] = CONST
+    takes_adapters: ClassVar[bool] = False
+
+    def native_size_px(self, model: ModelPatcher) -> int:
+        return self.native_px
+
+    def layers(self, model: ModelPatcher, latent: Extent) -> tuple[AttentionLayer, ...]:
+        net = _network(model)
+        num_tokens, channels = self._num_tokens(net, latent), attrgetter(self.width)(net)
+        return tuple(
+            AttentionLayer(BlockSlot(kind, number, index), num_tokens, channels)
+            for kind, stack in self.stacks.items()
+            for number, block in enumerate(getattr(net, stack))
+            for index in range(2 if self.second and attrgetter(self.second)(block) else 1)
+        )
+
+    def reach(self, model: ModelPatcher, latent: Extent, *, options: Options, at_layer: AtLayer) -> Options:
+        net, previous = _network(model), options.get("optimized_attention_override")
+        num_tokens = self._num_tokens(net, latent)
+        multiple = (getattr(net, self.padding) if self.padding else None) or 1
+        num_padded = -(-num_tokens // multiple) * multiple
+
+        def attend(attention: Callable[..., Tensor], *inputs: Any, **named: Any) -> Tensor:  # noqa: ANN401
+            call = named["transformer_options"]
+            output = previous(attention, *inputs, **named) if previous else attention(*inputs, **named)
+            if call.get("block_type") not in self.stacks:  # what refines the text before it meets the picture
+                return output
+            first = output.shape[1] - sum(call.get("reference_image_num_tokens", ())) - num_padded
+            slot = BlockSlot(call["block_type"], call["block_index"], 0 if first else 1)
+            own = output[:, first : first + num_tokens]  # (items, tokens, heads x head channels)
+            if (taken := at_layer(own, slot, call)) is not own:
+                own.copy_(taken)
+            return output
+
+        reached = {**options, "optimized_attention_override": attend}
+        return reached if self.is_numbered else _numbered(reached, len(getattr(net, self.stacks["double"])))
+
+    def for_inversion(self, model: ModelPatcher, positive: Conditioning) -> Conditioning:
+        if self.guidance is None or not attrgetter(self.guidance)(_network(model)):
+            return positive
+        return [[text, {**options, "guidance": INVERSION_GUIDANCE}] for text, options in positive]
+
+    def _num_tokens(self, net: nn.Module, latent: Extent) -> int:
+        return latent.downscaled(getattr(net, self.patch)).num_cells
+
+
+def _network(model: ModelPatcher) -> nn.Module:
+    return model.get_model_object("diffusion_model")
+
+
+def _numbered(options: Options, num_blocks: int) -> Options:
+    """Returns transformer options that say, as in other transformers, in which block an attention runs."""
+
+    def numbering(number: int, previous: Callable[..., Options] | None) -> Callable[..., Options]:
+        def block(inputs: Options, extra: Options) -> Options:
+            where = {**inputs["transformer_options"], "block_type": "double", "block_index": number}
+            inputs = {**inputs, "transformer_options": where}
+            return extra["original_block"](inputs) if previous is None else previous(inputs, extra)
+
+        return block
+
+    replaced = options.get("patches_replace", {})
+    slots = {("double_block", number): number for number in range(num_blocks)}
+    blocks = replaced.get("dit", {})
+    numbered = {slot: numbering(number, blocks.get(slot)) for slot, number in slots.items()}
+    return {**options, "patches_replace": {**replaced, "dit": {**blocks, **numbered}}}
+
+
+FAMILIES: Mapping[type[nn.Module], RestoringFamily] = {
+    UNetModel: UNetFamily(),
+    OpenAISignatureMMDITWrapper: TransformerFamily(
+        name="SD3 and SD3.5",
+        stacks={"double": "joint_blocks"},
+        width="hidden_size",
+        second="x_block.x_block_self_attn",
+        is_numbered=False,
+    ),
+    Flux: TransformerFamily(
+        name="FLUX.1 and FLUX.2",
+        stacks={"double": "double_blocks", "single": "single_blocks"},
+        width="hidden_size",
+        guidance="params.guidance_embed",
+    ),
+    Chroma: TransformerFamily(
+        name="Chroma", stacks={"double": "double_blocks", "single": "single_blocks"}, width="hidden_size"
+    ),
+    QwenImageTransformer2DModel: TransformerFamily(
+        name="Qwen-Image", stacks={"double": "transformer_blocks"}, width="inner_dim", native_px=1328
+    ),
+    NextDiT: TransformerFamily(
+        name="Z-Image and Lumina 2", stacks={"double": "layers"}, width="dim", padding="pad_tokens_multiple"
+    ),
+    SingleStreamDiT: TransformerFamily(
+        name="Krea 2", stacks={"single": "blocks"}, width="first.out_features", patch="patch"
+    ),
+}
+"""The families by the host's class of their network. Subclasses of transformers treat pictures in ways of their own."""
+
+
+def family_of(model: ModelPatcher) -> RestoringFamily:
+    """Returns the family of a model.
+
+    Raises:
+        UnsupportedModeError: it belongs to none.
+    """
+    net = _network(model)
+    kind = UNetModel if isinstance(net, UNetModel) else type(net)
+    if kind not in FAMILIES or any(isinstance(module, SpatialVideoTransformer) for module in net.modules()):
+        raise UnsupportedModeError(
+            f"restore faces with another model: the connected one is of the family {type(model.model).__name__} "
+            f"({type(net).__name__}), and this node needs a checkpoint of {_supported()}, or a fine-tune of one"
+        )
+    return FAMILIES[kind]
+
+
+def _supported() -> str:
+    return ", ".join(family.name for family in FAMILIES.values())
+
+
+def check_restoring_model(model: ModelPatcher) -> None:
+    """Raises unless a model's self-attention can be recorded and replayed.
+
+    Raises:
+        UnsupportedModeError: the model belongs to no family, or predicts in another way than its family.
+        PatchConflictError: an earlier node merges tokens or skips steps.
+    """
+    family, sampling = family_of(model), model.get_model_object("model_sampling")
+    if not isinstance(sampling, family.noise):
+        raise UnsupportedModeError(
+            f"the connected model predicts in a way that cannot be inverted here ({type(sampling).__name__}); restore "
+            f"faces with checkpoints of {_supported()}"
+        )
+    transformer_options = model.model_options.get("transformer_options", {})
+    if "easycache" in transformer_options:
+        name = getattr(transformer_options["easycache"], "name", "EasyCache")
+        raise PatchConflictError(
+            f"the connected model skips steps ({name}), so a restoration cannot follow its inversion step by step; "
+            f"connect the model from before {name}, or bypass that node"
+        )
+    patches = transformer_options.get("patches", {})
+    for patch in (*patches.get("attn1_patch", ()), *patches.get("attn1_output_patch", ())):
+        node = TOKEN_MERGERS.get(getattr(patch, "__qualname__", "").partition(".")[0])
+        if node is not None:
+            raise PatchConflictError(
+                f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit those "
+                f"of another; connect the model from before {node}, or bypass that node"
+            )
+
+
+def latent_shape(model: ModelPatcher, batch: int, latent: Extent) -> tuple[int, ...]:
+    """Returns the shape of a model's latents: (batch, channels, height, width), with an axis of one frame before the
+    height if its autoencoder is one for video.
+    """
+    form = model.model.latent_format
+    frames = (1,) * (form.latent_dimensions - 2)
+    return (batch, form.latent_channels, *frames, latent.height, latent.width)
