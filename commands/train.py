@@ -54,6 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--data", type=Path, help="the training set: a folder of samples or of shards")
     files.add_argument("--output", type=Path, help="folder for saved states, logs, curves and the trained files")
     files.add_argument("--cache", type=Path, help="folder that keeps encodings; default: OUTPUT/encodings")
+    files.add_argument(
+        "--memory-mib", type=int, default=1024, help="memory of each process for encodings that are kept in it"
+    )
+    files.add_argument(
+        "--text-dtype", choices=("float32", "float16"), default="float32", help="of the captions in the encodings"
+    )
     files.add_argument("--checkpoint", type=Path, help="the base: an SD1.5 checkpoint with CLIP and VAE")
     files.add_argument(
         "--custom-node", type=Path, help=("folder of a node pack that teaches ComfyUI the architecture of the base")
@@ -244,7 +250,7 @@ def plan_of(given: argparse.Namespace) -> TrainingPlan:
     from ..fpga_core.identity.resampler import PROJECTION_DIM
     from ..fpga_core.training.method.curriculum import Curriculum
     from ..fpga_core.training.method.fusion import MultiModeFusion
-    from ..fpga_core.training.plan import Task, TrainingPlan
+    from ..fpga_core.training.plan import EncodingSettings, Task, TrainingPlan
 
     fusion = MultiModeFusion(
         given.landmarks, given.skeleton, given.both, clone_every=given.clone_every, single_share=given.single_share
@@ -253,6 +259,7 @@ def plan_of(given: argparse.Namespace) -> TrainingPlan:
         task=Task(given.task),
         settings=settings_of(given),
         curriculum=Curriculum(fusion, face_weight=given.face_weight),
+        encodings=EncodingSettings(memory_mib=given.memory_mib, text_dtype=getattr(torch, given.text_dtype)),
         has_identity=given.with_identity,
         identity_dim=given.identity_dim or PROJECTION_DIM,
         is_checkpointed=given.gradient_checkpointing,

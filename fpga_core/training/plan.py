@@ -31,6 +31,19 @@ class Task(str, Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodingSettings:
+    """How the encoded set is kept.
+
+    Attributes:
+        memory_mib: memory of each process for samples that are kept as they are stored.
+        text_dtype: dtype of the stored text; float16 takes half the space.
+    """
+
+    memory_mib: int = 1024
+    text_dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """What is trained, and how.
 
@@ -38,6 +51,7 @@ class TrainingPlan:
         task: what is trained.
         settings: settings of the engine.
         curriculum: the stages of training and their losses.
+        encodings: how the encoded set is kept.
         has_identity: whether identity tokens are trained too; an identity training always trains them.
         identity_dim: width of the layer between a face's embedding and its tokens; a small model needs a small width.
         is_checkpointed: whether each block is computed again for the gradient, which needs much less memory.
@@ -47,6 +61,7 @@ class TrainingPlan:
     task: Task
     settings: TrainingSettings
     curriculum: Curriculum = field(default_factory=Curriculum)
+    encodings: EncodingSettings = field(default_factory=EncodingSettings)
     has_identity: bool = False
     identity_dim: int = PROJECTION_DIM
     is_checkpointed: bool = False

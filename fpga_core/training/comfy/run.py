@@ -24,6 +24,7 @@ from ...repcontrolnet.branch import INITIAL_RATIO, RepControlNet
 from ...shapes import PIXELS_PER_LATENT
 from ..data.batch import BatchSource
 from ..data.encoded_set import EncodedSet
+from ..data.encoded_shards import EncodedShards
 from ..data.encodings import EncodingStore
 from ..data.face_encoding import FaceEncoder
 from ..data.reading import TrainingSet
@@ -31,7 +32,7 @@ from ..engine.loop import Hooks, Outcome, train
 from ..method.folded_branch import TrainedPart
 from ..method.identity_network import IdentityRecipe
 from ..method.sampling import sample_grid
-from ..plan import Task, TrainingPlan
+from ..plan import EncodingSettings, Task, TrainingPlan
 from .controlnet import ControlNetTraining
 from .encoding import ComfyEncoder
 from .repcontrolnet import RepControlNetTraining
@@ -109,7 +110,7 @@ def run_training(
         if plan.trains_identity:
             faces = FaceEncoder(models.face_analysis, models.clip_vision, stored_recogniser=data.recogniser)
         encoder = ComfyEncoder(models.model, models.clip, models.vae, faces=faces)
-        batches = EncodedSet(data, encoder, EncodingStore(cache_folder))
+        batches = _encoded(data, encoder, plan.encodings, cache_folder)
         batches.prepare(process=accelerator.process_index, num_processes=accelerator.num_processes, progress=preparing)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -176,6 +177,15 @@ def train_on(
             hooks=replace(hooks or Hooks(), sample=sample),
             start=start,
         )
+
+
+def _encoded(
+    data: TrainingSet, encoder: ComfyEncoder, settings: EncodingSettings, folder: Path | None
+) -> EncodedSet | EncodedShards:
+    if folder is None:
+        return EncodedSet(data, encoder, EncodingStore(None), memory_mib=settings.memory_mib)
+    source = EncodedSet(data, encoder, None)
+    return EncodedShards(source, folder, memory_mib=settings.memory_mib, text_dtype=settings.text_dtype)
 
 
 def picture_multiple(model: ModelPatcher) -> int:

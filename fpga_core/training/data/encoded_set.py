@@ -54,19 +54,19 @@ class EncodedSet:
     Args:
         data: the set.
         encoder: the models.
-        store: keeps the encodings.
+        store: keeps the encodings; None keeps nothing.
         memory_mib: for samples that are kept decoded; a set that fits is decoded only once.
     """
 
     def __init__(
-        self, data: TrainingSet, encoder: SampleEncoder, store: EncodingStore, *, memory_mib: int = 1024
+        self, data: TrainingSet, encoder: SampleEncoder, store: EncodingStore | None, *, memory_mib: int = 1024
     ) -> None:
         self._data = data
         self._encoder = encoder
         self._store = store
         self._free_bytes = memory_mib * MIB
         self._kept: dict[int, Encoding] = {}
-        self._null_text = self._encode_caption(NO_CAPTION)
+        self.null_text = self._encode_caption(NO_CAPTION)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -90,7 +90,7 @@ class EncodedSet:
         Raises:
             TrainingDataError: a sample cannot be used; the message names it.
         """
-        if self._store.is_marked(self.fingerprint):
+        if self._store is not None and self._store.is_marked(self.fingerprint):
             return
         share = range(process, len(self), num_processes)
         for number, index in enumerate(share, start=1):
@@ -100,7 +100,8 @@ class EncodedSet:
 
     def finish_preparing(self) -> None:
         """Notes that the whole set has been encoded, so that the next training on it starts at once."""
-        self._store.mark(self.fingerprint)
+        if self._store is not None:
+            self._store.mark(self.fingerprint)
 
     def batch(self, indices: Sequence[int]) -> TrainingBatch:
         """Returns the samples with these numbers, on the CPU.
@@ -116,7 +117,7 @@ class EncodedSet:
         return TrainingBatch(
             latents=stack("latents"),
             text=stack("text"),
-            null_text=self._null_text[None],
+            null_text=self.null_text[None],
             skeleton=stack("skeleton").float() / 255,
             landmarks=stack("landmarks").float() / 255,
             embeddings=stack("embedding"),
@@ -124,9 +125,21 @@ class EncodedSet:
             clip_features=stack("clip") if "clip" in samples[0] else None,
         )
 
+    def encode(self, index: int) -> Encoding:
+        """Returns all tensors of a sample; drawings are (3, height, width) uint8.
+
+        Raises:
+            TrainingDataError: the sample cannot be used; the message names it.
+        """
+        return self._encode(self._data.read(index))
+
+    def content_name(self, index: int) -> str:
+        """Returns a name of what a sample holds, without decoding it; see `TrainingSet.content_name`."""
+        return self._data.content_name(index)
+
     def _sample(self, index: int) -> Encoding:
         if index not in self._kept:
-            encoded = self._encode(self._data.read(index))
+            encoded = self.encode(index)
             num_bytes = sum(tensor.nbytes for tensor in encoded.values())
             if num_bytes > self._free_bytes:
                 return encoded
@@ -135,13 +148,14 @@ class EncodedSet:
         return self._kept[index]
 
     def _encode(self, sample: TrainingSample) -> Encoding:
-        encoder, store = self._encoder, self._store
+        encoder = self._encoder
         stored = np.zeros(0) if sample.embedding is None else sample.embedding
         face_key = content_key("face", encoder.face_key, sample.face, stored)
+        image_key = content_key("image", encoder.image_key, sample.image)
         mask = torch.as_tensor(sample.mask).float()[None] / 255
         return {
-            **encoded_image(sample.image, encoder, store),
-            **store.get(face_key, lambda: encoder.encode_face(sample)),
+            **self._stored(image_key, lambda: {"latents": encoder.encode_image(sample.image)}),
+            **self._stored(face_key, lambda: encoder.encode_face(sample)),
             "text": self._encode_caption(sample.caption),
             "skeleton": torch.as_tensor(sample.skeleton).movedim(-1, 0),  # HWC -> CHW
             "landmarks": torch.as_tensor(sample.landmarks).movedim(-1, 0),  # HWC -> CHW
@@ -150,10 +164,7 @@ class EncodedSet:
 
     def _encode_caption(self, caption: str) -> Tensor:
         key = content_key("text", self._encoder.text_key, caption)
-        return self._store.get(key, lambda: {"text": self._encoder.encode_caption(caption)})["text"]
+        return self._stored(key, lambda: {"text": self._encoder.encode_caption(caption)})["text"]
 
-
-def encoded_image(image: np.ndarray, encoder: SampleEncoder, store: EncodingStore) -> Encoding:
-    """ "latents" of a picture, from the store if they are there."""
-    key = content_key("image", encoder.image_key, image)
-    return store.get(key, lambda: {"latents": encoder.encode_image(image)})
+    def _stored(self, key: str, compute: Callable[[], Encoding]) -> Encoding:
+        return compute() if self._store is None else self._store.get(key, compute)

@@ -20,6 +20,9 @@ HEADER_FILE = "dataset.json"
 FORMAT = "fpga-training-data"
 VERSION = 1
 
+SMALL_BYTES = 4096
+"""Files up to this size, captions and embeddings, are compared by their content."""
+
 
 @dataclass(frozen=True)
 class StoredFile:
@@ -34,6 +37,11 @@ class StoredFile:
     path: Path
     offset: int = 0
     num_bytes: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, which is asked of the disk if it is a separate file."""
+        return self.path.stat().st_size if self.num_bytes is None else self.num_bytes
 
     def read(self) -> bytes:
         with self.path.open("rb") as file:
@@ -118,6 +126,25 @@ class TrainingSet:
         except OSError as error:
             raise TrainingDataError(f"sample '{key}' cannot be read: {error}; check the disk") from error
         return SampleFiles.from_contents(key, contents)
+
+    def content_name(self, index: int) -> str:
+        """Returns what tells a sample from any other: its key, and each file's size, and its content if it is small.
+
+        Pictures are known by their size in bytes, which changes whenever a picture is saved anew.
+
+        Raises:
+            TrainingDataError: a file cannot be read.
+        """
+        key, files = self._samples[index]
+        digest = hashlib.sha256(key.encode())
+        try:
+            for name, file in sorted(files.items()):
+                digest.update(f"\n{name} {file.size} ".encode())
+                if file.size <= SMALL_BYTES:
+                    digest.update(file.read())
+        except OSError as error:
+            raise TrainingDataError(f"sample '{key}' cannot be read: {error}; check the disk") from error
+        return digest.hexdigest()
 
     def read(self, index: int) -> TrainingSample:
         """Reads and checks a sample.

@@ -7,31 +7,7 @@ from fpga.fpga_core.errors import TrainingDataError
 from fpga.fpga_core.training.data.encoded_set import EncodedSet
 from fpga.fpga_core.training.data.encodings import EncodingStore
 from fpga.fpga_core.training.data.reading import TrainingSet
-from training_samples import random_sample, write_samples
-
-
-class CountingEncoder:
-    """Encodes by averaging, and counts."""
-
-    image_key, text_key, face_key = "mean", "length", "copy"
-
-    def __init__(self, has_clip=False):
-        self.images, self.captions, self.faces = [], [], []
-        self.has_clip = has_clip
-
-    def encode_image(self, image):
-        self.images.append(image)
-        pixels = torch.from_numpy(image).float().movedim(-1, 0)[None] / 255
-        return torch.nn.functional.avg_pool2d(pixels, 8)[0][[0, 1, 2, 0]]
-
-    def encode_caption(self, caption):
-        self.captions.append(caption)
-        return torch.full((3, 8), float(len(caption)))
-
-    def encode_face(self, sample):
-        self.faces.append(sample.key)
-        encoding = {"embedding": torch.from_numpy(sample.embedding)}
-        return {**encoding, "clip": torch.ones(5, 6)} if self.has_clip else encoding
+from training_samples import CountingEncoder, random_sample, write_samples
 
 
 @pytest.fixture
