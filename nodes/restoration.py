@@ -46,7 +46,8 @@ class InvertLatent(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Finds the noise from which the model would generate a given picture (DDIM inversion), and records the "
-                "run for Restoration Sampler. Works with SD1.5, SD2 and SDXL models."
+                "run for Restoration Sampler. Works with SD1.5, SD2, SDXL, SD3.5, FLUX, Chroma, Qwen-Image, Z-Image, "
+                "Lumina 2 and Krea 2."
             ),
             search_aliases=["ddim inversion", "unsampler", "noise inversion", "diir", "reverse sampling", "fpga"],
             inputs=[
@@ -67,7 +68,13 @@ class InvertLatent(io.ComfyNode):
                 *inversion_inputs(),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The inverted noise. Sample it without adding noise."),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip=(
+                        "The inverted noise. Sample it without adding noise; on models other than SD1.5, SD2 and SDXL, "
+                        "only with Restoration Sampler."
+                    ),
+                ),
                 InversionSocket.Output(display_name="inversion", tooltip="The recorded run, for Restoration Sampler."),
                 io.Float.Output(
                     display_name="residual",
@@ -156,8 +163,8 @@ class RestoreFaces(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     tooltip=(
-                        "The SD1.5, SD2 or SDXL model that restores the faces. It must not carry Apply Cast or Apply "
-                        "RepControlNet."
+                        "The model that restores the faces: SD1.5, SD2, SDXL, SD3.5, FLUX, Chroma, Qwen-Image, "
+                        "Z-Image, Lumina 2 or Krea 2. It must not carry Apply Cast or Apply RepControlNet."
                     ),
                 ),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
@@ -174,7 +181,10 @@ class RestoreFaces(io.ComfyNode):
                 IdentityAdapterSocket.Input(
                     "adapter",
                     optional=True,
-                    tooltip="The identity adapter, from Load Identity Adapter. Connect it together with a cast.",
+                    tooltip=(
+                        "The identity adapter, from Load Identity Adapter. Connect it together with a cast. SD1.5 and "
+                        "SDXL only: on other models, faces follow the prompt and the ControlNet."
+                    ),
                 ),
                 people_input(
                     "The people in the picture, from Make Cast, or one identity. Faces that match nobody are left "
@@ -266,7 +276,11 @@ class RestoreFaces(io.ComfyNode):
                         "trained on."
                     ),
                 ),
-                *crop_inputs(0, "Side of the square crops in pixels, a multiple of 8. 0 uses the model's native size."),
+                *crop_inputs(
+                    0,
+                    "Side of the square crops in pixels, a multiple of 8, for FLUX.2 of 16. 0 uses the model's native "
+                    "size.",
+                ),
                 io.Boolean.Input(
                     "match_colors",
                     default=False,

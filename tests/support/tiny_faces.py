@@ -1,6 +1,7 @@
 """Pictures with faces that a test can place, an analyser that sees them, and a small real autoencoder."""
 
 import comfy.sd
+import comfy.taesd.taehv
 import comfy.taesd.taesd
 import numpy as np
 import torch
@@ -15,16 +16,25 @@ from tiny_identities import person
 WIDTH, HEIGHT = 160, 120
 
 
-def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
+def tiny_vae(seed: int = 0, latent_channels: int = 4) -> comfy.sd.VAE:
     """An autoencoder in TAESD's layout with seeded random weights: eight pixels to a latent pixel, as in SD."""
     generator = torch.Generator().manual_seed(seed)
-    weights = comfy.taesd.taesd.TAESD(latent_channels=4).state_dict()
+    weights = comfy.taesd.taesd.TAESD(latent_channels=latent_channels).state_dict()
     for name, weight in weights.items():
         if weight.ndim:  # the scale and shift of the latent stay as they are
             gain = 1.25 if "encoder" in name else 0.9  # latents of deviation 3, pictures that are not saturated
             scale = gain / weight[0].numel() ** 0.5 if weight.ndim > 1 else 0.1
             weights[name] = scale * torch.randn(weight.shape, generator=generator)
-    return comfy.sd.VAE(sd=weights)
+    return comfy.sd.VAE(sd=weights, metadata={"tae_latent_channels": latent_channels})
+
+
+def tiny_video_vae(seed: int = 0) -> comfy.sd.VAE:
+    """An autoencoder in TAEHV's layout, as Qwen-Image's is one for video: a batch of pictures would be one video."""
+    vae = comfy.sd.VAE(sd=comfy.taesd.taehv.TAEHV(latent_channels=16).state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    for weight in vae.first_stage_model.state_dict().values():
+        weight.copy_(torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5)
+    return vae
 
 
 def pictures(num: int = 1, channels: int = 3, seed: int = 0) -> torch.Tensor:

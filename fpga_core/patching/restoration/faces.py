@@ -9,7 +9,7 @@ from typing import NamedTuple
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...errors import InvalidInputError, PatchConflictError
+from ...errors import InvalidInputError, PatchConflictError, UnsupportedModeError
 from ...faces.face import PictureFaces
 from ...restoration.face_crops import FaceCrop, crop_faces, stack_crops
 from ...restoration.masks import FaceParser
@@ -19,8 +19,8 @@ from ...restoration.settings import IdentityIn
 from ..cast.attach import carries_cast
 from ..repcontrolnet.carried import applied_branches
 from ..whole_picture import check_no_whole_picture_patches
-from .controls import ControlNetFaces
-from .families import check_restoring_model
+from .controls import ControlNetFaces, RepControlNetFaces
+from .families import check_restoring_model, family_of
 from .identities import CastRecognition
 from .restorer import FaceRestorer
 
@@ -118,9 +118,26 @@ def check_model_is_plain(model: ModelPatcher) -> None:
 
 
 def check_restorer(restorer: FaceRestorer) -> None:
-    """Raises InvalidInputError unless the parts of a restorer fit together."""
-    settings, recognition = restorer.settings, restorer.recognition
-    if (restorer.cast is None) != (restorer.adapter is None):
+    """Raises InvalidInputError or UnsupportedModeError unless the parts of a restorer fit together."""
+    settings, recognition, family = restorer.settings, restorer.recognition, family_of(restorer.model)
+    if not family.takes_adapters and restorer.adapter is not None:
+        raise UnsupportedModeError(
+            f"disconnect the adapter: identity adapters are made for SD1.5 and SDXL, and the connected model is of the "
+            f"family {family.name}. Its faces follow the prompt and the ControlNet; a cast can stay, to say whose face "
+            "is whose"
+        )
+    if not family.takes_adapters and isinstance(restorer.control, RepControlNetFaces):
+        raise UnsupportedModeError(
+            f"disconnect the RepControlNet: it is a part of an SD1.5 or SDXL model, and the connected model is of the "
+            f"family {family.name}; connect a ControlNet for {family.name} to control_net"
+        )
+    multiple = restorer.model.model.latent_format.spacial_downscale_ratio
+    if settings.crop.size_px % multiple:
+        raise InvalidInputError(
+            f"set crop_size_px to a multiple of {multiple}: it is {settings.crop.size_px}, and a latent pixel of "
+            f"{family.name} is {multiple} pixels wide"
+        )
+    if family.takes_adapters and (restorer.cast is None) != (restorer.adapter is None):
         raise InvalidInputError("a cast and its identity adapter belong together; connect both, or neither")
     if settings.identity_in is not IdentityIn.UNET and not isinstance(restorer.control, ControlNetFaces):
         raise InvalidInputError(

@@ -51,7 +51,7 @@ class RestoringFamily(Protocol):
     Attributes:
         name: what artists call it.
         noise: the host's class of its noise, whose ODE is inverted.
-        takes_adapters: whether identity adapters act in its cross attention.
+        takes_adapters: whether identity adapters and RepControlNets act in it: they are made for UNets.
     """
 
     noise: ClassVar[type]
@@ -74,8 +74,8 @@ class RestoringFamily(Protocol):
         """
         ...
 
-    def for_inversion(self, model: ModelPatcher, positive: Conditioning) -> Conditioning:
-        """Returns the prompt as an inversion is told it, without guidance of any kind."""
+    def embeds_guidance(self, model: ModelPatcher) -> bool:
+        """Returns whether guidance is an input of a model, which was distilled so."""
         ...
 
 
@@ -112,8 +112,8 @@ class UNetFamily:
         after = [*patches.get("attn1_output_patch", ()), patch]
         return {**options, "patches": {**patches, "attn1_output_patch": after}}
 
-    def for_inversion(self, model: ModelPatcher, positive: Conditioning) -> Conditioning:
-        return positive
+    def embeds_guidance(self, model: ModelPatcher) -> bool:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +181,8 @@ class TransformerFamily:
         reached = {**options, "optimized_attention_override": attend}
         return reached if self.is_numbered else _numbered(reached, len(getattr(net, self.stacks["double"])))
 
-    def for_inversion(self, model: ModelPatcher, positive: Conditioning) -> Conditioning:
-        if self.guidance is None or not attrgetter(self.guidance)(_network(model)):
-            return positive
-        return [[text, {**options, "guidance": INVERSION_GUIDANCE}] for text, options in positive]
+    def embeds_guidance(self, model: ModelPatcher) -> bool:
+        return self.guidance is not None and attrgetter(self.guidance)(_network(model))
 
     def _num_tokens(self, net: nn.Module, latent: Extent) -> int:
         return latent.downscaled(getattr(net, self.patch)).num_cells
@@ -291,6 +289,13 @@ def check_restoring_model(model: ModelPatcher) -> None:
                 f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit those "
                 f"of another; connect the model from before {node}, or bypass that node"
             )
+
+
+def without_guidance(model: ModelPatcher, positive: Conditioning) -> Conditioning:
+    """Returns the prompt of an inversion, which runs without guidance; embedded guidance is as low as it can be."""
+    if not family_of(model).embeds_guidance(model):
+        return positive
+    return [[text, {**options, "guidance": INVERSION_GUIDANCE}] for text, options in positive]
 
 
 def latent_shape(model: ModelPatcher, batch: int, latent: Extent) -> tuple[int, ...]:

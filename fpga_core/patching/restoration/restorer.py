@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -27,6 +28,8 @@ from .families import family_of, latent_shape
 from .identities import ActingFaces, CastRecognition, FaceIdentities
 from .samplers import Inversion, RestorationSampler
 from .sampling import Callback, record_inversion, restore_latent
+
+logger = logging.getLogger(__name__)
 
 MEMORY_MARGIN = 1.5
 """The host's own factor between the estimated memory of a model call and the memory that must be free."""
@@ -64,7 +67,7 @@ class FaceRestorer:
         face_prompt: what a crop of a face shows, in the place of the picture's positive; None = that.
         settings: how faces are restored.
         cast: the people whose faces they can be; None restores faces from the prompt alone.
-        adapter: makes the identities' tokens; required with a cast.
+        adapter: makes the identities' tokens; required with a cast, and only possible, if the family takes adapters.
         face_analysis: measures FaceSim; with None, it is not measured.
         control: keeps each face's pose and expression by its landmarks; with None, only the inversion keeps them.
         make_callback: makes the callback for progress and previews.
@@ -139,9 +142,17 @@ class FaceRestorer:
         """Returns this restorer with its preset and its cache mode carried out, and what to tell the user about it."""
         settings = self.settings.effective
         remarks = [PAPER_REMARK] if self.settings.preset is Preset.AS_IN_THE_PAPER else []
+        family = family_of(self.model)
+        if self.cast is not None and self.adapter is None:
+            remarks.append(
+                f"identities: none acts, because there are no identity adapters for {family.name}; faces follow the "
+                "prompt and the ControlNet"
+            )
+        if family.embeds_guidance(self.model) and settings.cfg != 1:
+            logger.warning("set cfg to 1: this model's guidance is an input of it (Flux Guidance), and cfg adds to it")
         decided, wanted = replace(self, settings=settings), settings.inversion
         if wanted.mode is CacheMode.AUTO:
-            side = settings.crop.size_px // self.vae.spacial_compression_encode()
+            side = settings.crop.size_px // self.model.model.latent_format.spacial_downscale_ratio
             full = decided._full_plan(Extent(side, side))
             mode = fitting_mode(wanted.mode, full, wanted.budget_mib)
             decided = replace(decided, settings=replace(settings, inversion=replace(wanted, mode=mode)))

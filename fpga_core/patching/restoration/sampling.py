@@ -23,7 +23,7 @@ from ...restoration.sampling import check_sigmas
 from ...restoration.settings import InversionSettings
 from ...shapes import Extent
 from ..conditioning import Conditioning
-from .families import check_restoring_model, family_of, latent_shape
+from .families import check_restoring_model, family_of, latent_shape, without_guidance
 from .samplers import Inversion, InversionSampler, RestorationSampler, mask_on_latent
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
@@ -95,7 +95,7 @@ def record_inversion(
         InvalidInputError: there is no prompt or mask, or the budget is too small; the model is not run.
         ShapeMismatchError: the latent does not fit the model, or the mask the latent.
     """
-    shape, family = tuple(latent.shape), family_of(model)
+    shape = tuple(latent.shape)
     extent = Extent(width=shape[-1], height=shape[-2])
     if shape != latent_shape(model, shape[0], extent):
         needed = ", ".join(map(str, latent_shape(model, 0, extent)[1:-2]))
@@ -106,7 +106,7 @@ def record_inversion(
     if not positive:
         raise InvalidInputError("the positive conditioning is empty; connect a prompt")
     masks = None if mask is None else MaskOnGrids(mask_on_latent(mask, shape))
-    layers = family.layers(model, extent)
+    layers = family_of(model).layers(model, extent)
     # If the model runs in 16 bits, maps are kept in its dtype, because a conversion would only cost time.
     dtype = torch.bfloat16 if model.model.get_dtype_inference() is torch.bfloat16 else torch.float16
     full = CachePlan.of(
@@ -128,7 +128,7 @@ def record_inversion(
         cache = on_failure.enter_context(FeatureCache(plan, budget_mib=settings.budget_mib, device_bytes=device_bytes))
         sampler = InversionSampler(cache, settings.repetitions, masks)
         guider = CFGGuider(model)
-        told = family.for_inversion(model, positive)
+        told = without_guidance(model, positive)
         guider.inner_set_conds({"positive": told})  # no negative: guidance 1, as BasicGuider does
         inverted = sample(guider, latent, sampler, sigmas=sigmas.flip(0), callback=callback)
         if float(sigmas[0]) == 1 and isinstance(model.get_model_object("model_sampling"), CONST):

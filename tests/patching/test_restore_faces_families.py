@@ -1,0 +1,130 @@
+"""Restore Faces from end to end on every family of transformers: faces, autoencoder, model and paste."""
+
+from dataclasses import replace
+
+import comfy.model_management
+import pytest
+import torch
+from fpga.fpga_core.errors import InvalidInputError, UnsupportedModeError
+from fpga.fpga_core.patching.restoration.controls import RepControlNetFaces
+from fpga.fpga_core.patching.restoration.faces import restore_faces
+from fpga.fpga_core.patching.restoration.families import family_of
+from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
+from fpga.fpga_core.restoration.feature_cache import CacheMode
+from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
+from random_branches import random_branch
+from tiny_faces import face, found, pictures, placed_cast, tiny_vae, tiny_video_vae
+from tiny_identities import tiny_adapter
+from tiny_models import tiny_model
+from tiny_transformers import TINY
+
+CROP = CropSettings(size_px=64, size_limit_px=50, is_upright=False)
+SETTINGS = RestoreSettings(steps=2, scheduler="simple", crop=CROP, inversion=InversionSettings(repetitions=0), cfg=3.0)
+LEFT, RIGHT, LARGE = face(20, 20, 24, 30, 1), face(100, 60, 30, 36, 2), face(60, 10, 60, 80)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module", params=TINY)
+def family(request):
+    return TINY[request.param]
+
+
+@pytest.fixture(scope="module")
+def parts(family):
+    with torch.inference_mode(False), torch.no_grad():
+        vae = tiny_video_vae() if len(family.latent) > 1 else tiny_vae(latent_channels=family.latent[0])
+    return {"model": family.model(), "vae": vae}
+
+
+@pytest.fixture
+def restore(family, parts):
+    def run(faces=None, **options):
+        faces = found((LEFT, RIGHT)) if faces is None else faces
+        prompts = {"positive": family.prompt(1), "negative": family.prompt(2)}
+        return restore_faces(pictures(), faces, FaceRestorer(**{**parts, "settings": SETTINGS, **prompts, **options}))
+
+    return run
+
+
+@pytest.mark.parametrize("mode", [CacheMode.FULL, CacheMode.STATISTICS])
+def test_all_faces_at_once_are_the_faces_one_by_one_and_nothing_else_changes(restore, mode):
+    settings = replace(SETTINGS, inversion=InversionSettings(repetitions=0, mode=mode))
+    together = restore(found((LEFT, LARGE, RIGHT)), settings=settings)
+    assert together.report.startswith("2 of 3 faces restored; 2 under 50 px")
+    assert together.report.endswith("background: maximum difference 0 outside the masks")
+    assert torch.equal(together.images[together.masks == 0], pictures()[together.masks == 0])
+    for number, alone in enumerate((LEFT, RIGHT)):
+        after = restore(found((alone,)), settings=settings).after
+        assert float((after[0] - together.after[number]).abs().max()) <= 1e-4
+        assert float((together.after - together.before)[number].abs().max()) > 1e-2
+
+
+def test_a_stopped_run_leaves_the_model_as_it_was(restore, parts):
+    expected = restore().images
+
+    def make_callback(model, steps):
+        def stop(step, x0, x, total):
+            raise comfy.model_management.InterruptProcessingException
+
+        return stop
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        restore(make_callback=make_callback)
+    assert not parts["model"].model_options["transformer_options"] and not parts["model"].patches
+    assert torch.equal(restore().images, expected)
+
+
+@pytest.mark.parametrize("family", ["Z-Image"], indirect=True)
+class TestIdentities:
+    def test_a_cast_alone_says_whose_face_is_whose_and_the_report_that_no_identity_acts(self, restore):
+        stranger = face(60, 90, 20, 24, 9)
+        faces = found((LEFT, stranger, RIGHT))
+        result = restore(faces, cast=placed_cast(p1=LEFT, p2=RIGHT))
+        lines = result.report.splitlines()
+        assert lines[1].startswith("picture 1, face 1, 30 px: person 1 (by place")
+        assert lines[2] == "picture 1, face 2, 24 px: left alone, nobody in the cast matches it"
+        assert "there are no identity adapters for Z-Image and Lumina 2" in result.report
+        assert torch.equal(result.after, restore().after)
+
+    def test_an_adapter_and_a_repcontrolnet_are_refused_by_name(self, restore):
+        with pytest.raises(UnsupportedModeError, match="disconnect the adapter: .* family Z-Image and Lumina 2"):
+            restore(adapter=tiny_adapter(), cast=placed_cast(p1=LEFT))
+        control = RepControlNetFaces(random_branch(tiny_model().model.diffusion_model))
+        with pytest.raises(UnsupportedModeError, match="disconnect the RepControlNet"):
+            restore(control=control)
+
+
+@pytest.mark.parametrize("family", ["FLUX.2"], indirect=True)
+def test_crops_are_whole_latent_pixels(restore):
+    settings = replace(SETTINGS, crop=replace(CROP, size_px=72))
+    with pytest.raises(InvalidInputError, match="set crop_size_px to a multiple of 16: it is 72"):
+        restore(settings=settings)
+
+
+@pytest.mark.parametrize("family", ["FLUX.1 dev"], indirect=True)
+def test_cfg_beside_embedded_guidance_is_warned_of(restore, caplog):
+    restore()
+    assert "set cfg to 1" in caplog.text
+    caplog.clear()
+    restore(settings=replace(SETTINGS, cfg=1.0))
+    assert not caplog.text
+
+
+def test_native_sizes(family, parts):
+    size = family_of(parts["model"]).native_size_px(parts["model"])
+    assert size == (1328 if family is TINY["Qwen-Image"] else 1024)
+
+
+@pytest.mark.parametrize("family", ["FLUX.1 dev"], indirect=True)
+def test_memory_is_planned_before_the_run(restore, parts):
+    """A face of 1024 pixels in 2 steps: 4 layers of 64x64 tokens, 64 channels wide, in halves, and the latents."""
+    settings = replace(SETTINGS, crop=replace(CROP, size_px=1024), inversion=InversionSettings(budget_mib=6))
+    decided, remarks = FaceRestorer(**parts, positive=[], negative=[], settings=settings).decided()
+    maps, latents = 2 * 4 * 64 * 64 * 64 * 2, 3 * 16 * 128 * 128 * 4
+    assert decided.settings.inversion.mode is CacheMode.STATISTICS
+    assert f"complete maps need {(maps + latents) // 2**20} MiB a face" in remarks[0]
