@@ -135,6 +135,12 @@ def build_parser() -> argparse.ArgumentParser:
     engine.add_argument("--with-identity", action="store_true", help="train identity tokens together with the control")
     engine.add_argument("--identity-dim", type=int, help="width between embedding and tokens; default: as published")
     engine.add_argument("--cpu", action="store_true", help="do not use the GPU")
+    engine.add_argument(
+        "--fsdp",
+        dest="is_sharded",
+        action="store_true",
+        help="split parameters and optimizer over the processes, for models that do not fit one GPU",
+    )
     engine.add_argument("--num-processes", type=int, default=1, help="processes on this machine, one GPU each")
     return parser
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from .order import SampleOrder, slot_generator
 from .processes import stop_signals
 from .saved_states import StateWriter, TrainingState, check_parameters, check_settings, newest_state, read_state
 from .settings import Precision, TrainingSettings
+from .sharding import as_number, gathered, shard, split_as, split_optimizer_state, unsynchronised, whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -123,9 +124,9 @@ def train(
                     hooks.report(line)
                 if settings.sample_every and run.iteration % settings.sample_every == 0:
                     run.draw_sample(hooks)
+        files = () if run.is_stopped else run.export(trained_on)
         if not accelerator.is_main_process:
             return Outcome(run.iteration, run.is_stopped)
-        files = () if run.is_stopped else run.export(trained_on)
         return Outcome(run.iteration, run.is_stopped, tuple(run.log.lines()), files)
 
 
@@ -154,6 +155,9 @@ class _Run:
         self.decisive = {**settings.decisive(accelerator.num_processes), **self.model_settings}
         self.decisive["data"] = self.batches.fingerprint
         self.given.to(accelerator.device)
+        self.is_sharded = settings.is_sharded and accelerator.num_processes > 1
+        if self.is_sharded:
+            shard(self.given, accelerator)
         self.parameters = {name: value for name, value in self.given.named_parameters() if value.requires_grad}
         optimizer = torch.optim.AdamW(
             self._groups(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
@@ -162,7 +166,8 @@ class _Run:
         state = self._read_state()
         if state is not None:
             self._take(state, optimizer)
-        self.model, self.optimizer = accelerator.prepare(self.given, optimizer)
+        self.optimizer = accelerator.prepare_optimizer(optimizer)
+        self.model = self.given if self.is_sharded else accelerator.prepare_model(self.given)
         if state is not None and state.scaler is not None and accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(dict(state.scaler))
         accelerator.wait_for_everyone()  # before the main process writes to where others read
@@ -187,7 +192,7 @@ class _Run:
         """One iteration of all processes; saves the state if it is due. Returns the line of the log."""
         parts = self._backward_all()
         losses, is_stop_wanted, is_due = self._agreed(parts, is_stop_wanted)
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
+        norm = as_number(self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
         # under float16 the scaler looks for infinite gradients: it skips the step and scales less
         is_number = math.isfinite(norm) or self.settings.precision is Precision.FLOAT16
         if not (is_number and all(map(math.isfinite, losses.values()))):
@@ -213,26 +218,35 @@ class _Run:
 
     def draw_sample(self, hooks: Hooks) -> None:
         """Saves a picture by the averaged parameters in the folder."""
-        if self.accelerator.is_main_process and hooks.sample is not None:
-            with self.average.applied(), torch.no_grad(), self.accelerator.autocast():
+        with self.averaged(), self.accelerator.autocast():
+            if self.accelerator.is_main_process and hooks.sample is not None:
                 picture = hooks.sample(self.iteration)
-            path = self.folder / SAMPLES_FOLDER / f"{self.iteration:08}.png"
-            path.parent.mkdir(exist_ok=True)
-            _save_picture(picture, path)
-        self.accelerator.wait_for_everyone()
+                path = self.folder / SAMPLES_FOLDER / f"{self.iteration:08}.png"
+                path.parent.mkdir(exist_ok=True)
+                _save_picture(picture, path)
+            self.accelerator.wait_for_everyone()
 
     def export(self, trained_on: str) -> tuple[Path, ...]:
-        """Writes the files that the pack's nodes load, with the averaged parameters."""
-        with self.average.applied(), torch.no_grad():
-            return tuple(self.given.export(self.folder, trained_on))
+        """Writes the files that the pack's nodes load, with the averaged parameters; in the main process."""
+        with self.averaged():
+            files = tuple(self.given.export(self.folder, trained_on)) if self.accelerator.is_main_process else ()
+            self.accelerator.wait_for_everyone()
+            return files
+
+    @contextmanager
+    def averaged(self) -> Generator[None, None, None]:
+        """Within the block, the model has its averaged parameters, whole in every process. All enter it together."""
+        with torch.no_grad(), self.average.applied(), whole(self.given, is_sharded=self.is_sharded):
+            yield
 
     def _backward_all(self) -> list[dict[str, Tensor]]:
         """Computes the gradients of this process's slots. If anything breaks in here (the host's Cancel, a bad sample,
-        too little memory), no parameter has changed yet: the state is saved before the error is raised."""
+        too little memory), no parameter has changed yet: the state is saved before the error is raised, unless other
+        processes, which may not have failed, would have to give their shares of it."""
         try:
             return [self._backward(slot) for slot in self.slots]
         except BaseException:
-            if self.iteration > self._saved:
+            if self.iteration > self._saved and not self.is_sharded:
                 self._save()
             self.writer.finish()
             raise
@@ -241,11 +255,17 @@ class _Run:
         """Adds the gradients of one slot. With the last slot, those of all processes are averaged."""
         batch = self.ahead.take(self.iteration, slot).to(self.accelerator.device)
         generator = slot_generator(self.settings.seed, self.iteration, slot)
-        synchronised = nullcontext() if slot == self.slots[-1] else self.accelerator.no_sync(self.model)
-        with synchronised, seeded(generator.initial_seed(), self.accelerator.device):  # the seed is for dropout
+        for_dropout = seeded(generator.initial_seed(), self.accelerator.device)
+        with self._synchronised(slot), for_dropout:
             parts: dict[str, Tensor] = self.model(batch, self.iteration, generator)
             self.accelerator.backward(parts["loss"] / self.settings.accumulation)
         return {name: part.detach() for name, part in parts.items()}
+
+    def _synchronised(self, slot: int) -> AbstractContextManager[None]:
+        """Within the block, gradients are averaged over the processes if it is the last slot."""
+        if slot == self.slots[-1]:
+            return nullcontext()
+        return unsynchronised(self.given) if self.is_sharded else self.accelerator.no_sync(self.model)
 
     def _agreed(self, parts: list[dict[str, Tensor]], is_stop_wanted: bool) -> tuple[dict[str, float], bool, bool]:
         """The mean of each part over the slots that have it, and whether any process wants to stop, or to save."""
@@ -267,10 +287,10 @@ class _Run:
         return (self.iteration + 1) % self.settings.checkpoint_every == 0
 
     def _save(self) -> None:
+        is_main, scaler = self.accelerator.is_main_process, self.accelerator.scaler
         self._saved, self._saved_at = self.iteration, time.monotonic()
-        if not self.accelerator.is_main_process:
+        if not (is_main or self.is_sharded):
             return
-        scaler = self.accelerator.scaler
         state = TrainingState(
             iteration=self.iteration,
             settings=self.decisive,
@@ -279,6 +299,10 @@ class _Run:
             optimizer=self.optimizer.optimizer.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
         )
+        if self.is_sharded:
+            state = TrainingState(**gathered(vars(state), is_kept=is_main))
+        if not is_main:
+            return
         self.writer.write(state)
         _save_picture(self.curves.draw(), self.folder / CURVES_FILE)
 
@@ -297,9 +321,11 @@ class _Run:
     def _take(self, state: TrainingState, optimizer: torch.optim.Optimizer) -> None:
         self.iteration = self._saved = state.iteration
         for name, parameter in self.parameters.items():
-            parameter.copy_(state.parameters[name])
-        self.average.load_state_dict(state.average)
-        optimizer.load_state_dict(dict(state.optimizer))
+            parameter.copy_(split_as(state.parameters[name], parameter))
+        self.average.load_state_dict(
+            {name: split_as(mean, self.parameters[name]) for name, mean in state.average.items()}
+        )
+        optimizer.load_state_dict(split_optimizer_state(state.optimizer, optimizer))
 
     def _diverged(self, losses: Mapping[str, float], norm: float) -> TrainingDivergedError:
         kept = newest_state(self.folder)

@@ -21,6 +21,7 @@ FREE = (
     "num_checkpoints",
     "saves_in_background",
     "sample_every",
+    "is_sharded",
 )
 """The settings that can change when a training is resumed."""
 
@@ -61,6 +62,7 @@ class TrainingSettings:
         num_checkpoints: number of saved states to keep.
         saves_in_background: whether training goes on while a state is written, which needs memory for a copy of it.
         sample_every: iterations between sample pictures; 0 draws none.
+        is_sharded: whether parameters, their running mean and the optimizer are split over the processes (FSDP).
     Raises:
         InvalidInputError: a value is out of its range; the message names it.
     """
@@ -83,6 +85,7 @@ class TrainingSettings:
     num_checkpoints: int = 2
     saves_in_background: bool = False
     sample_every: int = 0
+    is_sharded: bool = False
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "accumulation", "checkpoint_every", "num_checkpoints"):
@@ -92,6 +95,8 @@ class TrainingSettings:
         for name in ("learning_rate", "new_layers_factor", "max_grad_norm"):
             self._check(name, getattr(self, name) > 0, "above 0")
         self._check("ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
+        if self.is_sharded and self.precision is Precision.FLOAT16:
+            raise InvalidInputError("use the precision bf16 to split parameters over processes; fp16 cannot")
         self._check("betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1")
 
     def _check(self, name: str, is_right: bool, expected: str) -> None:
