@@ -117,13 +117,17 @@ def score(texts: dict[str, str]) -> str:
 
 
 def photographs(base: Path) -> Image.Image:
-    """Runs every shipped workflow unchanged, on the stand-ins."""
+    """Runs every shipped workflow on the stand-ins. Nothing is downloaded."""
     place_stand_ins(base)
     rows = {}
     with ComfyServer(base, packs=PACKS, arguments=ARGUMENTS) as server:
         demonstration = Demonstration(ComfyClient(server.address))
         for file in sorted(API.glob("*.json")):
-            pictures, _ = demonstration.run(json.loads(file.read_text(encoding="utf-8")), OUTPUT / file.stem)
+            prompt = json.loads(file.read_text(encoding="utf-8"))
+            for node in prompt.values():
+                if "download_if_missing" in node["inputs"]:
+                    node["inputs"]["download_if_missing"] = False
+            pictures, _ = demonstration.run(prompt, OUTPUT / file.stem)
             rows[file.stem] = [Cell(title, Image.open(path)) for title, paths in pictures.items() for path in paths]
     return sheet(rows)
 

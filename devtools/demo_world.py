@@ -32,6 +32,7 @@ CANVAS = {"width": SIZE_PX, "height": SIZE_PX}
 CFG = 2.5
 WIDGETS: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": CANVAS,
+    "FPGA_LoadFaceAnalysis": {"download_if_missing": False},
     "FPGA_MakeCast": CANVAS,
     "FPGA_DrawLandmarks": {**CANVAS, "style": "openpose"},
     "KSampler": {"cfg": CFG},
@@ -200,19 +201,30 @@ def adapted(prompt: Prompt, run: Run) -> Prompt:
     titles = {node["_meta"]["title"]: node for node in prompt.values()}
     if unknown := run.inputs.keys() - titles.keys():
         raise ValueError(f"'{run.workflow}' has no node called {sorted(unknown)}; it has {sorted(titles)}")
-    for node in prompt.values():
+    for node_id, node in prompt.items():
         node["inputs"] |= WIDGETS.get(node["class_type"], {})
         node["inputs"] |= {
             name: NAMES[value] for name, value in node["inputs"].items() if isinstance(value, str) and value in NAMES
         }
-        if node["class_type"] == "FPGA_RestoreFaces" and "control_net" in node["inputs"]:
-            # The world has no ControlNet, so its RepControlNet keeps the pose, as the node allows.
-            loader = node["inputs"].pop("control_net")[0]
-            prompt[loader] |= {
-                "class_type": "FPGA_LoadRepControlNet",
-                "inputs": {"name": "small_world_repcontrolnet.safetensors"},
-            }
-            node["inputs"]["repcontrolnet"] = [loader, 0]
+        if "control_net" in node["inputs"]:
+            _use_repcontrolnet(prompt, node_id)
     for title, inputs in run.inputs.items():
         titles[title]["inputs"] |= inputs
     return prompt
+
+
+def _use_repcontrolnet(prompt: Prompt, node_id: str) -> None:
+    """Puts the world's RepControlNet in the place of a ControlNet, which the world does not have.
+
+    Restore Faces takes either. Apply ControlNet becomes Apply RepControlNet, which the model passes through as well.
+    """
+    inputs = prompt[node_id]["inputs"]
+    loader = inputs.pop("control_net")[0]
+    branch = {"name": "small_world_repcontrolnet.safetensors"}
+    prompt[loader] |= {"class_type": "FPGA_LoadRepControlNet", "inputs": branch}
+    inputs["repcontrolnet"] = [loader, 0]
+    if prompt[node_id]["class_type"] == "ControlNetApplyAdvanced":
+        prompt[node_id]["class_type"] = "FPGA_ApplyRepControlNet"
+        (after,) = (node["inputs"] for node in prompt.values() if node["inputs"].get("positive") == [node_id, 0])
+        inputs["model"] = after["model"]
+        after |= {"model": [node_id, 0], "positive": [node_id, 1], "negative": [node_id, 2]}

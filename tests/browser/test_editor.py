@@ -54,7 +54,7 @@ def test_a_shipped_workflow_opens_runs_and_shows_its_picture(editor, file):
     workflow = json.loads(file.read_text(encoding="utf-8"))
     assert editor.load(workflow) == []
     assert editor.num_nodes() == len(workflow["nodes"])
-    for name, value in {"steps": 2, "crop_size_px": 128, "repetitions": 0}.items():
+    for name, value in {"steps": 2, "crop_size_px": 128, "repetitions": 0, "download_if_missing": False}.items():
         editor.set_widgets(name, value)
     for name in ("width", "height"):
         editor.divide_widgets(name, REDUCTION)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from fpga.devtools.client import PromptError, api_node
-from shipped_workflows import NAMES, as_shipped, node_of, nodes_of, smaller
+from shipped_workflows import NAMES, as_shipped, node_of, nodes_of, size_inputs, smaller
 
 GENERATING = [name for name in NAMES if nodes_of(as_shipped(name), "KSampler")]
 
@@ -20,12 +20,14 @@ def picture(client, prompt: dict) -> np.ndarray:
 def plain(prompt: dict) -> dict:
     """The workflow with the sampler wired past the pack's nodes, as if they were bypassed."""
     loader, sampler = node_of(prompt, "CheckpointLoaderSimple"), node_of(prompt, "KSampler")
-    texts = nodes_of(prompt, "CLIPTextEncode")
+    texts, latent = nodes_of(prompt, "CLIPTextEncode"), node_of(prompt, "EmptyLatentImage")
+    size = {side: size_inputs(prompt, latent)[side] for side in ("width", "height")}
     prompt = json.loads(json.dumps(prompt))
     prompt[node_of(prompt, "SaveImage")]["inputs"]["images"] = [node_of(prompt, "VAEDecode"), 0]
     prompt[sampler]["inputs"] |= {"model": [loader, 0], "positive": [texts[0], 0], "negative": [texts[1], 0]}
-    kept = {loader, sampler, *texts}
-    kept |= {k for k, node in prompt.items() if node["class_type"] in ("EmptyLatentImage", "VAEDecode", "SaveImage")}
+    prompt[latent]["inputs"] |= size
+    kept = {loader, sampler, *texts, latent}
+    kept |= {k for k, node in prompt.items() if node["class_type"] in ("VAEDecode", "SaveImage")}
     return {node_id: node for node_id, node in prompt.items() if node_id in kept}
 
 
@@ -34,7 +36,7 @@ def test_a_shipped_workflow_runs_and_leaves_the_model_as_it_was(client, name):
     prompt = smaller(name)
     before = picture(client, plain(prompt))
     made = picture(client, prompt)
-    size = prompt[node_of(prompt, "EmptyLatentImage")]["inputs"]
+    size = size_inputs(prompt, node_of(prompt, "EmptyLatentImage"))
     assert made.shape == (size["height"], size["width"], 3)
     assert not np.array_equal(made, before)
     again = plain(prompt)

@@ -9,6 +9,7 @@ SMALLER = {
     "KSampler": {"steps": 3},
     "FPGA_RestoreFaces": {"steps": 2, "repetitions": 0, "crop_size_px": 128},
     "FPGA_CropFaces": {"crop_size_px": 128},
+    "FPGA_LoadFaceAnalysis": {"download_if_missing": False},  # the tests use no network
 }
 REDUCTION = 2
 """Of the side of generated pictures."""
@@ -23,9 +24,16 @@ def smaller(name: str) -> dict:
     prompt = as_shipped(name)
     for node in prompt.values():
         node["inputs"] |= SMALLER.get(node["class_type"], {})
-        if node["class_type"] == "EmptyLatentImage":
-            node["inputs"] |= {side: node["inputs"][side] // REDUCTION for side in ("width", "height")}
+    for latent in nodes_of(prompt, "EmptyLatentImage"):
+        size = size_inputs(prompt, latent)
+        size |= {side: size[side] // REDUCTION for side in ("width", "height")}
     return prompt
+
+
+def size_inputs(prompt: dict, latent: str) -> dict:
+    """The inputs that say how large an empty latent is: its own, or those of the Make Cast that it is connected to."""
+    inputs = prompt[latent]["inputs"]
+    return prompt[inputs["width"][0]]["inputs"] if isinstance(inputs["width"], list) else inputs
 
 
 def nodes_of(prompt: dict, class_type: str) -> list[str]:
