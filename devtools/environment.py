@@ -82,6 +82,7 @@ class Builder:
     def __init__(self, cache: Path, comfyui_folder: Path, is_given: bool):
         self.cache = cache
         self.comfyui = comfyui_folder
+        self.is_given = is_given
         self.is_tested = sys.version_info[:2] in TESTED_PYTHONS
         self.folder = cache / f"python-{self._key(comfyui_folder if is_given else None)}"
         self.venv = self.folder / "venv"
@@ -164,9 +165,18 @@ class Builder:
 
     def _pip_install(self, what: list[str | Path], title: str, progress: Progress) -> None:
         self._discard_half_installed()
-        constraints = ["-c", CONSTRAINTS] if self.is_tested else []
+        constraints = ["-c", self._constraints()] if self.is_tested else []
         command = [*self.pip, "install", "--no-compile", "--progress-bar", "off", *constraints, *what]
         progress.run(command, what=title, remedy=NETWORK_REMEDY)
+
+    def _constraints(self) -> Path:
+        """Returns the tested versions; of a ComfyUI that was given, its own requirements pin the parts of ComfyUI."""
+        if not self.is_given:
+            return CONSTRAINTS
+        others = [line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if not line.startswith("comfy")]
+        file = self.folder / "constraints.txt"
+        file.write_text("\n".join(others) + "\n", encoding="utf-8")
+        return file
 
     def _discard_half_installed(self) -> None:
         """Removes packages whose installation was interrupted, so that pip installs them again.
