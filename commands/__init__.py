@@ -14,7 +14,10 @@ from .. import __version__
 from ..fpga_core.errors import FPGAError
 
 PROGRAM = "fpga-portrait"
-SUBCOMMANDS = {"train": "train a RepControlNet, an identity or a ControlNet on a folder of data"}
+SUBCOMMANDS = {
+    "train": "train a RepControlNet, an identity or a ControlNet on a folder of data",
+    "queue": "make the pictures of a table on one or many ComfyUI servers",
+}
 """The name of each subcommand, which is that of its module, and what it does."""
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130

@@ -91,3 +91,7 @@ class ResumeMismatchError(TrainingCheckpointError):
 
 class TrainingDivergedError(FPGAError):
     """The loss or its gradient is no longer a number."""
+
+
+class ServerError(FPGAError):
+    """No ComfyUI server answers."""
