@@ -17,12 +17,15 @@ ACTS_ANYWHERE = "hypernetwork_patch"
 MAX_DEPTH = 4
 """How deep masks are looked for in the objects of other packs."""
 
+CONTROLS = ("double_block", "noise_refiner")
+"""Kinds of patches by which transformers are controlled: the host's model patches hold the picture to follow."""
+
 
 def check_no_whole_picture_patches(model: ModelPatcher) -> None:
     """Raises if another pack's patches tie prompts or pictures to places of the whole picture.
 
-    These are patches before and after cross attention, with which packs prompt regions, and attention of other packs
-    that holds masks. A crop cannot be told from a whole picture there.
+    These are patches before and after cross attention, with which packs prompt regions; attention and blocks of other
+    packs that hold masks; and model patches that hold a picture. A crop cannot be told from a whole picture there.
 
     Raises:
         PatchConflictError: the model carries such a patch; the message names it.
@@ -31,8 +34,12 @@ def check_no_whole_picture_patches(model: ModelPatcher) -> None:
     patches = options.get("patches", {})
     around = [*patches.get("attn2_patch", ()), *patches.get("attn2_output_patch", ())]
     found = [patch for patch in around if not _qualname(patch).endswith(ACTS_ANYWHERE)]
-    replacements = options.get("patches_replace", {}).get("attn2", {}).values()
-    found += [patch for patch in replacements if next(_masks(patch, MAX_DEPTH), None) is not None]
+    replaced = options.get("patches_replace", {})
+    replacements = [*replaced.get("attn2", {}).values(), *replaced.get("dit", {}).values()]
+    replacements.append(options.get("optimized_attention_override"))
+    found += [patch for patch in replacements if next(_named(patch, MAX_DEPTH, ("mask",)), None) is not None]
+    controls = [patch for kind in CONTROLS for patch in patches.get(kind, ())]
+    found += [patch for patch in controls if next(_named(patch, MAX_DEPTH, ("mask", "image")), None) is not None]
     if found:
         raise PatchConflictError(
             f"the connected model carries a patch that belongs to the whole picture and would act at the wrong place "
@@ -53,10 +60,10 @@ def _qualname(patch: object) -> str:
     return getattr(patch, "__qualname__", None) or type(patch).__qualname__
 
 
-def _masks(held: Any, depth: int, name: str = "") -> Iterator[Tensor]:  # noqa: ANN401
-    """Yields the tensors in an object whose names say that they are masks."""
+def _named(held: Any, depth: int, words: Sequence[str], name: str = "") -> Iterator[Tensor]:  # noqa: ANN401
+    """Yields the tensors in an object whose names contain one of the words."""
     if isinstance(held, Tensor):
-        if "mask" in name.lower():
+        if any(word in name.lower() for word in words):
             yield held
         return
     if depth == 0:
@@ -72,4 +79,4 @@ def _masks(held: Any, depth: int, name: str = "") -> Iterator[Tensor]:  # noqa: 
         parts = [*vars(held).items(), *closed] if hasattr(held, "__dict__") else [*closed]
         parts += [("", bound) for bound in [getattr(held, "__self__", None)] if bound is not None]
     for part_name, part in parts:
-        yield from _masks(part, depth - 1, part_name)
+        yield from _named(part, depth - 1, words, part_name)

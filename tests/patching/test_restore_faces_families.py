@@ -5,8 +5,8 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
-from fpga.fpga_core.errors import InvalidInputError, UnsupportedModeError
-from fpga.fpga_core.patching.restoration.controls import RepControlNetFaces
+from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, UnsupportedModeError
+from fpga.fpga_core.patching.restoration.controls import ControlNetFaces, RepControlNetFaces
 from fpga.fpga_core.patching.restoration.faces import restore_faces
 from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
@@ -14,6 +14,7 @@ from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from random_branches import random_branch
 from tiny_faces import face, found, pictures, placed_cast, tiny_vae, tiny_video_vae
+from tiny_flow_controlnets import NETWORKS, tiny_flow_controlnet
 from tiny_identities import tiny_adapter
 from tiny_models import tiny_model
 from tiny_transformers import TINY
@@ -113,6 +114,43 @@ def test_cfg_beside_embedded_guidance_is_warned_of(restore, caplog):
     caplog.clear()
     restore(settings=replace(SETTINGS, cfg=1.0))
     assert not caplog.text
+
+
+@pytest.mark.parametrize(("family", "name"), [(name, name) for name in NETWORKS], indirect=["family"])
+def test_a_controlnet_sees_each_faces_own_drawing(restore, parts, name):
+    """Also of Qwen-Image, whose autoencoder would take two drawings for a video."""
+    control = ControlNetFaces(tiny_flow_controlnet(name), parts["vae"])
+    together = restore(control=control).after
+    for number, alone in enumerate((LEFT, RIGHT)):
+        after = restore(found((alone,)), control=control).after[0]
+        assert float((after - together[number]).abs().max()) <= 1e-4
+    moved = restore(found((LEFT, face(100, 60, 30, 36, 7))), control=control).after
+    torch.testing.assert_close(moved[0], together[0], atol=1e-5, rtol=1e-5)
+    assert float((moved[1] - together[1]).abs().max()) > 1e-3
+    off = ControlNetFaces(control.control_net, parts["vae"], strength=0.0)
+    assert torch.equal(restore(control=off).after, restore().after)
+
+
+@pytest.mark.parametrize("family", ["Z-Image"], indirect=True)
+@pytest.mark.parametrize(
+    "patch",
+    [
+        lambda model, held: model.set_model_double_block_patch(held),
+        lambda model, held: model.set_model_patch_replace(held, "dit", "double_block", 0),
+    ],
+)
+def test_patches_that_hold_a_mask_of_the_whole_picture_are_refused_by_name(restore, parts, patch):
+    class RegionalPrompts:
+        def __init__(self):
+            self.region_masks = [torch.ones(1, 8, 8)]
+
+        def __call__(self, inputs, extra=None):
+            return inputs
+
+    patched = parts["model"].clone()
+    patch(patched, RegionalPrompts())
+    with pytest.raises(PatchConflictError, match="RegionalPrompts"):
+        restore(model=patched)
 
 
 def test_native_sizes(family, parts):

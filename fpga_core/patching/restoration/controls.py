@@ -16,6 +16,7 @@ from ...repcontrolnet.branch import RepControlNet
 from ..cast.controlnet import IdentityControlNet
 from ..conditioning import Conditioning, add_control, as_hint
 from ..repcontrolnet.apply import add_hint, apply_branch
+from .autoencoder import PictureVAE
 from .identities import ActingFaces
 
 
@@ -128,7 +129,7 @@ class ControlNetFaces:
             control = self.control_net.copy()
         else:
             control, positive, negative = self.with_identities.with_cast(acting, positive, negative)
-        control.set_cond_hint(as_hint(hints), self.strength, (0.0, 1.0), vae=self.vae)
+        control.set_cond_hint(as_hint(hints), self.strength, (0.0, 1.0), vae=PictureVAE(self.vae))
         return add_control(positive, negative, control)
 
 

@@ -23,6 +23,7 @@ from ...restoration.report import RestoredFace
 from ...restoration.settings import PAPER_REMARK, IdentityIn, InvertWith, Preset, RestoreSettings
 from ...shapes import Extent
 from ..conditioning import Conditioning, for_crops, without_words
+from .autoencoder import PictureVAE
 from .controls import ControlNetFaces, FaceControl
 from .families import family_of, latent_shape
 from .identities import ActingFaces, CastRecognition, FaceIdentities
@@ -105,7 +106,7 @@ class FaceRestorer:
         if not faces:
             return []
         attached, identities = self._attached()
-        latents = encode_crops(self.vae, torch.stack([face.crop for face in faces]))
+        latents = PictureVAE(self.vae).encode(torch.stack([face.crop for face in faces]))
         return [
             restored
             for part in attached.batches(latents)
@@ -261,7 +262,7 @@ class FaceBatch:
         latents = restore_latent(
             run.model, positive, negative, cfg=settings.cfg, sampler=sampler, callback=self._callback()
         )
-        crops = decode_crops(run.vae, latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
+        crops = PictureVAE(run.vae).decode(latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
         return crops, self._facesim(crops, faces)
 
     def _conditioning(self, faces: Sequence[FaceCrop], strength: float) -> tuple[Conditioning, Conditioning]:
@@ -285,17 +286,6 @@ class FaceBatch:
     def _callback(self) -> Callback | None:
         make = self.run.make_callback
         return None if make is None else make(self.run.model, len(self.run.sigmas) - 1)
-
-
-def encode_crops(vae: VAE, crops: Tensor) -> Tensor:
-    """Encodes crops, (faces, size, size, 3), each for itself. A batch would be the frames of one video to some VAEs."""
-    pictures = crops.split(1) if vae.latent_dim == 3 else (crops,)
-    return torch.cat([vae.encode(picture) for picture in pictures])
-
-
-def decode_crops(vae: VAE, latents: Tensor) -> Tensor:
-    """Decodes latents to (faces, size, size, channels)."""
-    return vae.decode(latents).flatten(0, -4)  # a VAE for video adds an axis of one frame after the faces
 
 
 def call_bytes(model: ModelPatcher, latent_shape: Sequence[int]) -> float:
