@@ -2,13 +2,25 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from . import apply_cast, cast, face_crops, faces, identity, identity_adapter, repcontrolnet, restoration, training
+from . import (
+    apply_cast,
+    cast,
+    describing,
+    face_crops,
+    faces,
+    identity,
+    identity_adapter,
+    repcontrolnet,
+    restoration,
+    training,
+)
 from .defaults import with_defaults
 from .given import checking_inputs
 from .warnings import show_warnings
 
 NODES: list[type[io.ComfyNode]] = [
     *identity.NODES,
+    *describing.NODES,
     *identity_adapter.NODES,
     *cast.NODES,
     *apply_cast.NODES,

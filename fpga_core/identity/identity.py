@@ -1,7 +1,8 @@
-"""An identity: what the encoders saw in the photos of one person.
+"""An identity: what is known of one person.
 
-An identity does not hold the tokens of an adapter. It keeps every photo's embedding and hidden states as the encoders
-returned them, so that one identity works with every adapter. The tokens are made when a cast is applied.
+That is what encoders saw in photos, reference pictures, a LoRA, or words. An identity holds nothing of a model: every
+photo's embedding and hidden states are as the encoders returned them, and pictures as they were given. What a model
+understands of it is made when a cast is applied.
 """
 
 from __future__ import annotations
@@ -46,8 +47,25 @@ _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
+class PersonLora:
+    """A LoRA that was trained on one person.
+
+    Attributes:
+        name: its name for the user.
+        weights: the tensors of its file.
+        strength: how strongly it changes the model; 1 is as trained.
+        trigger_words: the words that it was trained to answer to.
+    """
+
+    name: str
+    weights: Mapping[str, Tensor] = field(repr=False)
+    strength: float = 1.0
+    trigger_words: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Identity:
-    """One person, as the encoders saw them in `num_photos` photos.
+    """One person: as encoders saw them in `num_photos` photos, in pictures, as a LoRA, in words, or several of these.
 
     Attributes:
         name: the person's name, shown in labels and messages.
@@ -57,6 +75,9 @@ class Identity:
         clip_null: same keys -> (1, tokens, width), hidden states of an image that is zero after pixel normalisation,
             which the public adapters use in the negative.
         combine: "mean" or "median": how the photos are combined.
+        pictures: reference pictures, (height, width, 3) each, float32 RGB in [0, 1].
+        lora: a LoRA that was trained on the person.
+        words: how a prompt speaks of the person.
     """
 
     name: str
@@ -64,20 +85,37 @@ class Identity:
     clip_hidden: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING, repr=False)
     clip_null: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING, repr=False)
     combine: str = Combine.MEAN.value
+    pictures: tuple[Tensor, ...] = field(default=(), repr=False)
+    lora: PersonLora | None = None
+    words: str = ""
 
     def __post_init__(self) -> None:
         check_identity(self)
 
     @property
     def num_photos(self) -> int:
-        return next(iter((*self.embeddings.values(), *self.clip_hidden.values()))).shape[0]
+        """The number of photos that encoders saw; 0 if none did."""
+        return next((seen.shape[0] for seen in (*self.embeddings.values(), *self.clip_hidden.values())), 0)
+
+    @property
+    def prompt(self) -> str:
+        """The words that call the person in a prompt, with the LoRA's trigger words first; they may be empty."""
+        return ", ".join(filter(None, (self.lora.trigger_words if self.lora else "", self.words)))
 
     @property
     def description(self) -> str:
-        """A description of the person and of the encoders that saw the photos, one fact per line."""
+        """What is known of the person, one fact per line."""
         photos = f"{self.num_photos} photos, combined by {self.combine}" if self.num_photos > 1 else "1 photo"
-        embeddings = [f"embeddings: {recogniser_name(recogniser)}" for recogniser in self.embeddings]
-        return "\n".join([f"{self.name}: {photos}", *embeddings, *(f"CLIP-Vision: {key}" for key in self.clip_hidden)])
+        facts = [f"{self.name}: {photos if self.num_photos else 'not encoded'}"]
+        facts += [f"embeddings: {recogniser_name(recogniser)}" for recogniser in self.embeddings]
+        facts += [f"CLIP-Vision: {key}" for key in self.clip_hidden]
+        if self.pictures:
+            facts.append(f"reference pictures: {len(self.pictures)}")
+        if self.lora:
+            facts.append(f"LoRA: {self.lora.name}, strength {self.lora.strength:g}")
+        if self.prompt:
+            facts.append(f"words: {self.prompt}")
+        return "\n".join(facts)
 
     def photo_embeddings(self, recognisers: Collection[str], needed_by: str) -> Tensor:
         """Returns every photo's embedding of the one of `recognisers` that this identity was encoded with.
@@ -153,11 +191,13 @@ class Identity:
     def extended_by(self, other: Identity) -> Identity:
         """Returns this identity with what other encoders saw in the same photos, with this one's name and combine rule.
 
+        Pictures, a LoRA and words are taken from the other if this one has none.
+
         Raises:
             ShapeMismatchError: the two were encoded from different numbers of photos.
             InvalidInputError: both hold what the same encoder saw, and it differs.
         """
-        if self.num_photos != other.num_photos:
+        if self.num_photos and other.num_photos and self.num_photos != other.num_photos:
             raise ShapeMismatchError(
                 f"'{self.name}' was encoded from {self.num_photos} photos and '{other.name}' from {other.num_photos}; "
                 "encode both from the same photos (a dropped outlier counts too)"
@@ -175,6 +215,9 @@ class Identity:
             embeddings={**other.embeddings, **self.embeddings},
             clip_hidden={**other.clip_hidden, **self.clip_hidden},
             clip_null={**other.clip_null, **self.clip_null},
+            pictures=self.pictures or other.pictures,
+            lora=self.lora or other.lora,
+            words=self.words or other.words,
         )
 
 
@@ -182,15 +225,15 @@ def check_identity(identity: Identity) -> None:
     """Raises unless an identity's parts fit together.
 
     Raises:
-        InvalidInputError: nothing was encoded, a value is not finite, an embedding is zero, or the combine rule is
-            unknown.
+        InvalidInputError: nothing is known of the person, a value is not finite, an embedding is zero, or the combine
+            rule is unknown.
         ShapeMismatchError: a tensor has the wrong shape, or the parts come from different numbers of photos.
     """
     name = identity.name
-    if not identity.embeddings and not identity.clip_hidden:
+    if not (identity.embeddings or identity.clip_hidden or identity.pictures or identity.lora or identity.words):
         raise InvalidInputError(
             f"the identity '{name}' holds neither a face embedding nor CLIP hidden states; connect a face analysis, a "
-            "CLIP-Vision model, or both when encoding"
+            "CLIP-Vision model, or both when encoding, or describe the person with Describe Person"
         )
     rules = [rule.value for rule in Combine]
     if identity.combine not in rules:
