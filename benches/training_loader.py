@@ -37,6 +37,9 @@ class RandomEncoder:
     def encode_caption(self, caption):
         return torch.randn(77, 768)
 
+    def encode_pooled(self, caption):
+        return None
+
     def encode_face(self, sample):
         return {"embedding": torch.as_tensor(sample.embedding)}
 

@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--text-dtype", choices=("float32", "float16"), default="float32", help="of the captions in the encodings"
     )
-    files.add_argument("--checkpoint", type=Path, help="the base: an SD1.5 checkpoint with CLIP and VAE")
+    files.add_argument("--checkpoint", type=Path, help="the base: an SD1.5 or SDXL checkpoint with CLIP and VAE")
     files.add_argument(
         "--custom-node", type=Path, help=("folder of a node pack that teaches ComfyUI the architecture of the base")
     )
@@ -323,10 +323,11 @@ def load_models(given: argparse.Namespace) -> FrozenModels:
 
     if given.custom_node is not None:
         runpy.run_path(str(given.custom_node / "__init__.py"))
-    with guarded(CheckpointReadError, f"'{given.checkpoint}' cannot be loaded", advice="choose an SD1.5 checkpoint"):
+    advice = "choose an SD1.5 or SDXL checkpoint"
+    with guarded(CheckpointReadError, f"'{given.checkpoint}' cannot be loaded", advice=advice):
         model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(given.checkpoint))
     if given.vae is not None:
-        with guarded(CheckpointReadError, f"'{given.vae}' cannot be loaded", advice="choose a VAE for SD1.5"):
+        with guarded(CheckpointReadError, f"'{given.vae}' cannot be loaded", advice="choose a VAE for SD1.5 or SDXL"):
             vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(given.vae), safe_load=True))
     analysis = None if given.face_analysis is None else load_insightface_pack(given.face_analysis)
     vision = None

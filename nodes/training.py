@@ -21,7 +21,10 @@ def model_inputs() -> list[io.Input]:
     return [
         io.Model.Input(
             "model",
-            tooltip="The SD1.5 model to train on. It is not changed. LoRAs applied to it count as part of the model.",
+            tooltip=(
+                "The SD1.5 or SDXL model to train on. It is not changed. LoRAs applied to it count as part of the "
+                "model."
+            ),
         ),
         io.Clip.Input("clip", tooltip="The model's text encoder, which encodes the captions."),
         io.Vae.Input("vae", tooltip="The model's VAE, which encodes the pictures."),
@@ -166,9 +169,9 @@ class TrainRepControlNet(io.ComfyNode):
             display_name="Train RepControlNet",
             category=CATEGORY,
             description=(
-                "Trains a RepControlNet for an SD1.5 model on a folder of portraits (Multi-Mode Fusion), and saves it "
-                "in models/controlnet. Cancel saves the state of the training; run the node again to continue. Needs "
-                "the package accelerate and a GPU with plenty of memory."
+                "Trains a RepControlNet for an SD1.5 or SDXL model on a folder of portraits (Multi-Mode Fusion), and "
+                "saves it in models/controlnet. Cancel saves the state of the training; run the node again to "
+                "continue. Needs the package accelerate and a GPU with plenty of memory."
             ),
             search_aliases=["training", "finetune", "train controlnet", "pose", "multi-mode fusion", "fpga"],
             is_experimental=True,
@@ -206,9 +209,10 @@ class TrainIdentity(io.ComfyNode):
             display_name="Train Identity",
             category=CATEGORY,
             description=(
-                "Trains an identity adapter for an SD1.5 model on a folder of portraits, with Clone Face Tuning, "
-                "together with the key and value projections that read it. Cancel saves the state of the training; run "
-                "the node again to continue. Needs the package accelerate and a GPU with plenty of memory."
+                "Trains an identity adapter for an SD1.5 or SDXL model on a folder of portraits, with Clone Face "
+                "Tuning, together with the key and value projections that read it. Cancel saves the state of the "
+                "training; run the node again to continue. Needs the package accelerate and a GPU with plenty of "
+                "memory."
             ),
             search_aliases=["training", "finetune", "train faceid", "train ip-adapter", "clone face tuning", "fpga"],
             is_experimental=True,

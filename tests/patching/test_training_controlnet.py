@@ -18,11 +18,12 @@ from fpga.fpga_core.training.comfy.controlnet import ControlNetTraining
 from fpga.fpga_core.training.method.curriculum import Curriculum
 from fpga.fpga_core.training.method.fusion import MultiModeFusion
 from fpga.fpga_core.training.method.identity_network import IdentityRecipe, Projections
-from tiny_models import tiny_model
+from tiny_models import TINY_SDXL_UNET, tiny_model, tiny_sdxl
 from training_batches import tiny_batch
 from training_runs import RECOGNISER, predicted, sampled_once, seeded, train
 from unet_configs import TINY_UNET
 
+DEPTH = TINY_SDXL_UNET["transformer_depth"]
 BOTH = Curriculum(MultiModeFusion(0, 0, 1000))
 
 
@@ -40,7 +41,11 @@ def tiny_family(monkeypatch):
         }
         unet_extra_config = {"num_heads": 8, "num_head_channels": -1}
 
-    monkeypatch.setattr(comfy.supported_models, "models", [*comfy.supported_models.models, Tiny])
+    class TinyXL(comfy.supported_models.SDXL):
+        unet_config = {**comfy.supported_models.SDXL.unet_config, "model_channels": 32, "transformer_depth": DEPTH}
+        unet_config |= {"context_dim": 64, "adm_in_channels": 6 * 256 + 16}
+
+    monkeypatch.setattr(comfy.supported_models, "models", [*comfy.supported_models.models, Tiny, TinyXL])
 
 
 def test_an_untrained_controlnet_adds_nothing_and_copies_the_encoder():
@@ -55,11 +60,13 @@ def test_an_untrained_controlnet_adds_nothing_and_copies_the_encoder():
     assert len(shared) > 100 and all(torch.equal(tensor, copied[name]) for name, tensor in shared.items())
 
 
+@pytest.mark.parametrize("is_sdxl", [False, True], ids=["sd1", "sdxl"])
 @pytest.mark.parametrize("projections", list(Projections))
-def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family, projections):
+def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family, projections, is_sdxl):
     """The stock loader reads the ControlNet, and the pack puts the identity into it."""
-    batch = tiny_batch()
-    training = ControlNetTraining.of(tiny_model(), BOTH, IdentityRecipe(recogniser=RECOGNISER, projections=projections))
+    batch = tiny_batch(pooled_dim=16 if is_sdxl else 0)
+    of_family = tiny_sdxl if is_sdxl else tiny_model
+    training = ControlNetTraining.of(of_family(), BOTH, IdentityRecipe(recogniser=RECOGNISER, projections=projections))
     train(training, batch, 3)
     files = training.export(tmp_path, "random numbers")
     assert [file.name for file in files] == ["controlnet.safetensors", "identity_adapter.safetensors"]
@@ -70,7 +77,7 @@ def test_the_exported_files_give_what_was_trained(tmp_path, tiny_family, project
     control_net = comfy.controlnet.load_controlnet(str(files[0]))
     adapter = read_identity_adapter(*read_safetensors(files[1]), "adapter")
     assert adapter.branch_hash is None
-    expected, model = predicted(training, batch), tiny_model()
+    expected, model = predicted(training, batch), of_family()
     plain = sampled_once(model, batch, 0, lambda *args: args)
     assert relative_error(plain, expected[:1]) > 1e-3
     for row in range(len(batch)):

@@ -27,7 +27,7 @@ from fpga.fpga_core.training.data.writing import write_header
 from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
 from fpga.nodes.training import TrainIdentity, TrainRepControlNet
 from tiny_faces import tiny_vae
-from tiny_models import conditioning, sample, tiny_model
+from tiny_models import conditioning, sample, tiny_model, tiny_sdxl
 from tiny_training import tiny_clip
 from training_samples import random_sample, write_samples
 
@@ -131,6 +131,15 @@ def test_a_caption_of_any_length_has_one_window_of_tokens(models):
         whole = models["clip"].encode_from_tokens(models["clip"].tokenize(caption))
         assert text.shape == (77, 64)
         torch.testing.assert_close(text, whole[0, :77])
+        assert encoder.encode_pooled(caption) is None
+
+
+def test_sdxl_also_reads_pooled_captions(models):
+    encoder = ComfyEncoder(tiny_sdxl(), models["clip"], models["vae"], faces=None)
+    for caption in ("", "a portrait"):
+        expected = models["clip"].encode_from_tokens(models["clip"].tokenize(caption), return_pooled=True)
+        torch.testing.assert_close(encoder.encode_caption(caption), expected[0][0, :77])
+        torch.testing.assert_close(encoder.encode_pooled(caption), expected[1][0])
 
 
 def test_a_text_encoder_is_named_by_the_weights_that_it_reads(models):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import comfy.model_base
 import pytest
 import torch
 from eq1_reference import relative_error
@@ -75,6 +76,34 @@ def test_the_exported_files_give_what_was_trained(tmp_path, mode, is_v):
     for row in range(len(batch)):
         actual = sampled_once(model, batch, row, with_person(batch, row, adapter, branch, mode), is_v=is_v)
         assert relative_error(actual, expected[row : row + 1]) < 1e-4
+
+
+@pytest.mark.parametrize("task", ["branch", "branch and identity", "identity"])
+def test_sdxl_gives_what_was_trained_too(tmp_path, task):
+    """SDXL reads the pooled text and the picture's size too; every kind of training that folds a branch."""
+    batch, model = tiny_batch(pooled_dim=16), tiny_sdxl()
+    part, ratio = (TrainedPart.KEYS_VALUES, 0.0) if task == "identity" else (TrainedPart.ALL, 0.1)
+    recipe = None if task == "branch" else RECIPE
+    training = RepControlNetTraining.of(model, BOTH, recipe, part=part, ratio=ratio)
+    losses = train(training, batch, 4)
+    assert losses[-1] < losses[0]
+    train(training, batch, 1, iteration=CLONED)
+    other = replace(batch, pooled=-10 * batch.pooled)
+    assert relative_error(predicted(training, other), predicted(training, batch)) > 1e-3
+    files = training.export(tmp_path, "")
+    branch = read_repcontrolnet(*read_safetensors(files[0]), "branch")
+    adapter = None if recipe is None else read_identity_adapter(*read_safetensors(files[1]), "adapter")
+    expected, plain = predicted(training, batch), sampled_once(model, batch, 0, lambda *args: args)
+    assert relative_error(plain, expected[:1]) > 1e-3
+    for row in range(len(batch)):
+        actual = sampled_once(model, batch, row, with_person(batch, row, adapter, branch))
+        assert relative_error(actual, expected[row : row + 1]) < 1e-4
+
+
+def test_a_model_that_reads_pooled_text_needs_it():
+    training = RepControlNetTraining.of(tiny_sdxl(), BOTH)
+    with pytest.raises(ShapeMismatchError, match="pooled text 0 wide, but the model reads 16"):
+        training(tiny_batch(), 0, seeded())
 
 
 @pytest.mark.parametrize("recipe", [OWN, replace(OWN, clip_model="clip-32x9-0", clip_dim=32)], ids=["face", "clip"])
@@ -253,7 +282,9 @@ def test_fifty_steps_lower_the_loss(recipe, part):
 
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(UnsupportedModeError, match="SD1.5"):
-        RepControlNetTraining.of(tiny_sdxl(), BOTH)
+        refiner = tiny_sdxl()
+        refiner.model.__class__ = comfy.model_base.SDXLRefiner
+        RepControlNetTraining.of(refiner, BOTH)
     with pytest.raises(UnsupportedModeError, match="9 channels"):
         RepControlNetTraining.of(tiny_model(in_channels=9), BOTH)
     with pytest.raises(InvalidInputError, match="there is nothing to train"):

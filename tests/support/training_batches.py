@@ -5,7 +5,13 @@ from fpga.fpga_core.training.data.batch import TrainingBatch
 
 
 def tiny_batch(
-    num: int = 2, width: int = 16, height: int = 16, seed: int = 0, context_dim: int = 64, clip_dim: int = 0
+    num: int = 2,
+    width: int = 16,
+    height: int = 16,
+    seed: int = 0,
+    context_dim: int = 64,
+    clip_dim: int = 0,
+    pooled_dim: int = 0,
 ) -> TrainingBatch:
     generator = torch.Generator().manual_seed(seed)
 
@@ -28,4 +34,6 @@ def tiny_batch(
         embeddings=20 * normal(num, 512),
         face_masks=masks,
         clip_features=normal(num, 9, clip_dim) if clip_dim else None,
+        pooled=normal(num, pooled_dim) if pooled_dim else None,
+        null_pooled=normal(1, pooled_dim) if pooled_dim else None,
     )

@@ -33,7 +33,9 @@ def predicted(training, batch, timestep: int = 500) -> torch.Tensor:
         tokens = training.identity.tokens(batch, torch.zeros(len(batch), dtype=torch.bool))
         identity = ReadIdentity(training.identity, tokens, batch.face_masks)
     times = torch.full((len(batch),), timestep)
-    return training.predict(batch.latents, times, text=batch.text, hint=batch.skeleton, identity=identity)
+    return training.predict(
+        batch.latents, times, text=batch.text, hint=batch.skeleton, identity=identity, pooled=batch.pooled
+    )
 
 
 class OneCall(comfy.samplers.Sampler):
@@ -57,7 +59,8 @@ def sampled_once(model, batch, row: int, patch, timestep: int = 500, is_v: bool 
     sigma = model.get_model_object("model_sampling").sigmas[timestep]
     x = batch.latents[row : row + 1]
     noisy = x * (1 + sigma**2) ** 0.5  # ComfyUI divides by this
-    text = [[batch.text[row : row + 1], {}]]
+    pooled = {} if batch.pooled is None else {"pooled_output": batch.pooled[row : row + 1]}
+    text = [[batch.text[row : row + 1], pooled]]
     model, positive, negative = patch(model, text, text)
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)

@@ -54,6 +54,9 @@ class CountingEncoder:
         self.captions.append(caption)
         return torch.full((3, 8), float(len(caption)))
 
+    def encode_pooled(self, caption):
+        return None
+
     def encode_face(self, sample):
         self.faces.append(sample.key)
         encoding = {"embedding": torch.from_numpy(sample.embedding)}

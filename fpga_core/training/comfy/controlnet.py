@@ -95,14 +95,17 @@ class ControlNetTraining(DenoisingModel):
         text: Tensor,
         hint: Tensor,
         identity: ReadIdentity | None,
+        pooled: Tensor | None = None,
         record: RecordedFeature | None = None,
     ) -> Tensor:
         """See `DenoisingModel`. The identity acts only in the ControlNet."""
         options = attention_options(cross_attention_layers(self.control_net), identity=identity, record=record)
         times = timesteps.to(x.device).float()
-        added = forward_with_options(self.control_net, options, x=x, hint=hint, timesteps=times, context=text)
+        y = self.unet.vector(pooled, x)
+        added = forward_with_options(self.control_net, options, x=x, hint=hint, timesteps=times, context=text, y=y)
         control = {kind: [part.to(self.unet.dtype) for part in parts] for kind, parts in added.items()}
-        return self.unet(x, timesteps, text=text, options=attention_options(self.unet.layers), control=control)
+        options = attention_options(self.unet.layers)
+        return self.unet(x, timesteps, text=text, pooled=pooled, options=options, control=control)
 
     def export_control(self, folder: Path, trained_on: str) -> list[Path]:
         """Writes `controlnet.safetensors`, which ComfyUI's own loader reads."""

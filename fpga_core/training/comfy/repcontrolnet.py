@@ -104,6 +104,7 @@ class RepControlNetTraining(DenoisingModel):
         text: Tensor,
         hint: Tensor,
         identity: ReadIdentity | None,
+        pooled: Tensor | None = None,
         record: RecordedFeature | None = None,
     ) -> Tensor:
         """See `DenoisingModel`."""
@@ -111,7 +112,7 @@ class RepControlNetTraining(DenoisingModel):
         if self.branch is not None:
             control = {"input": [self.branch.adapter(hint).to(self.unet.dtype)]}
         options = attention_options(self.unet.layers, identity=identity, record=record)
-        return self.unet(x, timesteps, text=text, options=options, control=control)
+        return self.unet(x, timesteps, text=text, pooled=pooled, options=options, control=control)
 
     def repcontrolnet(self, trained_on: str) -> RepControlNet | None:
         """The branch as it is now, as it would be read from its file; None if there is none."""

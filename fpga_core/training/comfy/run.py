@@ -49,7 +49,7 @@ class FrozenModels:
     """The models that a training reads; none of them is changed.
 
     Attributes:
-        model: a checkpoint of the SD1.5 family.
+        model: a checkpoint of the SD1.5 family, or of SDXL.
         clip: its text encoder.
         vae: its autoencoder.
         face_analysis: recognises the faces if the data holds no embeddings; for trainings with an identity.

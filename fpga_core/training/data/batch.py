@@ -28,6 +28,8 @@ class TrainingBatch:
         embeddings: embedding of each face as the recogniser returned it, not normalised, (batch, 512).
         face_masks: coverage of the face region in [0, 1], latent pixels, (batch, 1, height, width).
         clip_features: penultimate hidden states of CLIP-Vision, (batch, num_features, clip_dim), or None.
+        pooled: pooled captions, (batch, pooled_dim), for a model that reads them, as SDXL does; else None.
+        null_pooled: the pooled empty caption, (1, pooled_dim); None without `pooled`.
     Raises:
         ShapeMismatchError: the tensors do not belong together.
     """
@@ -40,6 +42,8 @@ class TrainingBatch:
     embeddings: Tensor
     face_masks: Tensor
     clip_features: Tensor | None = None
+    pooled: Tensor | None = None
+    null_pooled: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.latents.ndim != 4:
@@ -58,6 +62,8 @@ class TrainingBatch:
         }
         if self.clip_features is not None:
             expected["clip_features"] = (batch, *self.clip_features.shape[1:])
+        if self.pooled is not None:
+            expected |= {"pooled": (batch, *self.pooled.shape[1:]), "null_pooled": (1, *self.pooled.shape[1:])}
         for name, shape in expected.items():
             if (found := tuple(getattr(self, name).shape)) != shape:
                 raise ShapeMismatchError(

@@ -43,6 +43,10 @@ class SampleEncoder(Protocol):
         """(num_tokens, context_dim) float32, with the same number of tokens for every caption."""
         ...
 
+    def encode_pooled(self, caption: str) -> Tensor | None:
+        """Returns the pooled caption, (pooled_dim,) float32, if the model reads it; else None."""
+        ...
+
     def encode_face(self, sample: TrainingSample) -> Encoding:
         """Returns "embedding", (512,), and, with a CLIP-Vision model, "clip", (num_features, clip_dim); float32."""
         ...
@@ -66,7 +70,8 @@ class EncodedSet:
         self._store = store
         self._free_bytes = memory_mib * MIB
         self._kept: dict[int, Encoding] = {}
-        self.null_text = self._encode_caption(NO_CAPTION)
+        self.null = self._encode_caption(NO_CAPTION)
+        """The empty caption: "text", and "pooled" for a model that reads it."""
 
     def __len__(self) -> int:
         return len(self._data)
@@ -117,12 +122,14 @@ class EncodedSet:
         return TrainingBatch(
             latents=stack("latents"),
             text=stack("text"),
-            null_text=self.null_text[None],
+            null_text=self.null["text"][None],
             skeleton=stack("skeleton").float() / 255,
             landmarks=stack("landmarks").float() / 255,
             embeddings=stack("embedding"),
             face_masks=stack("face_mask"),
             clip_features=stack("clip") if "clip" in samples[0] else None,
+            pooled=stack("pooled") if "pooled" in samples[0] else None,
+            null_pooled=self.null["pooled"][None] if "pooled" in self.null else None,
         )
 
     def encode(self, index: int) -> Encoding:
@@ -156,15 +163,18 @@ class EncodedSet:
         return {
             **self._stored(image_key, lambda: {"latents": encoder.encode_image(sample.image)}),
             **self._stored(face_key, lambda: encoder.encode_face(sample)),
-            "text": self._encode_caption(sample.caption),
+            **self._encode_caption(sample.caption),
             "skeleton": torch.as_tensor(sample.skeleton).movedim(-1, 0),  # HWC -> CHW
             "landmarks": torch.as_tensor(sample.landmarks).movedim(-1, 0),  # HWC -> CHW
             "face_mask": functional.avg_pool2d(mask, PIXELS_PER_LATENT),
         }
 
-    def _encode_caption(self, caption: str) -> Tensor:
-        key = content_key("text", self._encoder.text_key, caption)
-        return self._stored(key, lambda: {"text": self._encoder.encode_caption(caption)})["text"]
+    def _encode_caption(self, caption: str) -> Encoding:
+        def encode() -> Encoding:
+            text, pooled = self._encoder.encode_caption(caption), self._encoder.encode_pooled(caption)
+            return {"text": text} if pooled is None else {"text": text, "pooled": pooled}
+
+        return self._stored(content_key("text", self._encoder.text_key, caption), encode)
 
     def _stored(self, key: str, compute: Callable[[], Encoding]) -> Encoding:
         return compute() if self._store is None else self._store.get(key, compute)

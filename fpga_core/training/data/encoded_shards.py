@@ -97,17 +97,19 @@ class EncodedShards:
         def stack(name: str) -> Tensor:
             return torch.stack([record[name] for record in records]).float()
 
-        latents = stack("latents")
+        latents, null = stack("latents"), self._source.null
         size = (latents.shape[2] * PIXELS_PER_LATENT, latents.shape[3] * PIXELS_PER_LATENT)
         return TrainingBatch(
             latents=latents,
             text=stack("text"),
-            null_text=self._source.null_text[None],
+            null_text=null["text"][None],
             skeleton=_drawn([_unpacked(record, "skeleton") for record in records], size),
             landmarks=_drawn([_unpacked(record, "landmarks") for record in records], size),
             embeddings=stack("embedding"),
             face_masks=stack("face_mask"),
             clip_features=stack("clip") if "clip" in records[0] else None,
+            pooled=stack("pooled") if "pooled" in records[0] else None,
+            null_pooled=null["pooled"][None] if "pooled" in null else None,
         )
 
     @property

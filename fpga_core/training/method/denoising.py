@@ -31,6 +31,7 @@ class FrozenBase:
         architecture: its name, as `recognise_base` gives it.
         latent_channels: channels of the latents that it reads.
         text_dim: width of the text that it reads.
+        pooled_dim: width of the pooled text that it reads; 0 if it reads none.
         stride: latent pixels that become one in its lowest level.
         schedule: its noise schedule.
     """
@@ -40,6 +41,7 @@ class FrozenBase:
     text_dim: int
     stride: int
     schedule: NoiseSchedule
+    pooled_dim: int = 0
 
 
 class DenoisingModel(TrainingModel):
@@ -75,6 +77,7 @@ class DenoisingModel(TrainingModel):
         text: Tensor,
         hint: Tensor,
         identity: ReadIdentity | None,
+        pooled: Tensor | None = None,
         record: RecordedFeature | None = None,
     ) -> Tensor:
         """Returns the network's prediction, with gradients to everything that is trained.
@@ -85,6 +88,7 @@ class DenoisingModel(TrainingModel):
             text: (batch, num_tokens, context_dim).
             hint: condition images, (batch, 3, 8 height, 8 width) in [0, 1].
             identity: the identity in each picture; None if there is none.
+            pooled: (batch, pooled_dim), for a model that reads it.
             record: receives the features of the control branch's first cross attention.
         Returns:
             float32, the shape of x.
@@ -108,14 +112,16 @@ class DenoisingModel(TrainingModel):
         noise = draw_normal(batch.latents, generator)
         x = self.base.schedule.noised(batch.latents, noise, timesteps)
         text = torch.where(text_drops.to(batch.device)[:, None, None], batch.null_text, batch.text)
-        identity = None
+        pooled, identity = None, None
+        if self.base.pooled_dim and batch.pooled is not None and batch.null_pooled is not None:
+            pooled = torch.where(text_drops.to(batch.device)[:, None], batch.null_pooled, batch.pooled)
         if self.identity is not None:
             tokens = self.identity.tokens(batch, identity_drops)
             identity = ReadIdentity(self.identity, tokens, batch.face_masks)
         record = RecordedFeature() if is_cloned else None
         left_out = fusion.left_out_at(iteration, len(batch), generator)
         hint = condition_image(batch, fusion.shown_at(iteration), left_out)
-        predicted = self.predict(x, timesteps, text=text, hint=hint, identity=identity, record=record)
+        predicted = self.predict(x, timesteps, text=text, hint=hint, identity=identity, pooled=pooled, record=record)
         target = self.base.schedule.target(batch.latents, noise, timesteps)
         loss = denoising_loss(predicted, target, face_masks=batch.face_masks, face_weight=self.curriculum.face_weight)
         parts = {"l_cldm": loss.detach()}
@@ -158,6 +164,12 @@ class DenoisingModel(TrainingModel):
             raise ShapeMismatchError(
                 f"the data have latents of {found[0]} channels and text {found[1]} wide, but the model reads "
                 f"{expected[0]} and {expected[1]}; encode the data with this model's own VAE and text encoder"
+            )
+        pooled_dim = 0 if batch.pooled is None else batch.pooled.shape[1]
+        if self.base.pooled_dim != pooled_dim:
+            raise ShapeMismatchError(
+                f"the data have pooled text {pooled_dim} wide, but the model reads {self.base.pooled_dim}; encode the "
+                "data with this model's own text encoder"
             )
 
 

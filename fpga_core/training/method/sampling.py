@@ -45,7 +45,9 @@ def generate(
     schedule = model.base.schedule
     hint = condition_image(batch, model.curriculum.fusion.shown_at(iteration)).repeat(2, 1, 1, 1)
     text = torch.cat([batch.text, batch.null_text.expand_as(batch.text)])
-    identity = None
+    pooled, identity = None, None
+    if batch.pooled is not None and batch.null_pooled is not None:
+        pooled = torch.cat([batch.pooled, batch.null_pooled.expand_as(batch.pooled)])
     if model.identity is not None:
         both = [model.identity.tokens(batch, torch.full((len(batch),), is_dropped)) for is_dropped in (False, True)]
         identity = ReadIdentity(model.identity, torch.cat(both), batch.face_masks.repeat(2, 1, 1, 1))
@@ -55,7 +57,7 @@ def generate(
     for number, time in enumerate(times):
         timesteps = torch.full((2 * len(batch),), time)
         wanted, unwanted = model.predict(
-            x.repeat(2, 1, 1, 1), timesteps, text=text, hint=hint, identity=identity
+            x.repeat(2, 1, 1, 1), timesteps, text=text, hint=hint, identity=identity, pooled=pooled
         ).chunk(2)
         x0, eps = _parts(schedule, time, x=x, predicted=unwanted + guidance * (wanted - unwanted))
         following = times[number + 1] if number + 1 < num_steps else None

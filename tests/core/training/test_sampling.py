@@ -33,7 +33,7 @@ class Oracle:
     curriculum: Curriculum = Curriculum()
     identity: object = None
 
-    def predict(self, x, timesteps, *, text, hint, identity, record=None):
+    def predict(self, x, timesteps, *, text, hint, identity, pooled=None, record=None):
         alpha = self.base.schedule.alphas_cumprod[timesteps][:, None, None, None]
         x0 = torch.cat([self.latents, -self.latents])
         eps = (x - alpha.sqrt() * x0) / (1 - alpha).sqrt()
