@@ -223,7 +223,7 @@ class Driver:
         if len(failures) < STRIKES:
             self._wait(job)
             return
-        words = "; ".join(f"{url}: {words}" for url, words in failures)
+        words = "; ".join(dict.fromkeys(f"{url}: {words}" for url, words in failures))
         self._results.note_ended(replace(Result.of(job, server.url), error=words))
         self._show.say(f"row {job.row} failed: {words}")
         self._end(job)

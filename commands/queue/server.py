@@ -154,10 +154,10 @@ def check_gateway(reply: aiohttp.ClientResponse) -> None:
 def refusal(answer: dict[str, Any]) -> str:
     """Returns the server's reasons for refusing a graph."""
     error = answer.get("error")
-    reasons = [f"{error['message']}: {error['details']}" if isinstance(error, dict) else str(error)] if error else []
+    reasons = [f"{error['message']}: {error['details']}".rstrip(": ") if isinstance(error, dict) else str(error)]
     for node_id, node in answer.get("node_errors", {}).items():
         reasons += [f"node {node_id} {node['class_type']}: {e['message']}: {e['details']}" for e in node["errors"]]
-    return "; ".join(reasons)
+    return "; ".join(reasons if error else reasons[1:])
 
 
 async def find_local(session: aiohttp.ClientSession) -> str | None:
