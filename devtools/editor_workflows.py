@@ -3,7 +3,8 @@
 The API format is the source, so that the API and the editor use the same graph. Nodes are arranged in groups, which are
 read from left to right: models, photos, prompt, result. Within a group, they fill columns in the order in which they
 run, with room for the pictures and reports that they show after a run. Nodes whose reports grow end their column. What
-an artist changes is green. A node's `_meta` holds its title and, optionally, a `note` that is shown beside the graph.
+an artist changes is green. `blueprints.py` says which parts of which workflows are folded into one node. A node's
+`_meta` holds its title and, optionally, a `note` that is shown beside the graph.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
+from .blueprints import BLUEPRINTS, fold
 from .launch import ROOT
 from .server import ComfyServer
 from .stand_ins import PACKS, place_stand_ins
 
-WORKFLOWS = ROOT / "workflows"
+WORKFLOWS, BLUEPRINTS_FOLDER = ROOT / "workflows", ROOT / "subgraphs"
 COLUMN_GAP, ROW_GAP = 70, 50
 COLUMN_PX = 1300
 """The height at which a column is full."""
@@ -66,17 +68,25 @@ PUBLIC_FILES = {
 }
 """The public files that workflows name: their folder in `models`, and where the editor offers to download them."""
 
-LAY_OUT = """([prompt, gap, limit, pictures, reports, ending, groups, changed, files]) => {
-  const nodes = new Map(app.graph._nodes.map((node) => [String(node.id), node]));
+NAME = """([prompt, files]) => {
+  for (const [id, { _meta, inputs }] of Object.entries(prompt)) {
+    const node = app.graph.getNodeById(id);
+    node.title = _meta?.title ?? node.title;
+    const named = Object.values(inputs).filter((value) => files[value]);
+    if (named.length) node.properties.models = named.map((name) => ({ name, ...files[name] }));
+  }
+}"""
+
+LAY_OUT = """([notes, gap, limit, pictures, reports, ending, groups, changed]) => {
   const depth = new Map();
-  const depthOf = (id) => {
-    if (depth.has(id)) return depth.get(id);
-    depth.set(id, 0);
-    const sources = Object.values(prompt[id].inputs).filter(Array.isArray).map(([source]) => depthOf(source) + 1);
-    depth.set(id, Math.max(0, ...sources));
-    return depth.get(id);
+  const depthOf = (node) => {
+    if (depth.has(node)) return depth.get(node);
+    depth.set(node, 0);
+    const sources = node.inputs.map((_, slot) => node.getInputNode(slot)).filter(Boolean);
+    depth.set(node, Math.max(0, ...sources.map((source) => depthOf(source) + 1)));
+    return depth.get(node);
   };
-  const ids = Object.keys(prompt).sort((a, b) => depthOf(a) - depthOf(b));
+  const nodes = [...app.graph._nodes].sort((a, b) => depthOf(a) - depthOf(b) || a.id - b.id);
   const sections = Object.entries(groups);
   const sectionOf = (type) => {
     const index = sections.findIndex(([, types]) => types.includes(type));
@@ -84,23 +94,22 @@ LAY_OUT = """([prompt, gap, limit, pictures, reports, ending, groups, changed, f
   };
   let x = 0;
   for (const [index, [title]] of sections.entries()) {
-    const own = ids.map((id) => nodes.get(id)).filter((node) => sectionOf(node.type) === index);
+    const own = nodes.filter((node) => sectionOf(node.type) === index);
     if (!own.length) continue;
     const left = x;
     let y = 0, width = 0, bottom = 0;
     for (const node of own) {
       const size = node.computeSize();
       const shown = pictures.includes(node.type) ? 280 : reports[node.type] ?? 0;
-      node.size = [Math.max(reports[node.type] ? 360 : 300, size[0]), size[1] + shown];
+      const widest = node.subgraph ? 460 : reports[node.type] ? 360 : 300;
+      node.size = [Math.max(widest, size[0]), size[1] + shown + (node.subgraph ? 320 : 0)];
       if (y > 0 && y + node.size[1] > limit) [x, y, width] = [x + width + gap[0], 0, 0];
       node.pos = [x, y];
       bottom = Math.max(bottom, y + node.size[1]);
       y += node.size[1] + gap[1];
       width = Math.max(width, node.size[0]);
       if (ending.includes(node.type)) y = limit;
-      if (changed.includes(node.type)) [node.color, node.bgcolor] = ["#232", "#353"];
-      const named = Object.values(prompt[node.id].inputs).filter((value) => files[value]);
-      if (named.length) node.properties.models = named.map((name) => ({ name, ...files[name] }));
+      if (changed.includes(node.type) || node.subgraph) [node.color, node.bgcolor] = ["#232", "#353"];
     }
     const group = new LiteGraph.LGraphGroup(title);
     group.pos = [left - 25, -95];
@@ -109,36 +118,41 @@ LAY_OUT = """([prompt, gap, limit, pictures, reports, ending, groups, changed, f
     x += width + 2 * gap[0];
   }
   let y = 0;
-  for (const [id, { _meta }] of Object.entries(prompt)) {
-    nodes.get(id).title = _meta?.title ?? nodes.get(id).title;
-    if (!_meta?.note) continue;
+  for (const [title, text] of notes) {
     const note = LiteGraph.createNode("MarkdownNote");
-    note.title = "Note: " + nodes.get(id).title;
-    note.widgets[0].value = _meta.note;
-    const lines = _meta.note.split("\\n").map((line) => Math.ceil(line.length / 66) || 0.6);
+    note.title = "Note: " + title;
+    note.widgets[0].value = text;
+    const lines = text.split("\\n").map((line) => Math.ceil(line.length / 66) || 0.6);
     note.size = [440, 70 + 15 * lines.reduce((sum, num) => sum + num)];
     note.pos = [-520, y];
     app.graph.add(note);
     y += note.size[1] + gap[1];
   }
-  app.canvas.ds.scale = 0.6; // what is seen first: the note and the beginning of the graph
-  app.canvas.ds.offset = [640, 200];
+  const bottom = Math.max(...app.graph._nodes.map((node) => node.pos[1] + node.size[1]));
+  const scale = Math.min(1, Math.max(0.6, Math.min(1780 / (x + 520), 900 / (bottom + 100))));
+  app.canvas.ds.scale = scale; // what is seen first: the note and the beginning of the graph, or all of it
+  app.canvas.ds.offset = [90 / scale + 540, 90 / scale + 60];
   return app.graph.serialize();
 }"""
 
 
-def as_editor_workflow(page: Page, name: str, prompt: dict) -> dict:
-    """Returns an API workflow in the editor's own format, with its nodes arranged."""
+def open_prompt(page: Page, name: str, prompt: dict) -> None:
+    """Opens an API workflow, with its titles, and with the places of its public files."""
     page.evaluate("async ([prompt, name]) => { await app.loadApiJson(prompt, name) }", [prompt, name])
     files = {file: {"url": f"{place}/{file}", "directory": folder} for file, (folder, place) in PUBLIC_FILES.items()}
+    page.evaluate(NAME, [prompt, files])
+
+
+def laid_out(page: Page, prompt: dict) -> dict:
+    """Arranges the graph that the editor shows, and returns it in the editor's own format."""
+    notes = [[node["_meta"]["title"], node["_meta"]["note"]] for node in prompt.values() if "note" in node["_meta"]]
     gaps = [COLUMN_GAP, ROW_GAP]
-    return page.evaluate(
-        LAY_OUT,
-        [prompt, gaps, COLUMN_PX, PICTURES, REPORTS_PX, ENDING_A_COLUMN, GROUPS, CHANGED_BY_ARTISTS, files],
-    )
+    shown = [PICTURES, REPORTS_PX, ENDING_A_COLUMN, GROUPS, CHANGED_BY_ARTISTS]
+    return page.evaluate(LAY_OUT, [notes, gaps, COLUMN_PX, *shown])
 
 
 def write_editor_workflows() -> None:
+    BLUEPRINTS_FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         place_stand_ins(base)
@@ -149,10 +163,16 @@ def write_editor_workflows() -> None:
                 # Each workflow gets a new page. In a page that has shown another workflow, notes can keep the old text.
                 page = browser.new_page(viewport={"width": 1920, "height": 1080})
                 Editor(page, server.address, a_node="FPGA_LoadRepControlNet")
-                workflow = as_editor_workflow(page, path.stem, json.loads(path.read_text(encoding="utf-8")))
-                text = json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
-                (WORKFLOWS / path.name).write_text(text, encoding="utf-8")
+                prompt = json.loads(path.read_text(encoding="utf-8"))
+                open_prompt(page, path.stem, prompt)
+                if blueprint := BLUEPRINTS.get(path.stem):
+                    write(BLUEPRINTS_FOLDER / f"{blueprint.name}.json", fold(page, blueprint))
+                write(WORKFLOWS / path.name, laid_out(page, prompt))
                 page.close()
+
+
+def write(file: Path, workflow: dict) -> None:
+    file.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

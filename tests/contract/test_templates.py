@@ -1,4 +1,4 @@
-"""What the editor needs of a shipped workflow besides its graph: model files to download, and groups to read."""
+"""What the editor needs of a shipped workflow besides its graph: model files to download, groups, and folded parts."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,21 @@ def workflow(request):
     return json.loads(request.param.read_text(encoding="utf-8"))
 
 
+def folded(workflow: dict) -> list[dict]:
+    return (workflow.get("definitions") or {}).get("subgraphs", [])
+
+
+def all_nodes(workflow: dict) -> list[dict]:
+    """The nodes of a workflow, and those inside its folded parts."""
+    return [*workflow["nodes"], *(node for part in folded(workflow) for node in part["nodes"])]
+
+
 def test_every_public_file_can_be_downloaded(workflow):
     """The editor offers what a node's `properties.models` lists, by the name that its widget holds."""
-    for node in workflow["nodes"]:
+    for node in all_nodes(workflow):
         named = {str(value) for value in node.get("widgets_values") or () if str(value).endswith(MODEL_FILES)}
+        if any(node["type"] == part["id"] for part in folded(workflow)):
+            continue  # it shows widgets of nodes inside
         offered = {model["name"]: model for model in node["properties"].get("models", ())}
         assert set(offered) == named - {TRAINED_BY_THE_USER}, node["title"]
         for name, model in offered.items():
@@ -38,3 +49,30 @@ def test_every_node_is_in_one_group_or_is_a_note(workflow):
             if left <= x and top <= y and x + width <= left + across and y + height <= top + down
         ]
         assert len(around) == (0 if node["type"] == "MarkdownNote" else 1), node["title"]
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("single_identity", 9), ("people_in_their_places", 14), ("restore_faces", 10), ("face_swap", 9)]
+)
+def test_few_nodes_are_seen(name, most):
+    shown = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    assert sum(node["type"] != "MarkdownNote" for node in shown["nodes"]) <= most
+    assert len(folded(shown)) == 1
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "subgraphs").glob("*.json")), ids=lambda file: file.stem)
+def test_a_blueprint_is_one_node_and_the_part_of_a_workflow(file):
+    alone = json.loads(file.read_text(encoding="utf-8"))
+    (node,), (part,) = alone["nodes"], folded(alone)
+    assert node["type"] == part["id"] and node["title"] == part["name"] == file.stem
+    assert part["description"]
+    assert alone["links"] == [] and all(slot["link"] is None for slot in node["inputs"])
+    assert [slot["name"] for slot in node["inputs"]] == [slot["name"] for slot in part["inputs"]]
+    workflows = [json.loads(path.read_text(encoding="utf-8")) for path in WORKFLOWS]
+    same = [kinds(other) for workflow in workflows for other in folded(workflow) if other["name"] == part["name"]]
+    assert same == [kinds(part)]
+
+
+def kinds(part: dict) -> list[tuple]:
+    """The nodes of a folded part, with their settings."""
+    return sorted((node["type"], node.get("title", ""), str(node.get("widgets_values"))) for node in part["nodes"])

@@ -83,6 +83,11 @@ def test_shipped_workflows_appear_as_templates(client):
     assert set(client.get("/workflow_templates").json().get(PACK_NAME, [])) == shipped
 
 
+def test_blueprints_are_found(client):
+    found = [part["name"] for part in client.get("/global_subgraphs").json().values() if PACK_NAME in str(part["info"])]
+    assert sorted(found) == sorted(file.stem for file in (ROOT / "subgraphs").glob("*.json"))
+
+
 def test_a_graph_runs_and_its_picture_arrives(client):
     graph = {
         "1": api_node("EmptyImage", width=24, height=16, batch_size=2, color=0x3264C8),

@@ -199,23 +199,22 @@ class Editor:
         return self.page.evaluate("app.graph.nodes.length")
 
     def set_widgets(self, name: str, value: int) -> None:
-        """Sets every widget of that name in the graph."""
-        self.page.evaluate(
-            """([name, value]) => {
-                for (const widget of app.graph.nodes.flatMap(node => node.widgets ?? []))
-                    if (widget.name === name) widget.value = value
-            }""",
-            [name, value],
-        )
+        """Sets every widget of that name in the graph, and inside its folded parts."""
+        self._change_widgets(name, "value", value)
 
     def divide_widgets(self, name: str, divisor: int) -> None:
-        """Divides every widget of that name in the graph."""
+        """Divides every widget of that name in the graph, and inside its folded parts."""
+        self._change_widgets(name, "Math.floor(widget.value / value)", divisor)
+
+    def _change_widgets(self, name: str, changed: str, value: int) -> None:
         self.page.evaluate(
-            """([name, divisor]) => {
-                for (const widget of app.graph.nodes.flatMap(node => node.widgets ?? []))
-                    if (widget.name === name) widget.value = Math.floor(widget.value / divisor)
-            }""",
-            [name, divisor],
+            f"""([name, value]) => {{
+                const all = nodes => nodes.flatMap(node => [node, ...all(node.subgraph?.nodes ?? [])])
+                const isWired = node => node.inputs?.some(input => input.widget?.name === name && input.link != null)
+                for (const node of all(app.graph.nodes)) for (const widget of node.widgets ?? [])
+                    if (widget.name === name && !isWired(node)) widget.value = {changed}
+            }}""",
+            [name, value],
         )
 
     def prompt(self) -> dict:
