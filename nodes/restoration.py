@@ -204,10 +204,14 @@ class RestoreFaces(io.ComfyNode):
                         "neither."
                     ),
                 ),
-                io.ControlNet.Input(
+                io.MultiType.Input(
                     "control_net",
+                    types=[io.ControlNet, io.ModelPatch],
                     optional=True,
-                    tooltip="A ControlNet for face landmarks, in place of a RepControlNet.",
+                    tooltip=(
+                        "A ControlNet for face landmarks, in place of a RepControlNet. For Z-Image and Qwen-Image, "
+                        "also a model patch from Load Model Patch."
+                    ),
                 ),
                 FaceParserSocket.Input(
                     "face_parser", optional=True, tooltip="Finds the exact shape of each face. From Load Face Parser."

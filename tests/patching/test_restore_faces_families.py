@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import comfy.model_management
+import comfy.sample
 import pytest
 import torch
+from comfy_extras.nodes_model_patch import QwenImageDiffsynthControlnet
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, UnsupportedModeError
-from fpga.fpga_core.patching.restoration.controls import ControlNetFaces, RepControlNetFaces
+from fpga.fpga_core.patching.restoration.controls import RepControlNetFaces, choose_control
 from fpga.fpga_core.patching.restoration.faces import restore_faces
 from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
@@ -14,7 +16,7 @@ from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings
 from random_branches import random_branch
 from tiny_faces import face, found, pictures, placed_cast, tiny_vae, tiny_video_vae
-from tiny_flow_controlnets import NETWORKS, tiny_flow_controlnet
+from tiny_flow_controlnets import NETWORKS, tiny_flow_controlnet, tiny_model_patch
 from tiny_identities import tiny_adapter
 from tiny_models import tiny_model
 from tiny_transformers import TINY
@@ -92,6 +94,12 @@ class TestIdentities:
         assert "there are no identity adapters for Z-Image and Lumina 2" in result.report
         assert torch.equal(result.after, restore().after)
 
+    def test_a_control_of_another_model_is_refused_by_name(self, restore, parts):
+        for patch in (tiny_model_patch("Qwen-Image"), parts["model"]):
+            control = choose_control(None, patch, vae=parts["vae"], strength=1.0)
+            with pytest.raises(UnsupportedModeError, match="and the model NextDiT. Z-Image has its Fun ControlNet"):
+                restore(control=control)
+
     def test_an_adapter_and_a_repcontrolnet_are_refused_by_name(self, restore):
         with pytest.raises(UnsupportedModeError, match="disconnect the adapter: .* family Z-Image and Lumina 2"):
             restore(adapter=tiny_adapter(), cast=placed_cast(p1=LEFT))
@@ -116,19 +124,39 @@ def test_cfg_beside_embedded_guidance_is_warned_of(restore, caplog):
     assert not caplog.text
 
 
-@pytest.mark.parametrize(("family", "name"), [(name, name) for name in NETWORKS], indirect=["family"])
-def test_a_controlnet_sees_each_faces_own_drawing(restore, parts, name):
-    """Also of Qwen-Image, whose autoencoder would take two drawings for a video."""
-    control = ControlNetFaces(tiny_flow_controlnet(name), parts["vae"])
+CONTROLS = [(name, name, tiny_flow_controlnet) for name in NETWORKS]
+CONTROLS += [(name, name, tiny_model_patch) for name in ("Z-Image", "Qwen-Image")]
+
+
+@pytest.mark.parametrize(("family", "name", "make"), CONTROLS, indirect=["family"])
+def test_a_control_sees_each_faces_own_drawing(restore, parts, name, make):
+    """Also that of Qwen-Image, whose autoencoder would take two drawings for a video."""
+    network, before = make(name), dict(parts["model"].model_options["transformer_options"])
+    control = choose_control(None, network, vae=parts["vae"], strength=1.0)
     together = restore(control=control).after
+    assert parts["model"].model_options["transformer_options"] == before
     for number, alone in enumerate((LEFT, RIGHT)):
         after = restore(found((alone,)), control=control).after[0]
         assert float((after - together[number]).abs().max()) <= 1e-4
     moved = restore(found((LEFT, face(100, 60, 30, 36, 7))), control=control).after
     torch.testing.assert_close(moved[0], together[0], atol=1e-5, rtol=1e-5)
     assert float((moved[1] - together[1]).abs().max()) > 1e-3
-    off = ControlNetFaces(control.control_net, parts["vae"], strength=0.0)
+    off = choose_control(None, network, vae=parts["vae"], strength=0.0)
     assert torch.equal(restore(control=off).after, restore().after)
+
+
+@pytest.mark.parametrize(("family", "name"), [("Z-Image",) * 2, ("Qwen-Image",) * 2], indirect=["family"])
+def test_a_model_patch_acts_as_from_the_hosts_own_node(family, parts, name):
+    patch, hint = tiny_model_patch(name), torch.rand(1, 64, 64, 3)
+    (expected,) = QwenImageDiffsynthControlnet().diffsynth_controlnet(parts["model"], patch, parts["vae"], hint, 0.7)
+    control = choose_control(None, patch, vae=parts["vae"], strength=0.7)
+    latent, prompts = torch.zeros(1, *family.latent, 8, 8), (family.prompt(1), family.prompt(2))
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(7))
+    ours, theirs, without = (
+        comfy.sample.sample(model, noise, 1, 3.0, "euler", "simple", *prompts, latent, seed=1)
+        for model in (control.follow(parts["model"], hint), expected, parts["model"])
+    )
+    assert torch.equal(ours, theirs) and not torch.equal(ours, without)
 
 
 @pytest.mark.parametrize("family", ["Z-Image"], indirect=True)

@@ -1,15 +1,18 @@
-"""ControlNets of transformer families, with seeded random weights, built as ComfyUI's loaders build published ones."""
+"""ControlNets and model patches of transformer families, with seeded random weights, built as ComfyUI's loaders do."""
 
 import comfy.cldm.mmdit
 import comfy.controlnet
 import comfy.latent_formats
 import comfy.ldm.flux.controlnet
+import comfy.ldm.lumina.controlnet
 import comfy.ldm.qwen_image.controlnet
 import comfy.model_management
+import comfy.model_patcher
 import comfy.ops
 import torch
+from comfy_extras.nodes_model_patch import QwenImageBlockWiseControlNet
 from tiny_models import fill_random
-from tiny_transformers import FLUX, QWEN_IMAGE, SD3
+from tiny_transformers import FLUX, QWEN_IMAGE, SD3, Z_IMAGE
 
 NETWORKS = {
     "FLUX.1 dev": (
@@ -49,3 +52,17 @@ def tiny_flow_controlnet(name: str, seed: int = 20) -> comfy.controlnet.ControlN
     if name == "FLUX.1 dev":  # as Set Union ControlNet Type does
         control.set_extra_arg("control_type", [1])
     return control
+
+
+def tiny_model_patch(name: str, seed: int = 30) -> comfy.model_patcher.ModelPatcher:
+    """The control of Z-Image or of Qwen-Image that Load Model Patch loads, of the width of the tiny model."""
+    device, operations = comfy.model_management.get_torch_device(), comfy.ops.disable_weight_init
+    options = {"dtype": torch.float32, "device": device, "operations": operations}
+    if name == "Z-Image":
+        heads = {"n_heads": Z_IMAGE["n_heads"], "n_kv_heads": Z_IMAGE["n_kv_heads"], "ffn_dim_multiplier": 1.0}
+        model = comfy.ldm.lumina.controlnet.ZImage_Control(dim=Z_IMAGE["dim"], **heads, n_control_layers=2, **options)
+    else:
+        width = QWEN_IMAGE["attention_head_dim"] * QWEN_IMAGE["num_attention_heads"]
+        model = QwenImageBlockWiseControlNet(QWEN_IMAGE["num_layers"], dim=width, **options)
+    fill_random(model, seed)
+    return comfy.model_patcher.CoreModelPatcher(model.requires_grad_(False), device, torch.device("cpu"))

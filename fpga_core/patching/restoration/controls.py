@@ -1,16 +1,19 @@
-"""The control that steers each face by its landmarks: a RepControlNet or an ordinary ControlNet."""
+"""The control that steers each face by its landmarks: a RepControlNet, an ordinary ControlNet, or a model patch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
+import torch
 from comfy.controlnet import ControlNet
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
+from comfy_extras.nodes_model_patch import DiffSynthCnetPatch, ZImageControlPatch
 from torch import Tensor
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, UnsupportedModeError
 from ...identity.adapters import IdentityAdapter
 from ...repcontrolnet.branch import RepControlNet
 from ..cast.controlnet import IdentityControlNet
@@ -38,6 +41,10 @@ class FaceControl(Protocol):
         """
         ...
 
+    def follow(self, model: ModelPatcher, hints: Tensor) -> ModelPatcher:
+        """Returns an attached model for a batch of faces, if hints go into the model and not into the prompts."""
+        ...
+
     def condition(
         self,
         positive: Conditioning,
@@ -46,7 +53,7 @@ class FaceControl(Protocol):
         *,
         acting: ActingFaces | None = None,
     ) -> tuple[Conditioning, Conditioning]:
-        """Adds the hints of a batch of faces.
+        """Adds the hints of a batch of faces to the prompts.
 
         Args:
             hints: the drawings of their landmarks, (faces, height, width, 3).
@@ -69,6 +76,9 @@ class RepControlNetFaces:
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         patched, _ = apply_branch(model, self.branch)
         return patched
+
+    def follow(self, model: ModelPatcher, hints: Tensor) -> ModelPatcher:
+        return model
 
     def condition(
         self,
@@ -115,6 +125,9 @@ class ControlNetFaces:
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         return model
 
+    def follow(self, model: ModelPatcher, hints: Tensor) -> ModelPatcher:
+        return model
+
     def condition(
         self,
         positive: Conditioning,
@@ -133,8 +146,99 @@ class ControlNetFaces:
         return add_control(positive, negative, control)
 
 
+HostPatch = Any
+"""One of the host's patches of transformer blocks, which holds the latent of the picture that it follows."""
+
+MODEL_PATCHES: dict[str, tuple[str, Callable[..., HostPatch], tuple[str, ...]]] = {
+    "ZImage_Control": ("NextDiT", ZImageControlPatch, ("noise_refiner", "double_block")),
+    "QwenImageBlockWiseControlNet": ("QwenImageTransformer2DModel", DiffSynthCnetPatch, ("double_block",)),
+}
+"""For each class of a control among the host's model patches: the class of its base, its patch, and where that runs.
+Names, because the host imports the modules of its nodes in a way of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelPatchFaces:
+    """Steers faces with a model patch, which some transformers have in place of a ControlNet.
+
+    Attributes:
+        model_patch: the patch as Load Model Patch loaded it; it is not changed.
+        vae: encodes hints.
+        strength: 1 is as trained, and 0 is off.
+    """
+
+    model_patch: ModelPatcher
+    vae: VAE
+    strength: float = 1.0
+    activation_share: ClassVar[float] = 0.5
+    """As of a ControlNet; the published ones have a fifth of the layers of their base, or less."""
+
+    def unloaded_bytes(self) -> int:
+        return self.model_patch.model_size() - self.model_patch.loaded_size()
+
+    def attach(self, model: ModelPatcher) -> ModelPatcher:
+        """Returns the model as it is.
+
+        Raises:
+            UnsupportedModeError: the patch is not a control, or one for another model.
+        """
+        kind, base = (type(part).__name__ for part in (self.model_patch.model, model.model.diffusion_model))
+        if kind not in MODEL_PATCHES or MODEL_PATCHES[kind][0] != base:
+            raise UnsupportedModeError(
+                f"connect a control for this model to control_net: the model patch is {kind}, and the model {base}. "
+                "Z-Image has its Fun ControlNet, and Qwen-Image DiffSynth's"
+            )
+        return model
+
+    def follow(self, model: ModelPatcher, hints: Tensor) -> ModelPatcher:
+        if self.strength == 0:
+            return model
+        _, make_patch, places = MODEL_PATCHES[type(self.model_patch.model).__name__]
+        patch = make_patch(self.model_patch, PictureVAE(self.vae), hints[..., :3], self.strength)
+        followed, of_each = model.clone(), PatchOfEachFace(patch, patch.encoded_image)
+        for place in places:
+            followed.set_model_patch(of_each, place)
+        return followed
+
+    def condition(
+        self,
+        positive: Conditioning,
+        negative: Conditioning,
+        hints: Tensor,
+        *,
+        acting: ActingFaces | None = None,
+    ) -> tuple[Conditioning, Conditioning]:
+        return positive, negative
+
+
+@dataclass(frozen=True, eq=False)
+class PatchOfEachFace:
+    """A patch of the host for a batch of faces. The host knows one picture for all rows, whether cond or uncond.
+
+    Attributes:
+        patch: the host's patch.
+        encoded: what it holds of each face's picture, (faces, ...).
+    """
+
+    patch: HostPatch
+    encoded: Tensor
+
+    def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        chunks = len(inputs["img"]) // len(self.encoded)
+        self.patch.encoded_image = self.encoded.repeat(chunks, *(1 for _ in self.encoded.shape[1:]))
+        return self.patch(inputs)
+
+    def to(self, device_or_dtype: torch.device | torch.dtype) -> PatchOfEachFace:
+        if isinstance(device_or_dtype, torch.dtype):
+            return self
+        return PatchOfEachFace(self.patch.to(device_or_dtype), self.encoded.to(device_or_dtype))
+
+    def models(self) -> list[ModelPatcher]:
+        return self.patch.models()
+
+
 def choose_control(
-    branch: RepControlNet | None, control_net: ControlNet | None, *, vae: VAE, strength: float
+    branch: RepControlNet | None, control_net: ControlNet | ModelPatcher | None, *, vae: VAE, strength: float
 ) -> FaceControl | None:
     """Returns the connected control, if there is one.
 
@@ -148,4 +252,6 @@ def choose_control(
         )
     if branch is not None:
         return RepControlNetFaces(branch, strength)
+    if isinstance(control_net, ModelPatcher):
+        return ModelPatchFaces(control_net, vae, strength)
     return None if control_net is None else ControlNetFaces(control_net, vae, strength)

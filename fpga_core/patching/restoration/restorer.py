@@ -227,9 +227,9 @@ class FaceBatch:
         run, model, told = self.run, self.run.model, self.run.settings.inversion.invert_with
         positive = without_words(run.positive) if told is InvertWith.NOTHING else run.positive
         if told is InvertWith.PROMPT_AND_LANDMARKS:
-            positive, _ = self._conditioning(self.faces, strength=0)
+            model, positive, _ = self._told(self.faces, strength=0)
         if told is InvertWith.EVERYTHING:
-            positive, _ = self._conditioning(self.faces, run.settings.identity_strength)
+            model, positive, _ = self._told(self.faces, run.settings.identity_strength)
         spare = free_bytes(model) - len(latents) * call_bytes(model, latents.shape)
         spare -= comfy.model_management.minimum_inference_memory()
         _, inversion = record_inversion(
@@ -251,7 +251,7 @@ class FaceBatch:
     ) -> tuple[Tensor, list[float | None]]:
         """Restores some faces of the batch, and returns the crops and their FaceSims."""
         run, settings = self.run, self.run.settings
-        positive, negative = self._conditioning(faces, settings.identity_strength * rung.identity_factor)
+        model, positive, negative = self._told(faces, settings.identity_strength * rung.identity_factor)
         sampler = RestorationSampler(
             inversion=inversion,
             mask=torch.stack([face.fusion_mask for face in faces]),
@@ -260,24 +260,26 @@ class FaceBatch:
             noise_seed=seed,
         )
         latents = restore_latent(
-            run.model, positive, negative, cfg=settings.cfg, sampler=sampler, callback=self._callback()
+            model, positive, negative, cfg=settings.cfg, sampler=sampler, callback=self._callback()
         )
         crops = PictureVAE(run.vae).decode(latents)[..., :3].float().cpu().clamp(0, 1).contiguous()
         return crops, self._facesim(crops, faces)
 
-    def _conditioning(self, faces: Sequence[FaceCrop], strength: float) -> tuple[Conditioning, Conditioning]:
-        """Returns prompts with the landmarks of some faces of the batch, and with their identities at a strength."""
-        positive, negative, where = self.run.positive, self.run.negative, self.run.settings.identity_in
+    def _told(self, faces: Sequence[FaceCrop], strength: float) -> tuple[ModelPatcher, Conditioning, Conditioning]:
+        """Returns model and prompts with the landmarks of some faces of the batch, and identities at a strength."""
+        run, where = self.run, self.run.settings.identity_in
+        model, positive, negative = run.model, run.positive, run.negative
         acting: ActingFaces | None = None
         if self.identities is not None and strength != 0:
             acting = self.identities.in_crops(faces, strength)
             if where is not IdentityIn.CONTROLNET:
                 positive, negative = self.identities.condition(positive, negative, acting)
-        if self.run.control is None:
-            return positive, negative
+        if run.control is None:
+            return model, positive, negative
         hints = torch.stack([face.hint for face in faces if face.hint is not None])
         inside = None if where is IdentityIn.UNET else acting
-        return self.run.control.condition(positive, negative, hints, acting=inside)
+        positive, negative = run.control.condition(positive, negative, hints, acting=inside)
+        return run.control.follow(model, hints), positive, negative
 
     def _facesim(self, crops: Tensor, faces: Sequence[FaceCrop]) -> list[float | None]:
         recognition = self.run.recognition
