@@ -1,15 +1,24 @@
 """Nodes that apply a cast to a model or a ControlNet, and nodes that show where each person acted."""
 
+from typing import Any
+
 from comfy_api.v0_0_2 import io
 
 from ..fpga_core.identity.attention_maps import draw_attention
 from ..fpga_core.identity.cast import as_cast
 from ..fpga_core.identity.layer_emphasis import LayerEmphasis
-from ..fpga_core.patching.cast.apply import apply_cast
+from ..fpga_core.patching.cast.backends import (
+    AdapterBackend,
+    IdentityBackend,
+    ReferenceBackend,
+    WordsBackend,
+    apply_people,
+)
 from ..fpga_core.patching.cast.controlnet import apply_cast_controlnet
 from ..fpga_core.patching.cast.record import record_attention
 from ..fpga_core.patching.schedule import StepRange
 from ..fpga_core.shapes import PIXELS_PER_LATENT, Extent
+from .reports import report
 from .sockets import AttentionRecordSocket, IdentityAdapterSocket, people_input
 from .step_range import step_range
 
@@ -25,8 +34,9 @@ class ApplyCast(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Applies a cast to the model: each person acts only inside their own region (Mask Guided Multi-ID "
-                "Cross Attention). One node handles everyone. Connect all three outputs to the sampler. Detailers and "
-                "tiled upscalers need the model and prompts from before this node."
+                "Cross Attention). Everyone is made known by what the model understands: an identity adapter, "
+                "reference pictures, or words. Connect all three outputs to the sampler. Detailers and tiled upscalers "
+                "need the model and prompts from before this node."
             ),
             search_aliases=[
                 "ipadapter faceid",
@@ -43,12 +53,31 @@ class ApplyCast(io.ComfyNode):
             ],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="An SD1.5 or SDXL model. Use the architecture that the adapter was trained for."
+                    "model",
+                    tooltip=(
+                        "The model. Adapters need an SD1.5 or SDXL model of their own architecture; reference pictures "
+                        "need FLUX Kontext, FLUX.2 or Qwen-Image-Edit."
+                    ),
                 ),
                 io.Conditioning.Input("positive", tooltip="The prompt for what the picture should show."),
                 io.Conditioning.Input("negative", tooltip="The prompt for what the picture should not show."),
-                IdentityAdapterSocket.Input("adapter", tooltip="The identity adapter, from Load Identity Adapter."),
+                IdentityAdapterSocket.Input(
+                    "adapter",
+                    optional=True,
+                    tooltip="The identity adapter, from Load Identity Adapter, for people whose photos were encoded.",
+                ),
                 people_input("The people and their places, from Make Cast, or one identity for the whole picture."),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="The model's VAE, for people who are known by reference pictures."
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip=(
+                        "The model's CLIP. If it is connected, each person's description is said in their place only. "
+                        "Each description makes the steps slower."
+                    ),
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -96,24 +125,32 @@ class ApplyCast(io.ComfyNode):
         model,
         positive,
         negative,
-        adapter,
-        cast,
-        strength,
-        start_percent,
-        end_percent,
+        adapter=None,
+        cast: Any = None,  # it follows an optional input
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
         layer_emphasis=LayerEmphasis.UNIFORM,
+        vae=None,
+        clip=None,
     ) -> io.NodeOutput:
-        applied = apply_cast(
-            model,
-            positive,
-            negative,
-            adapter=adapter,
+        applied, chosen = apply_people(
+            (model, positive, negative),
             cast=as_cast(cast),
+            backends=backends_for(adapter, vae, clip, LayerEmphasis(layer_emphasis)),
             strength=strength,
             steps=StepRange(start_percent, end_percent),
-            emphasis=LayerEmphasis(layer_emphasis),
         )
-        return io.NodeOutput(*applied)
+        return io.NodeOutput(*applied, ui=report(chosen))
+
+
+def backends_for(adapter, vae, clip, emphasis: LayerEmphasis) -> list[IdentityBackend]:
+    """The ways in which people can be made known with what is connected, the most specific first."""
+    return [
+        *([AdapterBackend(adapter, emphasis)] if adapter else []),
+        *([ReferenceBackend(vae)] if vae else []),
+        *([WordsBackend(clip)] if clip else []),
+    ]
 
 
 class ApplyCastControlNet(io.ComfyNode):

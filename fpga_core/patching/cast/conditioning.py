@@ -41,21 +41,16 @@ def weights_key(key: str) -> str:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EncodedCast:
-    """The part of a cast that one conditioning carries.
+class PlacedCast:
+    """The people of one application of a cast, and where they act.
 
     Attributes:
-        tokens: one set per member of the cast, (identities, num_tokens, token_dim).
         cast: where and how strongly each of them acts.
         strength: factor on the members' own strengths.
-        projected: what the adapter's own projections make of the tokens in each layer, (identities, num_tokens,
-            inner_dim) float32; empty if the adapter has none.
     """
 
-    tokens: Tensor
     cast: Cast
     strength: float
-    projected: Projections = field(default_factory=lambda: NO_LAYERS)
 
     def check_fits(self, latent: Extent) -> None:
         """Raises unless the regions, which were made for a canvas, keep their shape on a latent.
@@ -79,6 +74,20 @@ class EncodedCast:
         """Returns strength times region on a grid, (1, identities, height, width) float32."""
         strengths = torch.tensor([self.strength * member.strength for member in self.cast.members])
         return (self.cast.rasterise(extent) * strengths[:, None, None])[None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EncodedCast(PlacedCast):
+    """The part of a cast that one conditioning carries.
+
+    Attributes:
+        tokens: one set per member of the cast, (identities, num_tokens, token_dim).
+        projected: what the adapter's own projections make of the tokens in each layer, (identities, num_tokens,
+            inner_dim) float32; empty if the adapter has none.
+    """
+
+    tokens: Tensor
+    projected: Projections = field(default_factory=lambda: NO_LAYERS)
 
 
 class PendingCast(CONDRegular):

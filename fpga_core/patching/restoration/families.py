@@ -23,6 +23,7 @@ from comfy.model_base import SDXL
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import CONST, EPS, V_PREDICTION
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ...block_slots import BlockSlot
 from ...errors import PatchConflictError, UnsupportedModeError
@@ -133,6 +134,7 @@ class TransformerFamily:
         second: attribute by which a block says that it has another attention, of the picture's tokens alone.
         is_numbered: whether the host says in which block an attention runs.
         native_px: side of the pictures that it was trained on.
+        references: attribute of how reference pictures are numbered, None in a network that reads none.
     """
 
     name: str
@@ -144,6 +146,7 @@ class TransformerFamily:
     second: str | None = None
     is_numbered: bool = True
     native_px: int = 1024
+    references: str | None = None
     noise: ClassVar[type] = CONST
     takes_adapters: ClassVar[bool] = False
 
@@ -162,18 +165,16 @@ class TransformerFamily:
 
     def reach(self, model: ModelPatcher, latent: Extent, *, options: Options, at_layer: AtLayer) -> Options:
         net, previous = _network(model), options.get("optimized_attention_override")
-        num_tokens = self._num_tokens(net, latent)
-        multiple = (getattr(net, self.padding) if self.padding else None) or 1
-        num_padded = -(-num_tokens // multiple) * multiple
 
         def attend(attention: Callable[..., Tensor], *inputs: Any, **named: Any) -> Tensor:  # noqa: ANN401
             call = named["transformer_options"]
             output = previous(attention, *inputs, **named) if previous else attention(*inputs, **named)
             if call.get("block_type") not in self.stacks:  # what refines the text before it meets the picture
                 return output
-            first = output.shape[1] - sum(call.get("reference_image_num_tokens", ())) - num_padded
-            slot = BlockSlot(call["block_type"], call["block_index"], 0 if first else 1)
-            own = output[:, first : first + num_tokens]  # (items, tokens, heads x head channels)
+            num_references = sum(call.get("reference_image_num_tokens", ()))
+            place = self.picture_tokens(net, latent, num_tokens=output.shape[1], num_references=num_references)
+            slot = BlockSlot(call["block_type"], call["block_index"], 0 if place.start else 1)
+            own = output[:, place]  # (items, tokens, heads x head channels)
             if (taken := at_layer(own, slot, call)) is not own:
                 own.copy_(taken)
             return output
@@ -183,6 +184,35 @@ class TransformerFamily:
 
     def embeds_guidance(self, model: ModelPatcher) -> bool:
         return self.guidance is not None and attrgetter(self.guidance)(_network(model))
+
+    def reads_references(self, net: nn.Module) -> bool:
+        """Returns whether a network reads reference pictures that prompts carry."""
+        return self.references is not None and attrgetter(self.references)(net) is not None
+
+    def picture_tokens(self, net: nn.Module, latent: Extent, *, num_tokens: int, num_references: int) -> slice:
+        """Returns which tokens of an attention are the picture's own.
+
+        Args:
+            net: the network.
+            latent: size of the picture's latent.
+            num_tokens: all tokens of the attention.
+            num_references: those of reference pictures that follow the picture.
+        """
+        num_picture = self._num_tokens(net, latent)
+        multiple = (getattr(net, self.padding) if self.padding else None) or 1
+        first = num_tokens - num_references - -(-num_picture // multiple) * multiple
+        return slice(first, first + num_picture)
+
+    def token_means(self, net: nn.Module, maps: Tensor) -> Tensor:
+        """Returns the means of maps over the picture's tokens, (batch, maps, tokens).
+
+        Args:
+            net: the network.
+            maps: (batch, maps, height, width) on the latent.
+        """
+        side = getattr(net, self.patch)
+        means = functional.avg_pool2d(maps.float(), side, ceil_mode=True, count_include_pad=False)
+        return means.flatten(2)
 
     def _num_tokens(self, net: nn.Module, latent: Extent) -> int:
         return latent.downscaled(getattr(net, self.patch)).num_cells
@@ -224,18 +254,27 @@ FAMILIES: Mapping[type[nn.Module], RestoringFamily] = {
         stacks={"double": "double_blocks", "single": "single_blocks"},
         width="hidden_size",
         guidance="params.guidance_embed",
+        references="params.default_ref_method",
     ),
     Chroma: TransformerFamily(
         name="Chroma", stacks={"double": "double_blocks", "single": "single_blocks"}, width="hidden_size"
     ),
     QwenImageTransformer2DModel: TransformerFamily(
-        name="Qwen-Image", stacks={"double": "transformer_blocks"}, width="inner_dim", native_px=1328
+        name="Qwen-Image",
+        stacks={"double": "transformer_blocks"},
+        width="inner_dim",
+        native_px=1328,
+        references="default_ref_method",
     ),
     NextDiT: TransformerFamily(
         name="Z-Image and Lumina 2", stacks={"double": "layers"}, width="dim", padding="pad_tokens_multiple"
     ),
     SingleStreamDiT: TransformerFamily(
-        name="Krea 2", stacks={"single": "blocks"}, width="first.out_features", patch="patch"
+        name="Krea 2",
+        stacks={"single": "blocks"},
+        width="first.out_features",
+        patch="patch",
+        references="default_ref_method",
     ),
 }
 """The families by the host's class of their network. Subclasses of transformers treat pictures in ways of their own."""

@@ -1,0 +1,286 @@
+"""People by reference pictures, for transformers that read them as latents beside the picture's own.
+
+The host puts the tokens of reference latents into the joint attention of every block. Here each person's are seen in
+their own region only (`fpga_core.identity.joint_attention`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import itemgetter
+from types import MappingProxyType
+from typing import Any, cast
+
+import comfy.utils
+import torch
+from comfy.conds import CONDConstant, CONDNoiseShape
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider
+from comfy.sd import VAE
+from torch import Tensor, nn
+
+from ...errors import BaseModelError, UnsupportedModeError
+from ...identity.cast import Cast
+from ...identity.joint_attention import Share, attend_in_shares, share_attention
+from ...shapes import Extent
+from ..conditioning import Conditioning, check_areas
+from ..restoration.families import FAMILIES, TransformerFamily
+from ..schedule import StepRange
+from .attach import without_names
+from .conditioning import (
+    PendingCast,
+    PlacedCast,
+    new_cast_key,
+    rows_key,
+    warn_of_prompts_without_cast,
+    weights_key,
+)
+
+MAX_PICTURE_PX = 1024 * 1024
+"""The pixels of the largest reference picture; larger ones are scaled down, as the host's nodes for edit models do."""
+
+PICTURE_MULTIPLE_PX = 16
+"""Reference pictures are cropped to a multiple of a token, which is two latent pixels wide."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PlacedReferences(PlacedCast):
+    """The people of a prompt by their reference pictures.
+
+    Attributes:
+        first: number of the first picture among the prompt's references.
+        num_pictures: pictures of each member of the cast, which follow each other.
+    """
+
+    first: int
+    num_pictures: tuple[int, ...]
+
+
+class PendingReferences(PendingCast):
+    """`PlacedReferences` before the size of the run's latent is known."""
+
+    def size(self) -> list[int]:
+        return [1]
+
+
+def reading_family(model: ModelPatcher) -> TransformerFamily | None:
+    """Returns the family of a model that reads reference pictures; None if it reads none."""
+    net = model.get_model_object("diffusion_model")
+    family = FAMILIES.get(type(net))
+    return family if isinstance(family, TransformerFamily) and family.reads_references(net) else None
+
+
+def apply_references(
+    model: ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
+    *,
+    cast: Cast,
+    vae: VAE,
+    strength: float = 1.0,
+    steps: StepRange = StepRange(),  # noqa: B008 (frozen)
+) -> tuple[ModelPatcher, Conditioning, Conditioning]:
+    """Shows a model pictures of the people of a cast, each seen in their own region only.
+
+    Both prompts carry the pictures, as edit models were trained: guidance then acts on the words.
+
+    Args:
+        model: a model that reads reference pictures (`reading_family`).
+        positive, negative: prompts, which may carry other reference latents.
+        cast: the people, who have pictures; they are numbered by their order, as pictures are in prompts.
+        vae: the model's autoencoder.
+        strength: factor on every member's strength; a member with strength 0 is absent.
+        steps: the part of the schedule in which the references are seen.
+    Returns:
+        A patched clone of the model, and the two conditionings; if nobody acts, the three are returned unchanged.
+    Raises:
+        UnsupportedModeError: the model reads no reference pictures.
+        BaseModelError: the autoencoder belongs to another model.
+    """
+    family = reading_family(model)
+    if family is None:
+        raise UnsupportedModeError(
+            f"use a model that reads reference pictures (FLUX, FLUX.2, Qwen-Image); {type(model.model).__name__} reads "
+            "none"
+        )
+    numbered = sorted(zip(cast.numbers, cast.members, strict=True), key=itemgetter(0))
+    members = tuple(member for _, member in numbered if strength * member.strength)
+    if not members:
+        return model, positive, negative
+    latents = [encode_reference(vae, picture) for member in members for picture in member.identity.pictures]
+    channels = model.model.latent_format.latent_channels
+    if any(latent.shape[1] != channels for latent in latents):
+        raise BaseModelError(
+            f"connect the VAE of the connected model: this one makes latents of {latents[0].shape[1]} channels, but "
+            f"the model reads {channels}"
+        )
+    key, counts = new_cast_key(), tuple(len(member.identity.pictures) for member in members)
+    placed = partial(PlacedReferences, cast=replace(cast, members=members), strength=strength, num_pictures=counts)
+
+    def shown(conditioning: Conditioning) -> Conditioning:
+        entries: Conditioning = []
+        for text, options in conditioning:
+            others = options.get("reference_latents", ())
+            pending = PendingReferences(placed(first=len(others)))
+            conds = {**options.get("model_conds", {}), key: pending}
+            entries.append([text, {**options, "reference_latents": [*others, *latents], "model_conds": conds}])
+        return entries
+
+    patch = ReferencePatch(key=key, family=family, num_pictures=counts, steps=steps)
+    patched = model.clone()
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, patch.outer_sample)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, patch.apply_model)
+    return patched, shown(positive), shown(negative)
+
+
+def encode_reference(vae: VAE, picture: Tensor) -> Tensor:
+    """Encodes a reference picture, (height, width, 3), at its own size if that is not too large."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, math.sqrt(MAX_PICTURE_PX / (height * width)))
+    sides = (max(round(side * scale) // PICTURE_MULTIPLE_PX, 1) * PICTURE_MULTIPLE_PX for side in (width, height))
+    pixels = comfy.utils.common_upscale(picture.movedim(-1, 0)[None], *sides, "area", "center")
+    return vae.encode(pixels.movedim(1, -1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferencePatch:
+    """One application of a cast by reference pictures, with the functions that the host calls during sampling.
+
+    Attributes:
+        key: name of the cast in the conditioning.
+        family: what is known of the model.
+        num_pictures: pictures of each member of the cast.
+        steps: the part of the schedule in which the references are seen.
+    """
+
+    key: str
+    family: TransformerFamily
+    num_pictures: tuple[int, ...]
+    steps: StepRange
+
+    def outer_sample(self, executor: WrapperExecutor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        """Draws the regions on the run's latent, before the host crops or batches any conditioning."""
+        guider = cast(CFGGuider, executor.class_obj)
+        check_areas(guider.conds)
+        warn_of_prompts_without_cast(guider.conds, self.key)
+        latent = Extent(noise.shape[-1], noise.shape[-2])
+
+        def resolved(entry: dict[str, Any]) -> dict[str, Any]:
+            model_conds = dict(entry["model_conds"])
+            if (pending := model_conds.pop(self.key, None)) is None:
+                return entry
+            placed: PlacedReferences = pending.cond
+            placed.check_fits(latent)
+            weights = placed.weights(latent)
+            frames = (1,) * (noise.ndim - weights.ndim)
+            model_conds[rows_key(self.key)] = CONDConstant(placed.first)
+            model_conds[weights_key(self.key)] = CONDNoiseShape(weights.unflatten(1, (-1, *frames)))
+            return {**entry, "model_conds": model_conds}
+
+        guider.conds = {name: [resolved(entry) for entry in entries] for name, entries in guider.conds.items()}
+        return executor(noise, *args, **kwargs)
+
+    def apply_model(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: dict[str, Any] | None = None,
+        transformer_options: Mapping[str, Any] = MappingProxyType({}),
+        **conds: Any,  # noqa: ANN401
+    ) -> Tensor:
+        """Confines the references of this call to their regions."""
+        model = cast(BaseModel, executor.class_obj)
+        first, weights = conds.pop(rows_key(self.key), None), conds.pop(weights_key(self.key), None)
+        transformer_options = without_names(transformer_options, self.key)
+        if weights is not None:
+            seen = self.steps.is_whole_run or self.steps.contains(model.model_sampling, t)
+            weights = weights.flatten(1, -3) if weights.ndim > 4 else weights
+            transformer_options["optimized_attention_override"] = ReferencesInPlaces(
+                previous=transformer_options.get("optimized_attention_override"),
+                family=self.family,
+                net=model.diffusion_model,
+                weights=weights * seen,
+                first=first,
+                num_pictures=self.num_pictures,
+            )
+        inputs = (c_concat, c_crossattn, control)  # wrappers of other packs may read them by position
+        return executor(x, t, *inputs, transformer_options, **conds)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReferencesInPlaces:
+    """The host's override of attention in one call: each person's references are seen in their own region only.
+
+    Attributes:
+        previous: another pack's override, which computes the attention then.
+        family: what is known of the network.
+        net: the network.
+        weights: strength times region, (batch, people, height, width) of the latent.
+        first: number of the cast's first picture among all references.
+        num_pictures: pictures of each person.
+    """
+
+    previous: Callable[..., Tensor] | None
+    family: TransformerFamily
+    net: nn.Module
+    weights: Tensor
+    first: int
+    num_pictures: tuple[int, ...]
+    kept: dict[int, tuple[Share, ...]] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        attention: Callable[..., Tensor],
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        mask: Tensor | None = None,
+        **named: Any,  # noqa: ANN401
+    ) -> Tensor:
+        call, attends = named["transformer_options"], attention
+        if self.previous is not None:
+            attends = partial(self.previous, attention)
+        counts = call.get("reference_image_num_tokens")
+        if call.get("block_type") not in self.family.stacks or not counts:
+            return attends(q, k, v, heads, mask=mask, **named)
+        axis = 2 if named.get("skip_reshape") else 1
+        num_tokens = q.shape[axis]
+        if num_tokens not in self.kept:  # all layers but those that refine the text are alike
+            self.kept[num_tokens] = self._shares(num_tokens, counts, q.device)
+
+        def attend(queries: Tensor, keys: Tensor) -> Tensor:
+            chosen = (q.index_select(axis, queries), k.index_select(axis, keys), v.index_select(axis, keys))
+            return attends(*chosen, heads, mask=_chosen(mask, queries, keys), **named)
+
+        return attend_in_shares(self.kept[num_tokens], attend, num_tokens=num_tokens)
+
+    def _shares(self, num_tokens: int, counts: list[int], device: torch.device) -> tuple[Share, ...]:
+        latent = Extent(self.weights.shape[-1], self.weights.shape[-2])
+        picture = self.family.picture_tokens(self.net, latent, num_tokens=num_tokens, num_references=sum(counts))
+        edge = picture.stop + sum(counts[: self.first])
+        references: list[tuple[int, int]] = []
+        number = self.first
+        for pictures in self.num_pictures:
+            start, edge = edge, edge + sum(counts[number : number + pictures])
+            references.append((start, edge))
+            number += pictures
+        on_tokens = self.family.token_means(self.net, self.weights)
+        shares = share_attention(on_tokens, num_tokens=num_tokens, first=picture.start, references=references)
+        return tuple(Share(*(part.to(device) for part in (s.queries, s.keys, s.weight))) for s in shares)
+
+
+def _chosen(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
+    """Returns the part of a mask, (..., queries or 1, keys), that is for some tokens."""
+    if mask is None:
+        return None
+    mask = mask.index_select(-1, keys)
+    return mask if mask.shape[-2] == 1 else mask.index_select(-2, queries)
