@@ -16,7 +16,7 @@ from . import (
 )
 from .defaults import with_defaults
 from .given import checking_inputs
-from .warnings import show_warnings
+from .messages import show_in_editor
 
 NODES: list[type[io.ComfyNode]] = [
     *identity.NODES,
@@ -36,7 +36,7 @@ for node in NODES:
 
 class FPGAPortraitExtension(ComfyExtension):
     async def on_load(self) -> None:
-        show_warnings()
+        show_in_editor()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

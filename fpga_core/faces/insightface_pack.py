@@ -15,6 +15,7 @@ from ..boundaries import guarded, reason_of
 from ..errors import CheckpointReadError, MissingModelError
 from ..geometry import Box
 from ..packages import OPENCV, importing
+from ..progress import say
 from .face import Face
 from .model_packs import KNOWN_PACKS, known_pack
 from .onnx_runtimes import CPU, Provider, import_onnxruntime, open_onnx, provider_notes, wanted_providers
@@ -87,8 +88,12 @@ class InsightFacePack:
         return "\n".join([*lines, *self.notes])
 
     def find_faces(self, pictures: Sequence[np.ndarray]) -> list[tuple[Face, ...]]:
+        found: list[tuple[Face, ...]] = []
         with self._lock:
-            return [self._find(picture) for picture in pictures]
+            for number, picture in enumerate(pictures, start=1):
+                say(f"looking for faces in picture {number} of {len(pictures)}")
+                found.append(self._find(picture))
+        return found
 
     def _find(self, picture: np.ndarray) -> tuple[Face, ...]:
         height, width = picture.shape[:2]

@@ -11,7 +11,7 @@ import pytest
 from sources import CORE, FILES, PURE, PYTHON, ROOT, Module, imports, name, parsed
 from without_comfyui import COMFYUI
 
-LEAVES = {"block_slots", "boundaries", "checkpoints", "errors", "faces", "geometry", "packages", "shapes"}
+LEAVES = {"block_slots", "boundaries", "checkpoints", "errors", "faces", "geometry", "packages", "progress", "shapes"}
 MODEL_CODE = {"comfy", "comfy_config", "comfy_execution", "comfy_extras"}
 SOME_NODES_NEED = {"cv2", "insightface", "onnxruntime", "scipy"}
 MAY_IMPORT_MODEL_CODE = ("fpga_core/patching/", "fpga_core/training/comfy/", "nodes/", "commands/")

@@ -61,6 +61,21 @@ def test_a_warning_reaches_the_editor_with_the_node_that_ran(client):
     assert [node_id for node_id, text in warnings if "no identity acts; connect Apply Cast's" in text] == [sampler]
 
 
+def test_what_a_long_node_does_reaches_the_editor_in_words(client):
+    prompt = smaller("restore_faces")
+    for node_id in nodes_of(prompt, "FPGA_EncodeIdentity"):
+        prompt[node_id]["inputs"]["images.photo_2"] = prompt[node_id]["inputs"]["images.photo_1"]
+    prompt[node_of(prompt, "FPGA_RestoreFaces")]["inputs"]["seed"] = 77  # not from the cache
+    said = [(m["data"]["node"], m["data"]["text"]) for m in client.run(prompt).messages if m["type"] == "fpga.progress"]
+    encode, restore = node_of(prompt, "FPGA_EncodeIdentity"), node_of(prompt, "FPGA_RestoreFaces")
+    assert [text for node_id, text in said if node_id == encode] == [
+        "looking for faces in picture 1 of 2",
+        "looking for faces in picture 2 of 2",
+    ]
+    stages = [text.partition(": ")[2] for node_id, text in said if node_id == restore and ": " in text]
+    assert stages == ["inversion", "restoration"]
+
+
 def test_widgets_that_have_a_default_may_be_left_out(client):
     """Which widgets those are is held by tests/contract/test_nodes.py."""
     info = client.object_info()

@@ -119,7 +119,8 @@ app.registerExtension({
     api.addEventListener("executed", ({ detail }) => {
       const { text, warnings } = /** @type {{text?: string[], warnings?: string[]}} */ (detail.output ?? {});
       const id = String(detail.node);
-      if (!text || !pathTo(id).at(-1)?.type.startsWith(PREFIX)) return;
+      if (!pathTo(id).at(-1)?.type.startsWith(PREFIX)) return;
+      if (!text) return show(id, { text: "", warnings: given.get(id) ?? [] }); // what it was doing is done
       const report = { text: text.join("\n"), warnings: [...(given.get(id) ?? []), ...(warnings ?? [])] };
       keep(id, report);
       show(id, report);
@@ -134,10 +135,11 @@ app.registerExtension({
       }
     });
     // @ts-expect-error - an event of the pack's own
-    api.addEventListener("fpga.progress", (/** @type {CustomEvent<{node: string, words: string}>} */ { detail }) => {
-      const path = pathTo(detail.node);
-      const node = path.at(-1);
-      if (node) showProgress(node, detail.words);
+    api.addEventListener("fpga.progress", (/** @type {CustomEvent<{node: string, text: string}>} */ { detail }) => {
+      const node = pathTo(String(detail.node)).at(-1);
+      if (!node) return;
+      given.set(String(detail.node), given.get(String(detail.node)) ?? []); // cleared by the next run, if this one fails
+      showProgress(node, detail.text);
     });
   },
   afterConfigureGraph() {

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...faces.face import FaceAnalyzer
 from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
+from ...progress import say
 from ...restoration.face_crops import FaceCrop
 from ...restoration.feature_cache import MIB, CacheMode, CachePlan, fitting_mode
 from ...restoration.report import RestoredFace
@@ -110,7 +111,9 @@ class FaceRestorer:
         return [
             restored
             for part in attached.batches(latents)
-            for restored in FaceBatch(attached, identities, faces[part]).restore(latents[part])
+            for restored in FaceBatch(attached, identities, faces[part], _which(part, len(faces))).restore(
+                latents[part]
+            )
         ]
 
     def _attached(self) -> tuple[FaceRestorer, FaceIdentities | None]:
@@ -183,6 +186,12 @@ class FaceRestorer:
             yield slice(start, start + size)
 
 
+def _which(part: slice, num_faces: int) -> str:
+    """Names a batch of faces for people, who count from 1."""
+    first, last = part.start + 1, min(part.stop, num_faces)
+    return f"face {first} of {num_faces}" if first == last else f"faces {first} to {last} of {num_faces}"
+
+
 @dataclass(frozen=True, eq=False)
 class FaceBatch:
     """A batch of faces that go through the model together.
@@ -191,11 +200,13 @@ class FaceBatch:
         run: the restorer, attached to the model.
         identities: the identities of the cast; None without a cast.
         faces: the batch.
+        which: which faces they are, for people.
     """
 
     run: FaceRestorer
     identities: FaceIdentities | None
     faces: Sequence[FaceCrop]
+    which: str
 
     def restore(self, latents: Tensor) -> list[RestoredFace]:
         """Inverts the faces once, restores them, and restores the weak ones again. The cache is freed at the end."""
@@ -204,6 +215,7 @@ class FaceBatch:
         inversion = self._invert(latents)
         residuals = inversion.residuals.max(dim=0).values.tolist()
         with inversion.cache:
+            say(f"{self.which}: restoration")
             crops, after = self._try(inversion, self.faces, rung=LADDER[0], seed=settings.seed)
             best = [
                 RestoredFace(crop=crops[n], before=before[n], after=after[n], num_tries=1, residual=residuals[n])
@@ -215,6 +227,7 @@ class FaceBatch:
                     break
                 faces, seed = [self.faces[n] for n in weak], (settings.seed + retry) % 2**64
                 rung = LADDER[min(retry, len(LADDER) - 1)]
+                say(f"{self.which}: {len(weak)} restored again, attempt {retry} of {settings.max_retries}")
                 crops, after = self._try(inversion.of_items(weak), faces, rung=rung, seed=seed)
                 for n, crop, facesim in zip(weak, crops, after, strict=True):
                     tried = replace(best[n], num_tries=retry + 1)
@@ -224,6 +237,7 @@ class FaceBatch:
 
     def _invert(self, latents: Tensor) -> Inversion:
         """Tells the model what the settings say; the weights stay those of the restoration: line 2 of Alg. 1."""
+        say(f"{self.which}: inversion")
         run, model, told = self.run, self.run.model, self.run.settings.inversion.invert_with
         positive = without_words(run.positive) if told is InvertWith.NOTHING else run.positive
         if told is InvertWith.PROMPT_AND_LANDMARKS:
