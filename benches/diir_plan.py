@@ -6,7 +6,9 @@ from _report import arguments, report
 from comfy.ldm.chroma.model import Chroma
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.krea2.model import SingleStreamDiT
+from comfy.ldm.lens.model import LensTransformer2DModel
 from comfy.ldm.lumina.model import NextDiT
+from comfy.ldm.mage_flow.model import MageFlowTransformer2DModel
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
@@ -33,6 +35,8 @@ SIZES = {
     "FLUX.2 dev": (Flux, {**FLUX2, **FLUX2_SIZE}, 1024, 16, 128),
     "Chroma": (Chroma, {**CHROMA, **FLUX_SIZE}, 1024, 8, 16),
     "Qwen-Image": (QwenImageTransformer2DModel, {}, 1328, 8, 16),
+    "Mage-Flow": (MageFlowTransformer2DModel, {}, 1024, 16, 128),
+    "Lens": (LensTransformer2DModel, {}, 1024, 16, 128),
     "Z-Image": (
         NextDiT,
         {**Z_IMAGE, "dim": 3840, "n_layers": 30, "n_heads": 30, "n_kv_heads": 30, "axes_dims": [32, 48, 48]},

@@ -7,6 +7,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_flux import FluxGuidance
+from comfy_extras.nodes_model_advanced import ModelSamplingAuraFlow
 from fpga.fpga_core.errors import ShapeMismatchError, UnsupportedModeError
 from fpga.fpga_core.patching.restoration.families import check_restoring_model, family_of
 from fpga.fpga_core.patching.restoration.samplers import RestorationSampler
@@ -21,10 +22,10 @@ OFF = FusionSettings(style_source=StyleSource.OFF, attention_strength=0, latent_
 STEPS = 3
 CPU = torch.device("cpu")
 
-FIRST_PICTURE_TOKEN = {"FLUX.2": 512, "Z-Image": 32}
-"""Texts are padded to this many tokens; otherwise, the picture follows the text."""
+FIRST_PICTURE_TOKEN = {"FLUX.2": 512, "Z-Image": 32, "Lens": 0}
+"""Texts are padded to this many tokens, or follow the picture; otherwise, the picture follows the text."""
 
-READ_REFERENCES = ("FLUX.1 dev", "FLUX.2", "Qwen-Image", "Krea 2", "Z-Image")
+READ_REFERENCES = ("FLUX.1 dev", "FLUX.2", "Qwen-Image", "Mage-Flow", "Krea 2", "Z-Image")
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +122,18 @@ def test_the_round_trip_comes_back_and_repetitions_bring_it_closer(model, family
         errors.append(float((euler(model, (prompt, prompt), inversion, 1.0) - latent).norm() / latent.norm()))
         assert noise.shape == latent.shape and noise.isfinite().all()
     assert errors[2] < errors[1] < errors[0], errors
+
+
+@pytest.mark.parametrize("name", ["Z-Image"], indirect=True)
+def test_a_schedule_shifted_by_another_node_is_followed(model, family):
+    (shifted,), latent = ModelSamplingAuraFlow().patch_aura(model, shift=5.0), family.latents(1)
+    assert not torch.allclose(schedule(shifted), schedule(model))
+    prompt, errors = family.prompt(), []
+    for repetitions in (1, 6):
+        _, inversion = invert(shifted, prompt, latent, steps=12, repetitions=repetitions)
+        assert torch.equal(inversion.sigmas, schedule(shifted, 12))
+        errors.append(float((euler(shifted, (prompt, prompt), inversion, 1.0) - latent).norm() / latent.norm()))
+    assert errors[1] < errors[0] / 2, errors
 
 
 def test_everything_off_is_ordinary_sampling_from_the_inverted_noise(model, family, conds):
@@ -280,7 +293,7 @@ def test_attention_of_other_packs_still_runs(model, family, conds):
 def test_a_model_of_another_family_is_refused_by_name():
     model = TINY["Z-Image"].model()
     model.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
-    with pytest.raises(UnsupportedModeError, match=r"family Lumina2 \(Linear\).* Qwen-Image, Z-Image and Lumina 2"):
+    with pytest.raises(UnsupportedModeError, match=r"family Lumina2 \(Linear\).* Qwen-Image, .*Z-Image and Lumina 2"):
         check_restoring_model(model)
 
 

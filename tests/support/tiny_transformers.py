@@ -79,6 +79,16 @@ QWEN_IMAGE = {
     "joint_attention_dim": 32,
     "axes_dims_rope": [4, 6, 6],
 }
+MAGE_FLOW = {**QWEN_IMAGE, "image_model": "mage_flow", "in_channels": 128, "out_channels": 128}
+LENS = {
+    "image_model": "lens",
+    "num_layers": 3,
+    "attention_head_dim": 16,
+    "num_attention_heads": 4,
+    "enc_hidden_dim": 32,
+    "axes_dims_rope": [4, 6, 6],
+    "multi_layer_encoder_feature": False,
+}
 KREA2 = {
     "image_model": "krea2",
     "features": 64,
@@ -144,6 +154,8 @@ TINY: dict[str, TinyFamily] = {
     "FLUX.2": TinyFamily(FLUX2, supported.Flux2, latent=(128,), patch=1, num_layers=4),
     "Chroma": TinyFamily(CHROMA, supported.Chroma, num_layers=4),
     "Qwen-Image": TinyFamily(QWEN_IMAGE, supported.QwenImage, latent=(16, 1)),
+    "Mage-Flow": TinyFamily(MAGE_FLOW, supported.MageFlow, latent=(128,), patch=1),
+    "Lens": TinyFamily(LENS, supported.Lens, latent=(128,), patch=1),
     "Z-Image": TinyFamily(Z_IMAGE, supported.ZImage),
     "Lumina 2": TinyFamily(LUMINA2, supported.Lumina2),
     "Krea 2": TinyFamily(KREA2, supported.Krea2, latent=(16, 1)),

@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Protocol
 from comfy.ldm.chroma.model import Chroma
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.krea2.model import SingleStreamDiT
+from comfy.ldm.lens.model import LensTransformer2DModel
 from comfy.ldm.lumina.model import NextDiT
+from comfy.ldm.mage_flow.model import MageFlowTransformer2DModel
 from comfy.ldm.modules.attention import SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -121,18 +123,19 @@ class UNetFamily:
 class TransformerFamily:
     """Transformers that see text and picture in one attention, which the host lets others override.
 
-    The order of the tokens is text, picture, reference pictures, or references first where the picture comes last. The
-    picture's are counted from the latent, so that nothing else is taken for them.
+    The order of the tokens is text, picture, reference pictures; or references first where the picture comes last; or
+    the picture first. The picture's are counted from the latent, so that nothing else is taken for them.
 
     Attributes:
         name: what artists call it.
         stacks: the host's `block_type` of each stack of blocks, and the attribute that holds it, in running order.
         width: attribute of the channels of an attention's output, before its last projection.
-        patch: attribute of the side of a token in latent pixels.
+        patch: attribute of the side of a token in latent pixels; None if a token is one latent pixel.
         padding: attribute of the number to whose multiple the picture's tokens are padded.
         guidance: attribute that says whether guidance is an input of the model.
         second: attribute by which a block says that it has another attention, of the picture's tokens alone.
         is_numbered: whether the host says in which block an attention runs.
+        is_picture_first: whether the picture stands before the text.
         native_px: side of the pictures that it was trained on.
         references: attribute of how reference pictures are numbered, None in a network that reads none.
     """
@@ -140,11 +143,12 @@ class TransformerFamily:
     name: str
     stacks: Mapping[str, str]
     width: str
-    patch: str = "patch_size"
+    patch: str | None = "patch_size"
     padding: str | None = None
     guidance: str | None = None
     second: str | None = None
     is_numbered: bool = True
+    is_picture_first: bool = False
     native_px: int = 1024
     references: str | None = None
     noise: ClassVar[type] = CONST
@@ -173,7 +177,8 @@ class TransformerFamily:
                 return output
             num_references = sum(call.get("reference_image_num_tokens", ()))
             place = self.picture_tokens(net, latent, num_tokens=output.shape[1], num_references=num_references)
-            slot = BlockSlot(call["block_type"], call["block_index"], 0 if place.start else 1)
+            is_alone = place.start == 0 and not self.is_picture_first
+            slot = BlockSlot(call["block_type"], call["block_index"], int(is_alone))
             own = output[:, place]  # (items, tokens, heads x head channels)
             if (taken := at_layer(own, slot, call)) is not own:
                 own.copy_(taken)
@@ -200,7 +205,8 @@ class TransformerFamily:
         """
         num_picture = self._num_tokens(net, latent)
         multiple = (getattr(net, self.padding) if self.padding else None) or 1
-        first = num_tokens - num_references - -(-num_picture // multiple) * multiple
+        behind = num_references + -(-num_picture // multiple) * multiple
+        first = 0 if self.is_picture_first else num_tokens - behind
         return slice(first, first + num_picture)
 
     def token_means(self, net: nn.Module, maps: Tensor) -> Tensor:
@@ -210,12 +216,15 @@ class TransformerFamily:
             net: the network.
             maps: (batch, maps, height, width) on the latent.
         """
-        side = getattr(net, self.patch)
+        side = self._token_side(net)
         means = functional.avg_pool2d(maps.float(), side, ceil_mode=True, count_include_pad=False)
         return means.flatten(2)
 
     def _num_tokens(self, net: nn.Module, latent: Extent) -> int:
-        return latent.downscaled(getattr(net, self.patch)).num_cells
+        return latent.downscaled(self._token_side(net)).num_cells
+
+    def _token_side(self, net: nn.Module) -> int:
+        return getattr(net, self.patch) if self.patch else 1
 
 
 def _network(model: ModelPatcher) -> nn.Module:
@@ -265,6 +274,12 @@ FAMILIES: Mapping[type[nn.Module], RestoringFamily] = {
         width="inner_dim",
         native_px=1328,
         references="default_ref_method",
+    ),
+    MageFlowTransformer2DModel: TransformerFamily(
+        name="Mage-Flow", stacks={"double": "transformer_blocks"}, width="inner_dim"
+    ),
+    LensTransformer2DModel: TransformerFamily(
+        name="Lens", stacks={"double": "transformer_blocks"}, width="inner_dim", patch=None, is_picture_first=True
     ),
     NextDiT: TransformerFamily(
         name="Z-Image and Lumina 2", stacks={"double": "layers"}, width="dim", padding="pad_tokens_multiple"
