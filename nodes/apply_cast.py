@@ -10,6 +10,7 @@ from ..fpga_core.identity.layer_emphasis import LayerEmphasis
 from ..fpga_core.patching.cast.backends import (
     AdapterBackend,
     IdentityBackend,
+    LoraBackend,
     ReferenceBackend,
     WordsBackend,
     apply_people,
@@ -34,7 +35,7 @@ class ApplyCast(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Applies a cast to the model: each person acts only inside their own region (Mask Guided Multi-ID "
-                "Cross Attention). Everyone is made known by what the model understands: an identity adapter, "
+                "Cross Attention). Everyone is made known by what the model understands: an identity adapter, a LoRA, "
                 "reference pictures, or words. Connect all three outputs to the sampler. Detailers and tiled upscalers "
                 "need the model and prompts from before this node."
             ),
@@ -56,7 +57,7 @@ class ApplyCast(io.ComfyNode):
                     "model",
                     tooltip=(
                         "The model. Adapters need an SD1.5 or SDXL model of their own architecture; reference pictures "
-                        "need FLUX Kontext, FLUX.2 or Qwen-Image-Edit."
+                        "need FLUX Kontext, FLUX.2 or Qwen-Image-Edit; a LoRA needs the base that it was trained on."
                     ),
                 ),
                 io.Conditioning.Input("positive", tooltip="The prompt for what the picture should show."),
@@ -148,6 +149,7 @@ def backends_for(adapter, vae, clip, emphasis: LayerEmphasis) -> list[IdentityBa
     """The ways in which people can be made known with what is connected, the most specific first."""
     return [
         *([AdapterBackend(adapter, emphasis)] if adapter else []),
+        LoraBackend(),
         *([ReferenceBackend(vae)] if vae else []),
         *([WordsBackend(clip)] if clip else []),
     ]

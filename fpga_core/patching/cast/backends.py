@@ -21,6 +21,7 @@ from ...identity.layer_emphasis import LayerEmphasis
 from ..conditioning import Conditioning
 from ..schedule import StepRange
 from .apply import apply_cast
+from .loras import apply_loras, lora_patches
 from .references import apply_references, reading_family
 from .words import say_words
 
@@ -59,6 +60,19 @@ class AdapterBackend:
 
     def apply(self, to: Applied, *, cast: Cast, strength: float, steps: StepRange) -> Applied:
         return apply_cast(*to, adapter=self.adapter, cast=cast, strength=strength, steps=steps, emphasis=self.emphasis)
+
+
+@dataclass(frozen=True)
+class LoraBackend:
+    """A LoRA that was trained on the person, for the base that it was trained on."""
+
+    name: str = "LoRA"
+
+    def knows(self, model: ModelPatcher, person: Identity) -> bool:
+        return person.lora is not None and bool(lora_patches(model, person.lora))
+
+    def apply(self, to: Applied, *, cast: Cast, strength: float, steps: StepRange) -> Applied:
+        return apply_loras(*to, cast=cast, strength=strength, steps=steps)
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,7 @@ def _remedy(person: Identity) -> str:
     """Returns what would let a model know a person, by what is known of them."""
     remedies = {
         "connect an identity adapter (SD1.5, SDXL)": person.num_photos,
+        "use the base that the LoRA was trained on": person.lora,
         "connect vae, and use a model that reads reference pictures (FLUX, FLUX.2, Qwen-Image)": person.pictures,
         "connect clip, to say the description": person.prompt,
     }

@@ -7,20 +7,17 @@ their own region only (`fpga_core.identity.joint_attention`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
-from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import comfy.utils
 import torch
-from comfy.conds import CONDConstant, CONDNoiseShape
+from comfy.conds import CONDConstant
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from comfy.samplers import CFGGuider
 from comfy.sd import VAE
 from torch import Tensor, nn
 
@@ -28,44 +25,17 @@ from ...errors import BaseModelError, UnsupportedModeError
 from ...identity.cast import Cast
 from ...identity.joint_attention import Share, attend_in_shares, share_attention
 from ...shapes import Extent
-from ..conditioning import Conditioning, check_areas
+from ..conditioning import Conditioning, add_cond
 from ..restoration.families import FAMILIES, TransformerFamily
 from ..schedule import StepRange
-from .attach import without_names
-from .conditioning import (
-    PendingCast,
-    PlacedCast,
-    new_cast_key,
-    rows_key,
-    warn_of_prompts_without_cast,
-    weights_key,
-)
+from .conditioning import PlacedCast, new_cast_key, rows_key
+from .placed import Call, PlacedPatch, place_people
 
 MAX_PICTURE_PX = 1024 * 1024
 """The pixels of the largest reference picture; larger ones are scaled down, as the host's nodes for edit models do."""
 
 PICTURE_MULTIPLE_PX = 16
 """Reference pictures are cropped to a multiple of a token, which is two latent pixels wide."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PlacedReferences(PlacedCast):
-    """The people of a prompt by their reference pictures.
-
-    Attributes:
-        first: number of the first picture among the prompt's references.
-        num_pictures: pictures of each member of the cast, which follow each other.
-    """
-
-    first: int
-    num_pictures: tuple[int, ...]
-
-
-class PendingReferences(PendingCast):
-    """`PlacedReferences` before the size of the run's latent is known."""
-
-    def size(self) -> list[int]:
-        return [1]
 
 
 def reading_family(model: ModelPatcher) -> TransformerFamily | None:
@@ -119,22 +89,20 @@ def apply_references(
             f"connect the VAE of the connected model: this one makes latents of {latents[0].shape[1]} channels, but "
             f"the model reads {channels}"
         )
-    key, counts = new_cast_key(), tuple(len(member.identity.pictures) for member in members)
-    placed = partial(PlacedReferences, cast=replace(cast, members=members), strength=strength, num_pictures=counts)
+    key, placed = new_cast_key(), PlacedCast(cast=replace(cast, members=members), strength=strength)
 
     def shown(conditioning: Conditioning) -> Conditioning:
         entries: Conditioning = []
-        for text, options in conditioning:
+        for entry in place_people(conditioning, key, placed):
+            text, options = entry
             others = options.get("reference_latents", ())
-            pending = PendingReferences(placed(first=len(others)))
-            conds = {**options.get("model_conds", {}), key: pending}
-            entries.append([text, {**options, "reference_latents": [*others, *latents], "model_conds": conds}])
+            with_people = {**options, "reference_latents": [*others, *latents]}
+            entries += add_cond([[text, with_people]], rows_key(key), CONDConstant(len(others)))
         return entries
 
-    patch = ReferencePatch(key=key, family=family, num_pictures=counts, steps=steps)
+    counts = tuple(len(member.identity.pictures) for member in members)
     patched = model.clone()
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, patch.outer_sample)
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, patch.apply_model)
+    PlacedPatch(key=key, steps=steps, act=SeenInPlaces(key=key, family=family, num_pictures=counts)).attach(patched)
     return patched, shown(positive), shown(negative)
 
 
@@ -148,71 +116,31 @@ def encode_reference(vae: VAE, picture: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferencePatch:
-    """One application of a cast by reference pictures, with the functions that the host calls during sampling.
+class SeenInPlaces:
+    """Confines the references of a call to their regions.
 
     Attributes:
         key: name of the cast in the conditioning.
         family: what is known of the model.
         num_pictures: pictures of each member of the cast.
-        steps: the part of the schedule in which the references are seen.
     """
 
     key: str
     family: TransformerFamily
     num_pictures: tuple[int, ...]
-    steps: StepRange
 
-    def outer_sample(self, executor: WrapperExecutor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
-        """Draws the regions on the run's latent, before the host crops or batches any conditioning."""
-        guider = cast(CFGGuider, executor.class_obj)
-        check_areas(guider.conds)
-        warn_of_prompts_without_cast(guider.conds, self.key)
-        latent = Extent(noise.shape[-1], noise.shape[-2])
-
-        def resolved(entry: dict[str, Any]) -> dict[str, Any]:
-            model_conds = dict(entry["model_conds"])
-            if (pending := model_conds.pop(self.key, None)) is None:
-                return entry
-            placed: PlacedReferences = pending.cond
-            placed.check_fits(latent)
-            weights = placed.weights(latent)
-            frames = (1,) * (noise.ndim - weights.ndim)
-            model_conds[rows_key(self.key)] = CONDConstant(placed.first)
-            model_conds[weights_key(self.key)] = CONDNoiseShape(weights.unflatten(1, (-1, *frames)))
-            return {**entry, "model_conds": model_conds}
-
-        guider.conds = {name: [resolved(entry) for entry in entries] for name, entries in guider.conds.items()}
-        return executor(noise, *args, **kwargs)
-
-    def apply_model(
-        self,
-        executor: WrapperExecutor,
-        x: Tensor,
-        t: Tensor,
-        c_concat: Tensor | None = None,
-        c_crossattn: Tensor | None = None,
-        control: dict[str, Any] | None = None,
-        transformer_options: Mapping[str, Any] = MappingProxyType({}),
-        **conds: Any,  # noqa: ANN401
+    def __call__(
+        self, call: Call, model: BaseModel, weights: Tensor, options: dict[str, Any], conds: dict[str, Any]
     ) -> Tensor:
-        """Confines the references of this call to their regions."""
-        model = cast(BaseModel, executor.class_obj)
-        first, weights = conds.pop(rows_key(self.key), None), conds.pop(weights_key(self.key), None)
-        transformer_options = without_names(transformer_options, self.key)
-        if weights is not None:
-            seen = self.steps.is_whole_run or self.steps.contains(model.model_sampling, t)
-            weights = weights.flatten(1, -3) if weights.ndim > 4 else weights
-            transformer_options["optimized_attention_override"] = ReferencesInPlaces(
-                previous=transformer_options.get("optimized_attention_override"),
-                family=self.family,
-                net=model.diffusion_model,
-                weights=weights * seen,
-                first=first,
-                num_pictures=self.num_pictures,
-            )
-        inputs = (c_concat, c_crossattn, control)  # wrappers of other packs may read them by position
-        return executor(x, t, *inputs, transformer_options, **conds)
+        options["optimized_attention_override"] = ReferencesInPlaces(
+            previous=options.get("optimized_attention_override"),
+            family=self.family,
+            net=model.diffusion_model,
+            weights=weights,
+            first=conds.pop(rows_key(self.key)),
+            num_pictures=self.num_pictures,
+        )
+        return call()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

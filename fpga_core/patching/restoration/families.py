@@ -6,7 +6,8 @@ sigma runs along the ODE of both. What differs is where self-attention is, and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, Protocol
@@ -30,8 +31,7 @@ from torch.nn import functional
 from ...block_slots import BlockSlot
 from ...errors import PatchConflictError, UnsupportedModeError
 from ...restoration.feature_cache import AttentionLayer
-from ...shapes import Extent
-from ..conditioning import Conditioning
+from ...shapes import Extent, cell_means, token_grid
 from ..unet import base_of, layer_grids, unet_of
 
 Options = dict[str, Any]
@@ -40,9 +40,6 @@ AtLayer = Callable[[Tensor, BlockSlot, Options], Tensor]
 """What a run does at a self-attention layer. It gets the output at the picture's tokens, (items, tokens, channels), the
 layer, and the host's options of the call, and returns what takes the output's place: the same tensor if nothing does.
 """
-
-INVERSION_GUIDANCE = 1.0
-"""The embedded guidance of an inversion, which runs without any: as low as guidance-distilled models were trained."""
 
 TOKEN_MERGERS = {"HyperTile": "HyperTile", "TomePatchModel": "Tome Patch Model (token merging)"}
 """Node classes whose attention patches rearrange tokens, and their display names."""
@@ -79,6 +76,23 @@ class RestoringFamily(Protocol):
 
     def embeds_guidance(self, model: ModelPatcher) -> bool:
         """Returns whether guidance is an input of a model, which was distilled so."""
+        ...
+
+    def spread(
+        self, net: nn.Module, maps: Tensor, layer: str, *, num_tokens: int, references: Sequence[Extent]
+    ) -> tuple[slice, Tensor] | None:
+        """Spreads maps of the picture over the tokens that a layer reads.
+
+        Args:
+            net: the network.
+            maps: (batch, maps, height, width) on the latent.
+            layer: path of the layer in the network.
+            num_tokens: the tokens that it reads.
+            references: sizes of the latents of reference pictures.
+        Returns:
+            Which of the layer's tokens are the picture's, and the maps' means over them, (batch, maps, tokens); None
+            if none of them is, as in layers for the text.
+        """
         ...
 
 
@@ -118,6 +132,14 @@ class UNetFamily:
     def embeds_guidance(self, model: ModelPatcher) -> bool:
         return False
 
+    def spread(
+        self, net: nn.Module, maps: Tensor, layer: str, *, num_tokens: int, references: Sequence[Extent]
+    ) -> tuple[slice, Tensor] | None:
+        if re.search(r"attn2\.to_[kv]$", layer):
+            return None
+        grid = token_grid(Extent(maps.shape[-1], maps.shape[-2]), num_tokens)
+        return slice(0, num_tokens), cell_means(maps, grid).flatten(2)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerFamily:
@@ -138,6 +160,7 @@ class TransformerFamily:
         is_picture_first: whether the picture stands before the text.
         native_px: side of the pictures that it was trained on.
         references: attribute of how reference pictures are numbered, None in a network that reads none.
+        text_layers: regular expression for the paths of layers that read the text alone.
     """
 
     name: str
@@ -151,6 +174,7 @@ class TransformerFamily:
     is_picture_first: bool = False
     native_px: int = 1024
     references: str | None = None
+    text_layers: str = r"txt|text|context|cap_embedder|attn\.add_|to_add_out"
     noise: ClassVar[type] = CONST
     takes_adapters: ClassVar[bool] = False
 
@@ -159,7 +183,7 @@ class TransformerFamily:
 
     def layers(self, model: ModelPatcher, latent: Extent) -> tuple[AttentionLayer, ...]:
         net = _network(model)
-        num_tokens, channels = self._num_tokens(net, latent), attrgetter(self.width)(net)
+        num_tokens, channels = self.num_tokens(net, latent), attrgetter(self.width)(net)
         return tuple(
             AttentionLayer(BlockSlot(kind, number, index), num_tokens, channels)
             for kind, stack in self.stacks.items()
@@ -203,11 +227,25 @@ class TransformerFamily:
             num_tokens: all tokens of the attention.
             num_references: those of reference pictures that follow the picture.
         """
-        num_picture = self._num_tokens(net, latent)
+        num_picture = self.num_tokens(net, latent)
         multiple = (getattr(net, self.padding) if self.padding else None) or 1
         behind = num_references + -(-num_picture // multiple) * multiple
         first = 0 if self.is_picture_first else num_tokens - behind
         return slice(first, first + num_picture)
+
+    def spread(
+        self, net: nn.Module, maps: Tensor, layer: str, *, num_tokens: int, references: Sequence[Extent]
+    ) -> tuple[slice, Tensor] | None:
+        latent = Extent(maps.shape[-1], maps.shape[-2])
+        num_references = sum(self.num_tokens(net, size) for size in references) if self.references else 0
+        num_picture = self.num_tokens(net, latent)
+        place = self.picture_tokens(net, latent, num_tokens=num_tokens, num_references=num_references)
+        if place.start < 0:  # before the picture is padded
+            first = num_tokens - num_references - num_picture
+            place = slice(first, first + num_picture)
+        if place.start < 0 or place.stop > num_tokens or re.search(self.text_layers, layer):
+            return None
+        return place, self.token_means(net, maps)
 
     def token_means(self, net: nn.Module, maps: Tensor) -> Tensor:
         """Returns the means of maps over the picture's tokens, (batch, maps, tokens).
@@ -220,7 +258,8 @@ class TransformerFamily:
         means = functional.avg_pool2d(maps.float(), side, ceil_mode=True, count_include_pad=False)
         return means.flatten(2)
 
-    def _num_tokens(self, net: nn.Module, latent: Extent) -> int:
+    def num_tokens(self, net: nn.Module, latent: Extent) -> int:
+        """Returns how many tokens a picture has in a network."""
         return latent.downscaled(self._token_side(net)).num_cells
 
     def _token_side(self, net: nn.Module) -> int:
@@ -295,20 +334,27 @@ FAMILIES: Mapping[type[nn.Module], RestoringFamily] = {
 """The families by the host's class of their network. Subclasses of transformers treat pictures in ways of their own."""
 
 
+def find_family(model: ModelPatcher) -> RestoringFamily | None:
+    """Returns the family of a model; None if it belongs to none."""
+    net = _network(model)
+    if any(isinstance(module, SpatialVideoTransformer) for module in net.modules()):
+        return None
+    return FAMILIES.get(UNetModel if isinstance(net, UNetModel) else type(net))
+
+
 def family_of(model: ModelPatcher) -> RestoringFamily:
     """Returns the family of a model.
 
     Raises:
         UnsupportedModeError: it belongs to none.
     """
-    net = _network(model)
-    kind = UNetModel if isinstance(net, UNetModel) else type(net)
-    if kind not in FAMILIES or any(isinstance(module, SpatialVideoTransformer) for module in net.modules()):
+    net, family = _network(model), find_family(model)
+    if family is None:
         raise UnsupportedModeError(
             f"restore faces with another model: the connected one is of the family {type(model.model).__name__} "
             f"({type(net).__name__}), and this node needs a checkpoint of {_supported()}, or a fine-tune of one"
         )
-    return FAMILIES[kind]
+    return family
 
 
 def _supported() -> str:
@@ -343,13 +389,6 @@ def check_restoring_model(model: ModelPatcher) -> None:
                 f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit those "
                 f"of another; connect the model from before {node}, or bypass that node"
             )
-
-
-def without_guidance(model: ModelPatcher, positive: Conditioning) -> Conditioning:
-    """Returns the prompt of an inversion, which runs without guidance; embedded guidance is as low as it can be."""
-    if not family_of(model).embeds_guidance(model):
-        return positive
-    return [[text, {**options, "guidance": INVERSION_GUIDANCE}] for text, options in positive]
 
 
 def latent_shape(model: ModelPatcher, batch: int, latent: Extent) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from ...restoration.sampling import check_sigmas
 from ...restoration.settings import InversionSettings
 from ...shapes import Extent
 from ..conditioning import Conditioning
-from .families import check_restoring_model, family_of, latent_shape, without_guidance
+from .families import check_restoring_model, family_of, latent_shape
 from .samplers import Inversion, InversionSampler, RestorationSampler, mask_on_latent
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
@@ -138,6 +138,10 @@ def record_inversion(
     return inverted, Inversion(cache, sigmas.cpu().float(), torch.stack(sampler.residuals), layers)
 
 
+INVERSION_GUIDANCE = 1.0
+"""The embedded guidance of an inversion, which runs without any: as low as guidance-distilled models were trained."""
+
+
 @dataclass(frozen=True, eq=False)
 class CheckedRestorationSampler:
     """A restoration for any sampling node. It checks that the node's inputs are those that were inverted."""
@@ -213,3 +217,10 @@ def sample(
         noise, latent, KSAMPLER(function), sigmas, callback=callback, disable_pbar=is_silent, seed=0
     )
     return samples.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
+
+
+def without_guidance(model: ModelPatcher, positive: Conditioning) -> Conditioning:
+    """Returns the prompt of an inversion, which runs without guidance; embedded guidance is as low as it can be."""
+    if not family_of(model).embeds_guidance(model):
+        return positive
+    return [[text, {**options, "guidance": INVERSION_GUIDANCE}] for text, options in positive]
