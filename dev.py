@@ -9,6 +9,7 @@
     python dev.py world train [STAGE ...]      the small world's models, by recipe; resumable
     python dev.py world evaluate [TABLE ...]   the paper's tables, measured on the small world
     python dev.py workflows                    the editor's form of workflows/api/*.json, written by the editor
+    python dev.py thumbnails                   the pictures of the template browser, made on the small world
 
 The first run builds a virtual environment and gets a ComfyUI, both kept in a cache; COMFYUI_PATH names another ComfyUI.
 """
@@ -93,6 +94,7 @@ COMMANDS = {
     "lint": lint,
     "world": lambda environment, arguments: launch(environment, "fpga.laboratory.world", arguments),
     "workflows": lambda environment, arguments: launch(environment, "fpga.devtools.editor_workflows", arguments),
+    "thumbnails": lambda environment, arguments: launch(environment, "fpga.devtools.thumbnails", arguments),
 }
 
 
