@@ -13,11 +13,14 @@ from pathlib import Path
 import psutil
 
 
-def arguments(description: str) -> argparse.Namespace:
+def arguments(description: str, **defaults: int | Path) -> argparse.Namespace:
+    """Parses the options of a bench; `defaults` are further ones."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
     parser.add_argument("--tiny", action="store_true", help="a smoke run on a tiny model; its figures mean nothing")
     parser.add_argument("--rounds", type=int, default=5, help="how often each alternative is measured")
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default: {default}")
     return parser.parse_args()
 
 

@@ -235,8 +235,9 @@ def boxes_canvas(hidden: io.HiddenHolder | None) -> Extent | None:
     its id is not shared between workflows by ComfyUI's cache.
     """
     prompt = (hidden and hidden.prompt) or {}
-    links = [node["inputs"].get("boxes") for node in prompt.values() if node["class_type"] == "FPGA_MakeCast"]
-    sources = [prompt.get(link[0], {}) for link in links if isinstance(link, list)]
+    given = [node["inputs"].get("boxes") for node in prompt.values() if node["class_type"] == "FPGA_MakeCast"]
+    links = [value for value in given if isinstance(value, list) and value]  # or the boxes themselves, over the API
+    sources = [prompt.get(link[0], {}) if isinstance(link[0], str) else {} for link in links]
     sizes = {tuple(source.get("inputs", {}).get(side) for side in ("width", "height")) for source in sources}
     is_drawn = all(source.get("class_type") == "CreateBoundingBoxes" for source in sources)
     if not is_drawn or len(sizes) != 1:

@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...fpga_core.errors import InvalidInputError, ServerError
 from ...fpga_core.packages import importing
+from ..comfyui import comfyui_folder
+from .cluster import ray_servers
 from .job import Job
 from .results import LOCK, Bar, Results
 from .table import read_jobs
@@ -40,10 +43,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--servers", metavar="FILE", type=Path, help="file with an address per line; add lines while the queue runs"
     )
     parser.add_argument(
+        "--ray", metavar="N", type=int, help="start N servers on the Ray cluster of RAY_ADDRESS, or on this machine"
+    )
+    parser.add_argument(
+        "--comfyui",
+        metavar="FOLDER",
+        type=Path,
+        help="for --ray: ComfyUI's folder on every node; default: COMFYUI_PATH",
+    )
+    parser.add_argument(
         "--output", metavar="FOLDER", type=Path, help="pictures and results; default: named after JOBS, beside it"
     )
     parser.add_argument(
         "--at-least", metavar="NAME=NUMBER", action="append", default=[], type=score, help="what a picture must reach"
+    )
+    parser.add_argument(
+        "--at-most", metavar="NAME=NUMBER", action="append", default=[], type=score, help="what it must not exceed"
     )
     parser.add_argument(
         "--again", metavar="N", type=int, default=0, help="how often to make a weak picture again; default: 0"
@@ -124,12 +139,14 @@ def main(arguments: list[str]) -> int:
     from filelock import FileLock, Timeout
 
     jobs = read_jobs(given.jobs)
-    bar = Bar(dict(given.at_least), given.again)
+    bar = Bar(dict(given.at_least), dict(given.at_most), given.again)
     folder: Path = given.output or given.jobs.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops like Ctrl-C
+    started = ray_servers(given.ray, given.comfyui or comfyui_folder()) if given.ray else nullcontext([])
     try:
-        with importing("aiohttp"), FileLock(folder / LOCK, timeout=0):
+        with importing("aiohttp"), FileLock(folder / LOCK, timeout=0), started as on_cluster:
+            given.server += on_cluster
             results = Results(folder)
             try:
                 asyncio.run(make(given, jobs, results, bar))

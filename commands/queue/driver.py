@@ -140,7 +140,7 @@ class Driver:
             except (*GONE, RefusedError) as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 if self._connected.pop(server.url, None):
-                    self._show.say(f"{server.url} is gone, and its {len(server.jobs)} jobs wait for others ({reason})")
+                    self._show.say(f"{server.url} is gone, and others get its jobs ({reason})")
                 self._give_back(server, list(server.jobs), f"the server ended while it had the job ({reason})")
                 await server.close()
                 await asyncio.sleep(RETRY_S)

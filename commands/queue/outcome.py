@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
-SCORE = re.compile(r"^([A-Za-z][\w -]*): (-?\d+(?:\.\d+)?)(?= |$)")
-"""A line of a node's report that gives a score, such as `FaceSim: 0.412 (3 people in 1 picture)`."""
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+SCORE = re.compile(rf"^([A-Za-z][\w -]*): ({NUMBER.pattern})(?= |$)")
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,36 @@ def titles_of(graph: dict[str, dict[str, Any]]) -> dict[str, str]:
 def scores_of(outputs: dict[str, dict[str, Any]], titles: dict[str, str]) -> dict[str, float]:
     """Returns the scores in the nodes' reports by name; by the node's title too, if several nodes give one name."""
     found = [
-        (match[1], titles.get(node, node), float(match[2]))
+        (name, titles.get(node, node), value)
         for node, output in outputs.items()
         for text in output.get("text", [])
         if isinstance(text, str)
-        for match in map(SCORE.match, text.splitlines())
-        if match
+        for name, value in (table_means(text) | named_scores(text)).items()
     ]
     names = [name for name, _, _ in found]
     return {name if names.count(name) == 1 else f"{name} ({title})": value for name, title, value in found}
+
+
+def named_scores(text: str) -> dict[str, float]:
+    """Returns the scores in lines such as `FaceSim: 0.412 (3 people in 1 picture)`."""
+    return {match[1]: float(match[2]) for match in map(SCORE.match, text.splitlines()) if match}
+
+
+def table_means(text: str) -> dict[str, float]:
+    """Returns the mean of each column of numbers in a table with a line per picture, or per picture and person.
+
+    The table starts with a line whose first word is `picture`, and ends with a line that does not start with a number.
+    At least two spaces are between columns. `(low)` after a column's name says that less is better.
+    """
+    lines = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
+    start = next((number for number, cells in enumerate(lines) if cells[0] == "picture"), len(lines) - 1)
+    rows = list(itertools.takewhile(lambda cells: cells[0].isdecimal(), lines[start + 1 :]))
+    columns = {}
+    for place, name in enumerate(lines[start][1:], 1):
+        numbers = [float(cells[place]) for cells in rows if place < len(cells) and NUMBER.fullmatch(cells[place])]
+        if numbers:
+            columns[name.removesuffix(" (low)")] = round(statistics.fmean(numbers), 4)
+    return columns
 
 
 def failure(messages: list[Any]) -> str:

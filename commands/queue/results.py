@@ -56,29 +56,26 @@ class Bar:
 
     Attributes:
         least: score -> the smallest value. A picture without that score is weak too.
+        most: score -> the largest value, for scores such as bleed.
         again: how many other seeds are tried.
     """
 
     least: dict[str, float] = field(default_factory=dict)
+    most: dict[str, float] = field(default_factory=dict)
     again: int = 0
 
     def is_weak(self, result: Result) -> bool:
-        """True if a score is too low, or if the graph kept no picture."""
-        return not result.files or any(
-            not result.scores.get(name, -math.inf) >= value for name, value in self.least.items()
-        )
+        """True if a score is on the wrong side or missing, or if the graph kept no picture."""
+        return not result.files or any(not margin >= 0 for margin in self._margins(result))
 
     def best(self, results: Iterable[Result]) -> Result:
-        """Returns the attempt with the best scores, in the order of `least`; an earlier one if they are equal."""
-        return max(
-            results,
-            key=lambda result: (
-                result.error is None,
-                not self.is_weak(result),
-                [result.scores.get(name, -math.inf) for name in self.least],
-                -result.attempt,
-            ),
-        )
+        """Returns the attempt that is furthest on the right side, by the scores in order; an earlier one if equal."""
+        return max(results, key=lambda r: (r.error is None, not self.is_weak(r), self._margins(r), -r.attempt))
+
+    def _margins(self, result: Result) -> list[float]:
+        """Returns how far each score is on the right side."""
+        above = [result.scores.get(name, -math.inf) - value for name, value in self.least.items()]
+        return above + [value - result.scores.get(name, math.inf) for name, value in self.most.items()]
 
 
 class Results:

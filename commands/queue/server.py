@@ -99,14 +99,14 @@ class Server:
     async def _upload(self, name: str, file: Path) -> None:
         """Uploads a photo unless the server has it; the name contains the hash of its content."""
         folder, _, filename = name.rpartition("/")
-        view = {"filename": filename, "subfolder": folder, "type": "input"}
-        async with self._session.head(f"{self.url}/view", params=view) as reply:
-            if reply.status == 200:
-                return
         try:
             content = await asyncio.to_thread(file.read_bytes)
         except OSError as error:
             raise RefusedError(f"the photo '{file}' cannot be read ({error})") from error
+        view = {"filename": filename, "subfolder": folder, "type": "input"}
+        async with self._session.head(f"{self.url}/view", params=view) as reply:
+            if reply.status == 200 and reply.content_length == len(content):
+                return
         form = aiohttp.FormData({"subfolder": folder, "overwrite": "true"})
         form.add_field("image", content, filename=filename)
         await self._ask("POST", "/upload/image", data=form)

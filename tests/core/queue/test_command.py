@@ -3,9 +3,12 @@
 import asyncio
 import csv
 import json
+import math
 import signal
+import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from fake_servers import FakeServer
@@ -13,6 +16,8 @@ from filelock import FileLock
 from fpga import commands
 from fpga.commands.queue import addresses, server
 from fpga.commands.queue.outcome import Outcome
+from fpga.commands.queue.results import Bar, Result
+from fpga.fpga_core.evaluation.facesim import CastScore, MemberScore
 
 
 @contextmanager
@@ -85,10 +90,32 @@ def test_weak_pictures_are_counted(table, tmp_path, capsys):
     assert "5 of 5 jobs are done, 5 of them are weak" in capsys.readouterr().out
 
 
+def test_what_is_weak_and_what_is_best():
+    bar = Bar({"FaceSim": 0.5}, {"bleed": 0.2}, again=3)
+    figures = ((0.4, 0.1), (0.9, 0.3), (0.6, 0.2), (0.55, 0.0), (math.nan, 0.0))
+    results = [
+        Result("key", 1, attempt, None, files=["x.png"], scores={"FaceSim": facesim, "bleed": bleed})
+        for attempt, (facesim, bleed) in enumerate(figures)
+    ]
+    assert [bar.is_weak(result) for result in results] == [True, True, False, False, True]
+    assert bar.best(results).attempt == 2
+    failed = Result("key", 1, 9, None, error="no luck")
+    assert bar.best([failed, results[0]]).attempt == 0
+    assert bar.is_weak(replace(results[2], files=[]))
+    assert bar.is_weak(replace(results[2], scores={"FaceSim": 0.6}))
+    assert not Bar().is_weak(replace(results[2], scores={}))
+
+
 def test_no_server_is_said(table, monkeypatch, capsys):
     monkeypatch.setattr(server, "LOCAL_PORTS", (1, 2))
     assert commands.main(["queue", str(table)]) == 1
     assert "start ComfyUI, or name it with --server URL: none answers at the ports 1 and 2" in capsys.readouterr().err
+
+
+def test_without_ray_its_option_says_how_to_install_it(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert commands.main(["queue", str(table), "--ray", "2", "--comfyui", str(tmp_path)]) == 1
+    assert "pip install ray" in capsys.readouterr().err
 
 
 def test_two_queues_do_not_share_a_folder(table, tmp_path, capsys):
@@ -124,6 +151,20 @@ def test_scores_are_read_from_the_reports():
     both = Outcome.of(entry(before={"text": ["FaceSim: 0.2"]}, after={"text": ["FaceSim: 0.7", 3]}))
     assert both.scores == {"FaceSim (Score before)": 0.2, "FaceSim (Score after)": 0.7}
     assert Outcome.of(entry(a={"text": ["FaceSim: n/a, the cast has no face boxes"]})).scores == {}
+
+
+def test_scores_are_read_from_tables_with_a_line_for_each_picture():
+    table = "picture  CLIP-I  bleed (low)  note\n1        0.700   0.100        fine\n2        0.800   n/a          -"
+    table += "\nmean     0.100   0.900        -"
+    assert Outcome.of(entry(a={"text": [table]})).scores == {"CLIP-I": 0.75, "bleed": 0.1}
+
+
+def test_scores_of_score_cast_are_read():
+    """The node's own report: its mean, and the means over the people of what the table adds."""
+    ann = MemberScore(name="Ann", number=1, face=0, facesim=0.5, likeness=0.5, iou=0.9)
+    bo = MemberScore(name="Bo", number=2, face=1, facesim=0.1, likeness=0.2, iou=0.7)
+    scores = Outcome.of(entry(a={"text": [CastScore(((ann, bo),)).report()]})).scores
+    assert scores == pytest.approx({"FaceSim": 0.3, "likeness": 0.35, "IoU": 0.8})
 
 
 def test_saved_pictures_count_before_previews():

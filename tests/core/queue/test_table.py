@@ -2,11 +2,12 @@
 
 import csv
 import json
+import sys
 
 import pytest
 from fpga.commands.queue.graph import UPLOADED_TO
 from fpga.commands.queue.table import read_jobs, read_rows, seeds_of
-from fpga.fpga_core.errors import InvalidInputError
+from fpga.fpga_core.errors import InvalidInputError, MissingPackageError
 from shipped_workflows import as_shipped, node_of, nodes_of
 
 
@@ -184,6 +185,27 @@ def test_files_that_are_no_tables_are_named(folder):
             read_jobs(folder / name)
     with pytest.raises(InvalidInputError, match="Workflow > Export"):
         jobs_of(folder, {"workflow": "editor.json"})
+
+
+def test_parquet_is_the_same_as_json_lines(folder):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed, which only Parquet tables need")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {"workflow": "multi_identity_cast", "people": ["anna.png", "carl"], "places": [[1, 2, 30, 40]], "seed": [1, 2]},
+        {"workflow": "single_identity", "people": None, "places": None, "seed": [7]},
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "jobs.parquet")
+    assert [job.key for job in read_jobs(folder / "jobs.parquet")] == [job.key for job in jobs_of(folder, *rows)]
+    (folder / "broken.parquet").write_bytes(b"no")
+    with pytest.raises(InvalidInputError, match="broken.parquet' cannot be read"):
+        read_jobs(folder / "broken.parquet")
+
+
+def test_without_pyarrow_parquet_says_how_to_install_it(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (folder / "jobs.parquet").touch()
+    with pytest.raises(MissingPackageError, match="pip install pyarrow"):
+        read_jobs(folder / "jobs.parquet")
 
 
 def test_numbers_of_spreadsheets_are_numbers(folder):
