@@ -37,6 +37,8 @@ def graph_for(workflow: Prompt, file: str) -> Prompt:
             node["inputs"] |= SMALLER
             del node["inputs"]["face_analysis"]
             graph[node["inputs"]["image"][0]]["inputs"]["image"] = file
+        if node["class_type"] == "FPGA_LoadFaceAnalysis":
+            node["inputs"] |= {"download_if_missing": False}  # the stand-in has other files than the public pack
         if node["class_type"] == "FPGA_MakeCast":
             node["inputs"] |= {"assign": "likeness"}
         if node["class_type"] == "SaveImage":
