@@ -12,7 +12,7 @@ from comfy.ldm.mage_flow.model import MageFlowTransformer2DModel
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
-from fpga.fpga_core.patching.restoration.families import FAMILIES
+from fpga.fpga_core.patching.families import FAMILIES
 from fpga.fpga_core.restoration.feature_cache import CacheMode, CachePlan
 from fpga.fpga_core.restoration.settings import RestoreSettings
 from fpga.fpga_core.shapes import Extent
@@ -58,7 +58,7 @@ What is not named does not change the plan."""
 
 
 class MetaModel:
-    """A network without memory, as `RestoringFamily.layers` reads one."""
+    """A network without memory, as `ModelFamily.layers` reads one."""
 
     def __init__(self, kind: type, config: dict):
         operations = comfy.ops.disable_weight_init

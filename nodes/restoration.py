@@ -5,9 +5,9 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..fpga_core.faces.drawing import FaceStyle
 from ..fpga_core.identity.cast import as_cast
+from ..fpga_core.patching.restoration.checks import family_of
 from ..fpga_core.patching.restoration.controls import choose_control
 from ..fpga_core.patching.restoration.faces import restore_faces
-from ..fpga_core.patching.restoration.families import family_of
 from ..fpga_core.patching.restoration.restorer import FaceRestorer
 from ..fpga_core.patching.restoration.sampling import invert_latent, restoration_sampler
 from ..fpga_core.restoration.face_crops import known_faces

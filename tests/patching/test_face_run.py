@@ -6,8 +6,8 @@ import torch
 from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity
 from fpga.fpga_core.identity.recognisers import ANTELOPEV2, AURAFACE, BUFFALO_L
+from fpga.fpga_core.patching.restoration.checks import family_of
 from fpga.fpga_core.patching.restoration.faces import restore_faces
-from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
 from fpga.fpga_core.restoration.fusion import FusionSettings
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings

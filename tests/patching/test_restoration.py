@@ -8,7 +8,7 @@ import comfy.samplers
 import pytest
 import torch
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, ShapeMismatchError, UnsupportedModeError
-from fpga.fpga_core.patching.restoration.families import check_restoring_model, family_of
+from fpga.fpga_core.patching.restoration.checks import check_restoring_model, family_of
 from fpga.fpga_core.patching.restoration.samplers import RestorationSampler, mask_on_latent
 from fpga.fpga_core.patching.restoration.sampling import invert_latent, restoration_sampler, restore_latent
 from fpga.fpga_core.restoration.adain import masked_moments

@@ -14,9 +14,9 @@ from fpga.fpga_core.patching.cast.apply import apply_cast
 from fpga.fpga_core.patching.conditioning import for_crops
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.restoration import restorer, sampling
+from fpga.fpga_core.patching.restoration.checks import family_of
 from fpga.fpga_core.patching.restoration.controls import ControlNetFaces, RepControlNetFaces
 from fpga.fpga_core.patching.restoration.faces import check_model_is_plain, restore_faces
-from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.identities import CastInCrops
 from fpga.fpga_core.patching.restoration.restorer import LADDER, FaceRestorer
 from fpga.fpga_core.restoration.face_crops import crop_faces

@@ -9,8 +9,8 @@ import pytest
 import torch
 from fpga.fpga_core.faces.face import Face
 from fpga.fpga_core.geometry import Box
+from fpga.fpga_core.patching.restoration.checks import family_of
 from fpga.fpga_core.patching.restoration.faces import restore_faces
-from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
 from fpga.fpga_core.restoration.fusion import StyleSource
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings

@@ -8,9 +8,9 @@ import pytest
 import torch
 from comfy_extras.nodes_model_patch import QwenImageDiffsynthControlnet
 from fpga.fpga_core.errors import InvalidInputError, PatchConflictError, UnsupportedModeError
+from fpga.fpga_core.patching.restoration.checks import family_of
 from fpga.fpga_core.patching.restoration.controls import RepControlNetFaces, choose_control
 from fpga.fpga_core.patching.restoration.faces import restore_faces
-from fpga.fpga_core.patching.restoration.families import family_of
 from fpga.fpga_core.patching.restoration.restorer import FaceRestorer
 from fpga.fpga_core.restoration.feature_cache import CacheMode
 from fpga.fpga_core.restoration.settings import CropSettings, InversionSettings, RestoreSettings

@@ -9,7 +9,7 @@ import torch
 from comfy_extras.nodes_flux import FluxGuidance
 from comfy_extras.nodes_model_advanced import ModelSamplingAuraFlow
 from fpga.fpga_core.errors import ShapeMismatchError, UnsupportedModeError
-from fpga.fpga_core.patching.restoration.families import check_restoring_model, family_of
+from fpga.fpga_core.patching.restoration.checks import check_restoring_model, family_of
 from fpga.fpga_core.patching.restoration.samplers import RestorationSampler
 from fpga.fpga_core.patching.restoration.sampling import invert_latent, restore_latent
 from fpga.fpga_core.restoration.feature_cache import CacheMode

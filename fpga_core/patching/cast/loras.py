@@ -30,7 +30,7 @@ from ...identity.cast import Cast, CastMember
 from ...identity.identity import PersonLora
 from ...shapes import Extent, cell_means
 from ..conditioning import Conditioning
-from ..restoration.families import RestoringFamily, find_family
+from ..families import ModelFamily, find_family
 from ..schedule import StepRange
 from ..unet import UNET_PREFIX
 from .conditioning import PlacedCast, new_cast_key
@@ -143,7 +143,7 @@ class LorasInPlaces:
     Forward hooks add it, so the base modules keep their `forward`, and removing the hooks restores them exactly.
     """
 
-    def __init__(self, layers: LowRankLayers, family: RestoringFamily, placeless: Tensor) -> None:
+    def __init__(self, layers: LowRankLayers, family: ModelFamily, placeless: Tensor) -> None:
         self.layers, self.family, self.placeless = layers, family, placeless
         self.hooks: weakref.WeakKeyDictionary[nn.Module, list[RemovableHandle]] = weakref.WeakKeyDictionary()
         self.thread = threading.local()  # samplers may run in threads, one for each GPU

@@ -26,7 +26,7 @@ from ...identity.cast import Cast
 from ...identity.joint_attention import Share, attend_in_shares, share_attention
 from ...shapes import Extent
 from ..conditioning import Conditioning, add_cond
-from ..restoration.families import FAMILIES, TransformerFamily
+from ..families import FAMILIES, TransformerFamily
 from ..schedule import StepRange
 from .conditioning import PlacedCast, new_cast_key, rows_key
 from .placed import Call, PlacedPatch, place_people

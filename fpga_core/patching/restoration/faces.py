@@ -19,8 +19,8 @@ from ...restoration.settings import IdentityIn
 from ..cast.attach import carries_cast
 from ..repcontrolnet.carried import applied_branches
 from ..whole_picture import check_no_whole_picture_patches
+from .checks import check_restoring_model, family_of
 from .controls import ControlNetFaces, RepControlNetFaces
-from .families import check_restoring_model, family_of
 from .identities import CastRecognition
 from .restorer import FaceRestorer
 

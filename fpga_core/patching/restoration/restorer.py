@@ -24,9 +24,10 @@ from ...restoration.report import RestoredFace
 from ...restoration.settings import PAPER_REMARK, IdentityIn, InvertWith, Preset, RestoreSettings
 from ...shapes import Extent
 from ..conditioning import Conditioning, for_crops, without_words
+from ..families import latent_shape
 from .autoencoder import PictureVAE
+from .checks import family_of
 from .controls import ControlNetFaces, FaceControl
-from .families import family_of, latent_shape
 from .identities import ActingFaces, CastRecognition, FaceIdentities
 from .samplers import Inversion, RestorationSampler
 from .sampling import Callback, record_inversion, restore_latent

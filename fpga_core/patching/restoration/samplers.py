@@ -24,7 +24,8 @@ from ...restoration.fusion import FusionSettings
 from ...restoration.sampling import Denoiser, InversionStep, RestorationStep, invert, restore
 from ...shapes import Extent, as_masks, cell_means
 from ..conditioning import check_whole_picture
-from .families import AtLayer, Options, family_of
+from ..families import AtLayer, Options
+from .checks import family_of
 
 GUIDANCE_OPTIONS = (
     "disable_cfg1_optimization",

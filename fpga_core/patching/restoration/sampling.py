@@ -23,8 +23,12 @@ from ...restoration.sampling import check_sigmas
 from ...restoration.settings import InversionSettings
 from ...shapes import Extent
 from ..conditioning import Conditioning
-from .families import check_restoring_model, family_of, latent_shape
+from ..families import latent_shape
+from .checks import check_restoring_model, family_of
 from .samplers import Inversion, InversionSampler, RestorationSampler, mask_on_latent
+
+INVERSION_GUIDANCE = 1.0
+"""The embedded guidance of an inversion, which runs without any: as low as guidance-distilled models were trained."""
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
 """The host's `(step, x0, x, total_steps)`, which shows progress and previews and raises on interrupts."""
@@ -138,8 +142,11 @@ def record_inversion(
     return inverted, Inversion(cache, sigmas.cpu().float(), torch.stack(sampler.residuals), layers)
 
 
-INVERSION_GUIDANCE = 1.0
-"""The embedded guidance of an inversion, which runs without any: as low as guidance-distilled models were trained."""
+def without_guidance(model: ModelPatcher, positive: Conditioning) -> Conditioning:
+    """Returns the prompt of an inversion, which runs without guidance; embedded guidance is as low as it can be."""
+    if not family_of(model).embeds_guidance(model):
+        return positive
+    return [[text, {**options, "guidance": INVERSION_GUIDANCE}] for text, options in positive]
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,10 +224,3 @@ def sample(
         noise, latent, KSAMPLER(function), sigmas, callback=callback, disable_pbar=is_silent, seed=0
     )
     return samples.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
-
-
-def without_guidance(model: ModelPatcher, positive: Conditioning) -> Conditioning:
-    """Returns the prompt of an inversion, which runs without guidance; embedded guidance is as low as it can be."""
-    if not family_of(model).embeds_guidance(model):
-        return positive
-    return [[text, {**options, "guidance": INVERSION_GUIDANCE}] for text, options in positive]

@@ -1,4 +1,4 @@
-"""What DIIR must know of a family of models: one record each, and nothing about it anywhere else.
+"""What the pack must know of a family of models: one record each, and nothing about it anywhere else.
 
 DIIR needs no other step for a flow than for a UNet that predicts noise: with `d = (x - x0) / sigma`, Euler's method in
 sigma runs along the ODE of both. What differs is where self-attention is, and which of its tokens are the picture's.
@@ -28,11 +28,10 @@ from comfy.model_sampling import CONST, EPS, V_PREDICTION
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...block_slots import BlockSlot
-from ...errors import PatchConflictError, UnsupportedModeError
-from ...restoration.feature_cache import AttentionLayer
-from ...shapes import Extent, cell_means, token_grid
-from ..unet import base_of, layer_grids, unet_of
+from ..block_slots import BlockSlot
+from ..restoration.feature_cache import AttentionLayer
+from ..shapes import Extent, cell_means, token_grid
+from .unet import base_of, layer_grids, unet_of
 
 Options = dict[str, Any]
 
@@ -41,12 +40,9 @@ AtLayer = Callable[[Tensor, BlockSlot, Options], Tensor]
 layer, and the host's options of the call, and returns what takes the output's place: the same tensor if nothing does.
 """
 
-TOKEN_MERGERS = {"HyperTile": "HyperTile", "TomePatchModel": "Tome Patch Model (token merging)"}
-"""Node classes whose attention patches rearrange tokens, and their display names."""
 
-
-class RestoringFamily(Protocol):
-    """A family of models that can restore.
+class ModelFamily(Protocol):
+    """A family of models, with all that restoring faces and placing people need of it.
 
     Attributes:
         name: what artists call it.
@@ -288,7 +284,7 @@ def _numbered(options: Options, num_blocks: int) -> Options:
     return {**options, "patches_replace": {**replaced, "dit": {**blocks, **numbered}}}
 
 
-FAMILIES: Mapping[type[nn.Module], RestoringFamily] = {
+FAMILIES: Mapping[type[nn.Module], ModelFamily] = {
     UNetModel: UNetFamily(),
     OpenAISignatureMMDITWrapper: TransformerFamily(
         name="SD3 and SD3.5",
@@ -334,61 +330,12 @@ FAMILIES: Mapping[type[nn.Module], RestoringFamily] = {
 """The families by the host's class of their network. Subclasses of transformers treat pictures in ways of their own."""
 
 
-def find_family(model: ModelPatcher) -> RestoringFamily | None:
+def find_family(model: ModelPatcher) -> ModelFamily | None:
     """Returns the family of a model; None if it belongs to none."""
     net = _network(model)
     if any(isinstance(module, SpatialVideoTransformer) for module in net.modules()):
         return None
     return FAMILIES.get(UNetModel if isinstance(net, UNetModel) else type(net))
-
-
-def family_of(model: ModelPatcher) -> RestoringFamily:
-    """Returns the family of a model.
-
-    Raises:
-        UnsupportedModeError: it belongs to none.
-    """
-    net, family = _network(model), find_family(model)
-    if family is None:
-        raise UnsupportedModeError(
-            f"restore faces with another model: the connected one is of the family {type(model.model).__name__} "
-            f"({type(net).__name__}), and this node needs a checkpoint of {_supported()}, or a fine-tune of one"
-        )
-    return family
-
-
-def _supported() -> str:
-    return ", ".join(family.name for family in FAMILIES.values())
-
-
-def check_restoring_model(model: ModelPatcher) -> None:
-    """Raises unless a model's self-attention can be recorded and replayed.
-
-    Raises:
-        UnsupportedModeError: the model belongs to no family, or predicts in another way than its family.
-        PatchConflictError: an earlier node merges tokens or skips steps.
-    """
-    family, sampling = family_of(model), model.get_model_object("model_sampling")
-    if not isinstance(sampling, family.noise):
-        raise UnsupportedModeError(
-            f"the connected model predicts in a way that cannot be inverted here ({type(sampling).__name__}); restore "
-            f"faces with checkpoints of {_supported()}"
-        )
-    transformer_options = model.model_options.get("transformer_options", {})
-    if "easycache" in transformer_options:
-        name = getattr(transformer_options["easycache"], "name", "EasyCache")
-        raise PatchConflictError(
-            f"the connected model skips steps ({name}), so a restoration cannot follow its inversion step by step; "
-            f"connect the model from before {name}, or bypass that node"
-        )
-    patches = transformer_options.get("patches", {})
-    for patch in (*patches.get("attn1_patch", ()), *patches.get("attn1_output_patch", ())):
-        node = TOKEN_MERGERS.get(getattr(patch, "__qualname__", "").partition(".")[0])
-        if node is not None:
-            raise PatchConflictError(
-                f"the connected model merges or rearranges tokens ({node}), so features of one step do not fit those "
-                f"of another; connect the model from before {node}, or bypass that node"
-            )
 
 
 def latent_shape(model: ModelPatcher, batch: int, latent: Extent) -> tuple[int, ...]:
