@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from comfy.controlnet import ControlNet
@@ -23,27 +23,27 @@ from .autoencoder import PictureVAE
 from .identities import ActingFaces
 
 
-class FaceControl(Protocol):
-    """Steers each face by the drawing of its landmarks."""
+class FaceControl:
+    """Steers each face by the drawing of its landmarks: through the model, or through the prompts."""
 
-    activation_share: ClassVar[float]
+    activation_share: ClassVar[float] = 0.0
     """What a call of it takes beside a call of the model, as a part of that."""
 
     def unloaded_bytes(self) -> int:
         """Returns the memory that its weights will yet take on the device, beside the model's."""
-        ...
+        return 0
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         """Returns the model with the control's patches; this is done once for all batches of faces.
 
         Raises:
-            BaseModelError, CheckpointError: the control does not fit the model.
+            BaseModelError, CheckpointError, UnsupportedModeError: the control does not fit the model.
         """
-        ...
+        return model
 
     def follow(self, model: ModelPatcher, hints: Tensor) -> ModelPatcher:
         """Returns an attached model for a batch of faces, if hints go into the model and not into the prompts."""
-        ...
+        return model
 
     def condition(
         self,
@@ -59,26 +59,19 @@ class FaceControl(Protocol):
             hints: the drawings of their landmarks, (faces, height, width, 3).
             acting: identities that act inside the control; None if none do.
         """
-        ...
+        return positive, negative
 
 
 @dataclass(frozen=True, eq=False)
-class RepControlNetFaces:
+class RepControlNetFaces(FaceControl):
     """Steers faces with a RepControlNet: its branch goes into the model, and its hint encoder reads the drawings."""
 
     branch: RepControlNet
     strength: float = 1.0
-    activation_share: ClassVar[float] = 0.0
-
-    def unloaded_bytes(self) -> int:
-        return 0
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         patched, _ = apply_branch(model, self.branch)
         return patched
-
-    def follow(self, model: ModelPatcher, hints: Tensor) -> ModelPatcher:
-        return model
 
     def condition(
         self,
@@ -93,7 +86,7 @@ class RepControlNetFaces:
 
 
 @dataclass(frozen=True, eq=False)
-class ControlNetFaces:
+class ControlNetFaces(FaceControl):
     """Steers faces with an ordinary ControlNet.
 
     Attributes:
@@ -121,12 +114,6 @@ class ControlNetFaces:
             BaseModelError: the adapter does not fit the ControlNet.
         """
         return replace(self, with_identities=IdentityControlNet.of(self.control_net, adapter))
-
-    def attach(self, model: ModelPatcher) -> ModelPatcher:
-        return model
-
-    def follow(self, model: ModelPatcher, hints: Tensor) -> ModelPatcher:
-        return model
 
     def condition(
         self,
@@ -158,7 +145,7 @@ Names, because the host imports the modules of its nodes in a way of its own."""
 
 
 @dataclass(frozen=True, eq=False)
-class ModelPatchFaces:
+class ModelPatchFaces(FaceControl):
     """Steers faces with a model patch, which some transformers have in place of a ControlNet.
 
     Attributes:
@@ -199,16 +186,6 @@ class ModelPatchFaces:
         for place in places:
             followed.set_model_patch(of_each, place)
         return followed
-
-    def condition(
-        self,
-        positive: Conditioning,
-        negative: Conditioning,
-        hints: Tensor,
-        *,
-        acting: ActingFaces | None = None,
-    ) -> tuple[Conditioning, Conditioning]:
-        return positive, negative
 
 
 @dataclass(frozen=True, eq=False)
