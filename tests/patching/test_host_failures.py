@@ -10,7 +10,11 @@ KEY = "diffusion_model.input_blocks.0.0.weight"
 
 @pytest.fixture
 def patched():
-    """A model with a weight patch of the host, as a LoRA or a fold is one."""
+    """A model with a weight patch of the host, as a LoRA or a fold is one.
+
+    No other model is loaded: models that earlier tests have left would be half unloaded by the errors.
+    """
+    comfy.model_management.unload_all_models()
     model = tiny_model().clone()
     model.add_patches({KEY: ("diff", (0.3 * torch.ones(32, 4, 3, 3),))})
     return model
