@@ -8,7 +8,6 @@ then shares one call of the model in each step.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,16 +18,15 @@ import comfy.lora_convert
 import comfy.ops
 import torch
 from comfy.model_base import BaseModel
-from comfy.model_patcher import CoreModelPatcher, ModelPatcher
-from comfy.patcher_extension import PatcherInjection
+from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ...errors import UnsupportedModeError
 from ...identity.cast import Cast, CastMember
 from ...identity.identity import PersonLora
 from ...shapes import Extent, cell_means
+from ..added_layers import Add, add_layers
 from ..conditioning import Conditioning
 from ..families import ModelFamily, find_family
 from ..schedule import StepRange
@@ -84,8 +82,7 @@ def apply_loras(
     key, layers = new_cast_key(), LowRankLayers(model, members)
     strengths = torch.tensor([strength * member.strength for member in members])
     live = LorasInPlaces(layers, family, placeless=strengths / len(members))
-    patched.set_additional_models(key, [CoreModelPatcher(layers, model.load_device, model.offload_device)])
-    patched.set_injections(key, [PatcherInjection(inject=live.inject, eject=live.eject)])
+    add_layers(patched, key, layers=layers, hooks=live.hooks)
     PlacedPatch(key=key, steps=steps, act=live).attach(patched)
     placed = PlacedCast(cast=replace(cast, members=members), strength=strength)
     return patched, place_people(positive, key, placed), place_people(negative, key, placed)
@@ -138,27 +135,16 @@ class Places:
 
 
 class LorasInPlaces:
-    """Adds to each layer's output what people's LoRAs give it, each token by the weights of its place.
-
-    Forward hooks add it, so the base modules keep their `forward`, and removing the hooks restores them exactly.
-    """
+    """Adds to each layer's output what people's LoRAs give it, each token by the weights of its place."""
 
     def __init__(self, layers: LowRankLayers, family: ModelFamily, placeless: Tensor) -> None:
         self.layers, self.family, self.placeless = layers, family, placeless
-        self.hooks: weakref.WeakKeyDictionary[nn.Module, list[RemovableHandle]] = weakref.WeakKeyDictionary()
         self.thread = threading.local()  # samplers may run in threads, one for each GPU
 
-    def inject(self, patcher: ModelPatcher) -> None:
-        self.eject(patcher)  # a clone of an injected model counts as injected too
-        net = patcher.model.diffusion_model
-        self.hooks[patcher.model] = [
-            net.get_submodule(path).register_forward_hook(partial(self._add, number))
-            for number, path in enumerate(self.layers.paths)
-        ]
-
-    def eject(self, patcher: ModelPatcher) -> None:
-        for hook in self.hooks.pop(patcher.model, ()):
-            hook.remove()
+    @property
+    def hooks(self) -> dict[str, Add]:
+        """What is added to each layer, by the layer's path."""
+        return {path: partial(self._add, number) for number, path in enumerate(self.layers.paths)}
 
     def __call__(
         self, call: Call, model: BaseModel, weights: Tensor, options: dict[str, Any], conds: dict[str, Any]

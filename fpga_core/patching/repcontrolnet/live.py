@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
 from collections.abc import Callable
 from functools import partial
 
 import comfy.ops
 import torch
-from comfy.model_patcher import CoreModelPatcher, ModelPatcher
-from comfy.patcher_extension import PatcherInjection, WrapperExecutor, WrappersMP
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.folding import fit_branch, foldable_parameters
+from ..added_layers import Add, add_layers
 from ..schedule import StepRange
 from ..unet import unet_of
 from .carried import remember_branch
@@ -63,26 +62,18 @@ class LiveBranch:
     """Adds the branch's output to each base layer's own: `alpha (W x + b) + beta (W_m x + b_m)`.
 
     The sum is at the output of every convolution and linear layer, never after a GEGLU, so live and folded agree up to
-    rounding. Forward hooks add it, so the base modules keep their `forward`, and removing the hooks restores them
-    exactly.
+    rounding.
     """
 
     def __init__(self, layers: BranchLayers, *, alpha: float, beta: float) -> None:
         self.layers, self.alpha, self.beta = layers, alpha, beta
-        self.hooks: weakref.WeakKeyDictionary[nn.Module, list[RemovableHandle]] = weakref.WeakKeyDictionary()
         self.thread = threading.local()  # samplers may run in threads, one for each GPU
 
-    def inject(self, patcher: ModelPatcher) -> None:
-        self.eject(patcher)  # a clone of an injected model counts as injected too
-        unet = patcher.model.diffusion_model
-        self.hooks[patcher.model] = [
-            unet.get_submodule(path).register_forward_hook(partial(self._add_branch, layer))
-            for path, layer in zip(self.layers.paths, self.layers.layers, strict=True)
-        ]
-
-    def eject(self, patcher: ModelPatcher) -> None:
-        for hook in self.hooks.pop(patcher.model, ()):
-            hook.remove()
+    @property
+    def hooks(self) -> dict[str, Add]:
+        """What is added to each layer, by the layer's path."""
+        layers = zip(self.layers.paths, self.layers.layers, strict=True)
+        return {path: partial(self._add_branch, layer) for path, layer in layers}
 
     def _add_branch(
         self, layer: nn.Module, base: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
@@ -131,8 +122,6 @@ def attach_branch(
 ) -> ModelPatcher:
     """Returns a clone of `model` with the branch running beside the base, only inside `steps`.
 
-    For the host, the branch's layers are a separate model, which is loaded and unloaded together with the base.
-
     Raises:
         UnsupportedModeError: the model is not a UNet.
         BaseModelError, CheckpointKeyError, CheckpointShapeError: the branch does not fit this model; nothing is
@@ -147,8 +136,7 @@ def attach_branch(
     layers = BranchLayers(unet, branch)
     live = LiveBranch(layers, alpha=alpha, beta=beta)
     key = f"fpga_live_{branch.header.branch_hash}"
-    attached.set_additional_models(key, [CoreModelPatcher(layers, model.load_device, model.offload_device)])
-    attached.set_injections(key, [PatcherInjection(inject=live.inject, eject=live.eject)])
+    add_layers(attached, key, layers=layers, hooks=live.hooks)
     attached.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, live.within(steps))
     attached.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, live.warn_if_compiled)
     return attached
