@@ -18,6 +18,7 @@ from .samples import TrainingSample
 
 MIB = 2**20
 NO_CAPTION = ""
+DRAWINGS = ("skeleton", "landmarks")
 
 
 class SampleEncoder(Protocol):
@@ -115,22 +116,8 @@ class EncodedSet:
             TrainingDataError: a sample cannot be used; the message names it.
         """
         samples = [self._sample(index) for index in indices]
-
-        def stack(name: str) -> Tensor:
-            return torch.stack([sample[name] for sample in samples])
-
-        return TrainingBatch(
-            latents=stack("latents"),
-            text=stack("text"),
-            null_text=self.null["text"][None],
-            skeleton=stack("skeleton").float() / 255,
-            landmarks=stack("landmarks").float() / 255,
-            embeddings=stack("embedding"),
-            face_masks=stack("face_mask"),
-            clip_features=stack("clip") if "clip" in samples[0] else None,
-            pooled=stack("pooled") if "pooled" in samples[0] else None,
-            null_pooled=self.null["pooled"][None] if "pooled" in self.null else None,
-        )
+        drawings = {name: torch.stack([s[name] for s in samples]).float() / 255 for name in DRAWINGS}
+        return batch_of(samples, self.null, **drawings)
 
     def encode(self, index: int) -> Encoding:
         """Returns all tensors of a sample; drawings are (3, height, width) uint8.
@@ -178,3 +165,29 @@ class EncodedSet:
 
     def _stored(self, key: str, compute: Callable[[], Encoding]) -> Encoding:
         return compute() if self._store is None else self._store.get(key, compute)
+
+
+def batch_of(samples: Sequence[Encoding], null: Encoding, *, skeleton: Tensor, landmarks: Tensor) -> TrainingBatch:
+    """Makes a batch of encoded samples.
+
+    Args:
+        samples: their tensors.
+        null: those of the empty caption.
+        skeleton, landmarks: their drawings, (batch, 3, height, width) in [0, 1].
+    """
+
+    def stack(name: str) -> Tensor:
+        return torch.stack([sample[name] for sample in samples]).float()
+
+    return TrainingBatch(
+        latents=stack("latents"),
+        text=stack("text"),
+        null_text=null["text"][None],
+        skeleton=skeleton,
+        landmarks=landmarks,
+        embeddings=stack("embedding"),
+        face_masks=stack("face_mask"),
+        clip_features=stack("clip") if "clip" in samples[0] else None,
+        pooled=stack("pooled") if "pooled" in samples[0] else None,
+        null_pooled=null["pooled"][None] if "pooled" in null else None,
+    )

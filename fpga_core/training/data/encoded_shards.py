@@ -17,12 +17,11 @@ from ...boundaries import guarded, written_whole
 from ...errors import TrainingDataError
 from ...shapes import PIXELS_PER_LATENT
 from .batch import TrainingBatch
-from .encoded_set import MIB, EncodedSet
+from .encoded_set import DRAWINGS, MIB, EncodedSet, batch_of
 from .encodings import Encoding, content_key
 from .reading import StoredFile
 
 SAMPLES_PER_SHARD = 256
-DRAWINGS = ("skeleton", "landmarks")
 COVERAGE, COLOURS = ".coverage", ".colours"
 ADVICE = "delete it, and it is encoded again"
 
@@ -93,24 +92,10 @@ class EncodedShards:
             TrainingDataError: a shard is damaged, or a sample that has changed cannot be used.
         """
         records = [self._record(index) for index in indices]
-
-        def stack(name: str) -> Tensor:
-            return torch.stack([record[name] for record in records]).float()
-
-        latents, null = stack("latents"), self._source.null
-        size = (latents.shape[2] * PIXELS_PER_LATENT, latents.shape[3] * PIXELS_PER_LATENT)
-        return TrainingBatch(
-            latents=latents,
-            text=stack("text"),
-            null_text=null["text"][None],
-            skeleton=_drawn([_unpacked(record, "skeleton") for record in records], size),
-            landmarks=_drawn([_unpacked(record, "landmarks") for record in records], size),
-            embeddings=stack("embedding"),
-            face_masks=stack("face_mask"),
-            clip_features=stack("clip") if "clip" in records[0] else None,
-            pooled=stack("pooled") if "pooled" in records[0] else None,
-            null_pooled=null["pooled"][None] if "pooled" in null else None,
-        )
+        *_, height, width = records[0]["latents"].shape
+        size = (height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
+        drawings = {name: _drawn([_unpacked(record, name) for record in records], size) for name in DRAWINGS}
+        return batch_of(records, self._source.null, **drawings)
 
     @property
     def _mark(self) -> Path:

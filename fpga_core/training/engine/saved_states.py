@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...boundaries import guarded, reason_of, written_whole
 from ...errors import ResumeMismatchError, TrainingCheckpointError
+from .nested import with_tensors
 
 FORMAT = "fpga-training-state"
 VERSION = 1
@@ -86,7 +87,7 @@ class StateWriter:
         if self._pool is None:
             write_state(self._folder, state, self._num_kept)
         else:
-            copy = TrainingState(**_copied(vars(state)))
+            copy = TrainingState(**with_tensors(vars(state), lambda tensor: tensor.detach().to("cpu", copy=True)))
             self._pending = self._pool.submit(write_state, self._folder, copy, self._num_kept)
 
     def finish(self) -> None:
@@ -124,15 +125,6 @@ def read_state(path: Path) -> TrainingState:
         )
     with guarded(TrainingCheckpointError, f"'{path}' is damaged", advice=advice):
         return TrainingState(**fields)
-
-
-def _copied(value: Any) -> Any:  # noqa: ANN401
-    """Returns nested tables and lists with copies of their tensors, on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _copied(part) for key, part in cast("Mapping[Any, Any]", value).items()}
-    return [_copied(part) for part in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 def check_settings(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

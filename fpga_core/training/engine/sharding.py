@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from .nested import with_tensors
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -68,14 +70,14 @@ def gathered(value: Any, *, is_kept: bool) -> Any:  # noqa: ANN401
         value: the same in every process, but for their shares.
         is_kept: whether this process needs the result; the others get empty tensors.
     """
-    if _is_split(value):
-        full = value.full_tensor()
+
+    def gather(tensor: Tensor) -> Tensor:
+        if not _is_split(tensor):
+            return tensor
+        full = cast("Any", tensor).full_tensor()
         return full.cpu() if is_kept else full.new_empty(0)
-    if isinstance(value, Mapping):
-        return {key: gathered(part, is_kept=is_kept) for key, part in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, list):
-        return [gathered(part, is_kept=is_kept) for part in cast("list[Any]", value)]
-    return value
+
+    return with_tensors(value, gather)
 
 
 def split_as(full: Tensor, like: Tensor) -> Tensor:
