@@ -7,6 +7,7 @@ understands of it is made when a cast is applied.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -268,6 +269,16 @@ def check_identity(identity: Identity) -> None:
             raise InvalidInputError(
                 f"the CLIP hidden states of '{name}' by {key} are not finite; encode the photos again"
             )
+    for number, picture in enumerate(identity.pictures, start=1):
+        if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+            raise ShapeMismatchError(
+                f"reference picture {number} of '{name}' is {tuple(picture.shape)}, not (height, width, 3); describe "
+                "the person again"
+            )
+        if not torch.isfinite(picture).all():
+            raise InvalidInputError(f"reference picture {number} of '{name}' is not finite; describe the person again")
+    if identity.lora is not None and not math.isfinite(identity.lora.strength):
+        raise InvalidInputError(f"the strength of the LoRA of '{name}' is not finite; describe the person again")
     counts = {photos.shape[0] for photos in (*identity.embeddings.values(), *identity.clip_hidden.values())}
     if len(counts) > 1:
         raise ShapeMismatchError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..boundaries import shortened
 from ..checkpoints import FileFormat, check_hash, hash_state_dict, list_names, read_safetensors, write_safetensors
 from ..errors import (
     CheckpointKeyError,
@@ -92,6 +93,11 @@ def load_identity(path: str | os.PathLike[str]) -> Identity:
         raise CheckpointShapeError(f"'{file}': {error}") from error
     except InvalidInputError as error:
         raise CheckpointKeyError(f"'{file}': {error}") from error
+    except ValueError as error:
+        raise CheckpointKeyError(
+            f"save the identity again: '{file}' has a picture without a number, or a LoRA strength that is not one "
+            f"({shortened(str(error))})"
+        ) from error
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,7 +10,9 @@ import torch
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.faces.keypoint_formats import read_face_landmarks, read_pose_keypoints
 from fpga.fpga_core.identity.adapter_layouts import read_identity_adapter
+from fpga.fpga_core.identity.describing import describe_person
 from fpga.fpga_core.identity.export import write_fpga_adapter
+from fpga.fpga_core.identity.identity import PersonLora
 from fpga.fpga_core.identity.identity_file import load_identity, save_identity
 from fpga.fpga_core.repcontrolnet.export import write_hint_encoder, write_repcontrolnet
 from fpga.fpga_core.repcontrolnet.layouts import read_repcontrolnet
@@ -36,12 +38,16 @@ def read_adapter(path):
     return read_identity_adapter(*read_safetensors(path), name=path.name)
 
 
+DESCRIBED = describe_person(
+    words="red hair", pictures=[torch.rand(2, 3, 4, 3)], lora=PersonLora("ann", {"a.lora_up.weight": torch.ones(2, 1)})
+)
 WEIGHTS = {
     "repcontrolnet": (lambda path: write_repcontrolnet(tiny_branch(), path), read_branch),
     "hint encoder": (lambda path: write_hint_encoder(tiny_branch(), path), read_branch),
     "FPGA adapter": (lambda path: write_fpga_adapter(fpga_adapter("tiny"), path), read_adapter),
     "FaceID": (lambda path: path.write_bytes(save(flat(faceid("tiny", lora_rank=1)))), read_adapter),
     "identity": (lambda path: save_identity(path, random_identity(num_photos=2)), load_identity),
+    "described person": (lambda path: save_identity(path, DESCRIBED), load_identity),
 }
 
 

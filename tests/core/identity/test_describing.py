@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from fpga.fpga_core.errors import InvalidInputError
+from fpga.fpga_core.checkpoints import hash_state_dict, read_safetensors, write_safetensors
+from fpga.fpga_core.errors import CheckpointKeyError, CheckpointShapeError, InvalidInputError
 from fpga.fpga_core.identity.describing import describe_person
 from fpga.fpga_core.identity.identity import PersonLora
 from fpga.fpga_core.identity.identity_file import load_identity, save_identity
@@ -52,6 +53,27 @@ def test_a_file_holds_all_that_is_known(tmp_path):
     assert loaded.lora.weights.keys() == LORA.weights.keys()
     assert torch.equal(loaded.lora.weights["a.lora_up.weight"], LORA.weights["a.lora_up.weight"])
     assert all(torch.equal(a, b) for a, b in zip(loaded.pictures, described.pictures, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda t, h: t.update({"picture.x": t.pop("picture.0")}), CheckpointKeyError, "picture without a number"),
+        (lambda t, h: t.update({"picture.0": torch.ones(4)}), CheckpointShapeError, r"picture 1 of 'Ann' is \(4,\)"),
+        (lambda t, h: t.update({"picture.0": t["picture.0"] * torch.nan}), CheckpointKeyError, "is not finite"),
+        (lambda t, h: h.update({"lora_strength": "strong"}), CheckpointKeyError, "strength that is not one"),
+        (lambda t, h: h.update({"lora_strength": "nan"}), CheckpointKeyError, "strength of the LoRA"),
+    ],
+)
+def test_a_file_with_parts_that_cannot_be_used_is_named(tmp_path, change, error, message):
+    path = tmp_path / "ann.safetensors"
+    save_identity(path, describe_person(name="Ann", pictures=pictures((1, 4, 4)), lora=LORA))
+    tensors, header = read_safetensors(path)
+    change(tensors, header)
+    write_safetensors(path, tensors, {**header, "tensors_hash": hash_state_dict(tensors)})
+    with pytest.raises(error, match=message) as caught:
+        load_identity(path)
+    assert "ann.safetensors" in str(caught.value)
 
 
 @pytest.mark.parametrize(
