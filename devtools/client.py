@@ -14,6 +14,8 @@ import requests
 import websocket
 from PIL import Image
 
+from ..commands.queue.outcome import reasons
+
 Prompt = dict[str, dict[str, Any]]
 """A graph in API format: node id -> {class_type, inputs}."""
 
@@ -151,14 +153,9 @@ class ComfyClient:
 def refusal(reply: str) -> str:
     """Returns the server's reasons for refusing a graph, one per line."""
     try:
-        body = json.loads(reply)
+        return "\n".join(reasons(json.loads(reply)))
     except json.JSONDecodeError:
         return reply
-    error = body.get("error")
-    lines = [f"{error['message']}: {error['details']}" if isinstance(error, dict) else str(error)] if error else []
-    for node_id, node in body.get("node_errors", {}).items():
-        lines += [f"node {node_id} {node['class_type']}: {e['message']}: {e['details']}" for e in node["errors"]]
-    return "\n".join(lines)
 
 
 def failure(message: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
@@ -96,7 +95,7 @@ def main() -> None:
         enlarged(broken[RESULT][0]).save(inputs / str(BROKEN.kept_as))
         for name, thumbnail in THUMBNAILS.items():
             shown, _ = demonstration.run(prompt_of(thumbnail.run), folder)
-            pictures = {**photos, **{title: Image.open(Path(paths[0])) for title, paths in shown.items()}}
+            pictures = {**photos, **{title: Image.open(paths[0]) for title, paths in shown.items()}}
             thumbnail.draw(pictures).save(ROOT / "workflows" / f"{name}.jpg", quality=88, optimize=True)
 
 

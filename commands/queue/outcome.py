@@ -1,4 +1,4 @@
-"""What a server's history says about a job that has ended: its pictures, scores, time and error."""
+"""What a server says about a job: why it refuses it, or, in its history, its pictures, scores, time and error."""
 
 from __future__ import annotations
 
@@ -108,3 +108,12 @@ def failure(messages: list[Any]) -> str:
         if kind == "execution_error":
             return f"{node}: {data['exception_type']}: {' '.join(str(data['exception_message']).split())}"
     return "the server does not say why"
+
+
+def reasons(answer: dict[str, Any]) -> list[str]:
+    """Returns why a server refuses a graph, from what it answers."""
+    error = answer.get("error")
+    found = [f"{error['message']}: {error['details']}".rstrip(": ") if isinstance(error, dict) else str(error)]
+    for node_id, node in answer.get("node_errors", {}).items():
+        found += [f"node {node_id} {node['class_type']}: {e['message']}: {e['details']}" for e in node["errors"]]
+    return found if error else found[1:]

@@ -6,12 +6,11 @@ import asyncio
 import json
 import uuid
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
 from .job import Job
-from .outcome import Outcome, PictureFile
+from .outcome import Outcome, PictureFile, reasons
 
 GONE = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 """What is raised if a server cannot be reached, ends, or does not answer."""
@@ -94,7 +93,7 @@ class Server:
         answer = json.loads(text) if text.startswith("{") else {"error": text}
         if reply.status != 200 or answer.get("node_errors"):  # with some valid outputs, it would run a part of it
             await self.cancel(prompt_id)
-            raise RefusedError(refusal(answer))
+            raise RefusedError("; ".join(reasons(answer)))
 
     async def _upload(self, name: str, file: Path) -> None:
         """Uploads a photo unless the server has it; the name contains the hash of its content."""
@@ -149,15 +148,6 @@ def check_gateway(reply: aiohttp.ClientResponse) -> None:
     """Raises if a proxy answers in place of a server that is gone."""
     if reply.status in (502, 503, 504):
         reply.raise_for_status()
-
-
-def refusal(answer: dict[str, Any]) -> str:
-    """Returns the server's reasons for refusing a graph."""
-    error = answer.get("error")
-    reasons = [f"{error['message']}: {error['details']}".rstrip(": ") if isinstance(error, dict) else str(error)]
-    for node_id, node in answer.get("node_errors", {}).items():
-        reasons += [f"node {node_id} {node['class_type']}: {e['message']}: {e['details']}" for e in node["errors"]]
-    return "; ".join(reasons if error else reasons[1:])
 
 
 async def find_local(session: aiohttp.ClientSession) -> str | None:
