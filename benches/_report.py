@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
+import torch
 
 
 def arguments(description: str, **defaults: int | Path) -> argparse.Namespace:
@@ -32,6 +33,12 @@ def resident_mib() -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
+def synchronise() -> None:
+    """Waits until the GPU, if there is one, has done all that it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def in_turn(names: Iterable[str], rounds: int) -> Iterator[str]:
     """Yields every name once per round. Rounds start with different names, because the first may have an advantage."""
     names = list(names)
@@ -46,8 +53,10 @@ def interleaved(alternatives: dict[str, Callable[[], object]], rounds: int) -> d
         run()
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for name in in_turn(alternatives, rounds):
+        synchronise()
         began = time.perf_counter()
         alternatives[name]()
+        synchronise()
         seconds[name].append(time.perf_counter() - began)
     return seconds
 

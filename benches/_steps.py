@@ -4,6 +4,7 @@ import time
 
 import comfy.sample
 import torch
+from _report import synchronise
 
 NUM_STEPS = 3
 
@@ -11,6 +12,11 @@ NUM_STEPS = 3
 def step_seconds(model, positive: list, negative: list, noise: torch.Tensor) -> tuple[float, float]:
     """Seconds a step, from the end of a run's first step to the end of its last: by the clock and of processor time."""
     moments = []
+
+    def note(*_: object) -> None:
+        synchronise()
+        moments.append((time.perf_counter(), time.process_time()))
+
     comfy.sample.sample(
         model,
         noise,
@@ -21,7 +27,7 @@ def step_seconds(model, positive: list, negative: list, noise: torch.Tensor) -> 
         positive,
         negative,
         torch.zeros_like(noise),
-        callback=lambda *_: moments.append((time.perf_counter(), time.process_time())),
+        callback=note,
         disable_pbar=True,
         seed=0,
     )
