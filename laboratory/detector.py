@@ -16,8 +16,10 @@ from .gallery import SIZE_PX, Gallery
 from .loop import DEVICE, Recipe, autocast, train
 from .recogniser import export_onnx
 
-DETECTOR_RECIPE = Recipe(num_steps=1500, learning_rate=2e-3, weight_decay=1e-3, ema=0.99, seed=1)
-LANDMARK_RECIPE = Recipe(num_steps=1500, learning_rate=2e-3, weight_decay=1e-3, ema=0.99, seed=2)
+DETECTOR_RECIPE = Recipe(num_steps=4000, learning_rate=2e-3, weight_decay=1e-3, ema=0.99, seed=1)
+LANDMARK_RECIPE = Recipe(num_steps=5000, learning_rate=2e-3, weight_decay=1e-3, ema=0.99, seed=2)
+BROKEN_SHARE = 0.5
+"""How many of the examples show a face as the autoencoder leaves it. Faces that need a repair look like that."""
 BATCH = 32
 EXTENT = Extent(SIZE_PX, SIZE_PX)
 DETECTOR_PX, STRIDES = 192, (8, 16, 32)
@@ -124,12 +126,14 @@ def targets(faces: list[np.ndarray], boxes: list[np.ndarray]) -> np.ndarray:
     return wanted
 
 
-def train_detector(pictures: Gallery, file: Path) -> Detector:
+def train_detector(pictures: Gallery, broken: np.ndarray, file: Path) -> Detector:
+    """Trains the detector, half on pictures and half on what the autoencoder makes of them, shaped alike."""
     detector = Detector().to(DEVICE)
     found = [scene.faces(EXTENT).faces for scene in pictures.scenes]
 
     def example(number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        picture, matrix = zoomed(pictures.pictures[number], rng, DETECTOR_PX)
+        shown = broken if rng.random() < BROKEN_SHARE else pictures.pictures
+        picture, matrix = zoomed(shown[number], rng, DETECTOR_PX)
         points = [five_points(face.landmarks) @ matrix[:, :2].T + matrix[:, 2] for face in found[number]]
         corners = [np.array([[face.box.x0, face.box.y0], [face.box.x1, face.box.y1]]) for face in found[number]]
         boxes = [(corner @ matrix[:, :2].T + matrix[:, 2]).reshape(-1) for corner in corners]
@@ -153,7 +157,8 @@ def train_detector(pictures: Gallery, file: Path) -> Detector:
     return train(detector, DETECTOR_RECIPE, loss_of, file)
 
 
-def train_landmarks(pictures: Gallery, file: Path) -> LandmarkNet:
+def train_landmarks(pictures: Gallery, broken: np.ndarray, file: Path) -> LandmarkNet:
+    """Trains the landmark network on the same pictures as the detector."""
     network = LandmarkNet().to(DEVICE)
     found = [(number, face) for number, scene in enumerate(pictures.scenes) for face in scene.faces(EXTENT).faces]
 
@@ -163,7 +168,8 @@ def train_landmarks(pictures: Gallery, file: Path) -> LandmarkNet:
         middle = np.array(face.box.center) + rng.normal(0, 0.05 * face.size_px, 2)
         scale = LANDMARK_PX / side
         matrix = np.column_stack([np.eye(2) * scale, LANDMARK_PX / 2 - middle * scale])
-        crop = cv2.warpAffine(pictures.pictures[number], matrix, (LANDMARK_PX, LANDMARK_PX))
+        shown = broken if rng.random() < BROKEN_SHARE else pictures.pictures
+        crop = cv2.warpAffine(shown[number], matrix, (LANDMARK_PX, LANDMARK_PX))
         if rng.random() < 0.3:
             crop = cv2.GaussianBlur(crop, (0, 0), rng.uniform(1, 6))
         points = face.landmarks @ matrix[:, :2].T + matrix[:, 2]

@@ -65,8 +65,8 @@ NETWORKS = {
     "longer": Network(
         begins_with_shipped=True,
         options=(
-            *("--landmarks", "0", "--skeleton", "0", "--both", "6000", "--single-share", "0.2", "--face-weight", "2"),
-            *("--batch-size", "32", "--learning-rate", "2e-4", "--cooldown", "4000"),
+            *("--landmarks", "0", "--skeleton", "0", "--both", "4200", "--single-share", "0.2", "--face-weight", "2"),
+            *("--batch-size", "64", "--learning-rate", "3e-4", "--cooldown", "3300"),
         ),
     ),
     "without_clones": Network(begins_after=("stages", NUM_BEFORE_CLONES), options=("--clone-every", "0")),
@@ -106,12 +106,15 @@ def train_recogniser() -> None:
 
 
 def train_detector() -> None:
+    from .autoencoder import read_autoencoder, through_autoencoder
     from .detector import export_pack, train_detector, train_landmarks
     from .gallery import gallery
 
-    pictures = gallery(work_folder() / "pictures", NUM_PICTURES)
-    detector = train_detector(pictures, work_folder() / "detector.pt")
-    export_pack(detector, train_landmarks(pictures, work_folder() / "landmarks.pt"), work_folder() / "pack")
+    folder = work_folder()
+    pictures = gallery(folder / "pictures", NUM_PICTURES)
+    broken = through_autoencoder(read_autoencoder(folder / AUTOENCODER_FILE), pictures.pictures)
+    detector = train_detector(pictures, broken, folder / "detector.pt")
+    export_pack(detector, train_landmarks(pictures, broken, folder / "landmarks.pt"), folder / "pack")
 
 
 def train_autoencoder() -> None:
@@ -255,11 +258,11 @@ def write_figures(file: Path, figures: dict[str, object]) -> None:
 
 STAGES: dict[str, Callable[[], None]] = {
     "recogniser": train_recogniser,
-    "detector": train_detector,
     "reader": train_reader,
+    "autoencoder": train_autoencoder,
+    "detector": train_detector,
     "ship_faces": ship_faces,
     "lessons": write_lessons,
-    "autoencoder": train_autoencoder,
     "base": train_base,
     "ship_base": ship_base,
     "stages": lambda: train_network("stages"),

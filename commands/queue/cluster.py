@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -35,7 +36,7 @@ class ComfyActor:
         with socket.socket() as probe:
             probe.bind((address, 0))
             port = probe.getsockname()[1]
-        own = tempfile.mkdtemp(prefix="fpga-queue-")
+        self._own = own = tempfile.mkdtemp(prefix="fpga-queue-")
         command = [sys.executable, "main.py", "--listen", address, "--port", str(port), "--disable-auto-launch"]
         command += ["--output-directory", own, "--temp-directory", own, *arguments]
         self.url = f"http://{address}:{port}"
@@ -59,6 +60,7 @@ class ComfyActor:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait()
+        shutil.rmtree(self._own, ignore_errors=True)
 
 
 @contextmanager

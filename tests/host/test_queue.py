@@ -15,6 +15,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import psutil
 import pytest
 from fpga import commands
 from fpga.devtools.client import ComfyClient, api_node
@@ -157,3 +158,16 @@ def test_a_failure_is_reported_in_the_servers_words(server, tmp_path):
     assert (made["error"], number_in(tmp_path / "jobs", made)) == ("", 7)
     assert "node 2 LoadImage" in missing["error"] and "nowhere.png" in missing["error"]
     assert "node 3 ImageBlur: Value 1000 bigger than max" in refused["error"]
+
+
+def test_servers_start_on_a_ray_cluster_and_end_with_the_queue(table, tmp_path, monkeypatch):
+    """A cluster of this machine alone, where Ray gives each of two servers a process of its own."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    short = table.read_text().splitlines()[:6]
+    table.write_text("\n".join(short))
+    assert commands.main(["queue", str(table), "--ray", "2", "--output", str(tmp_path / "results")]) == 0
+    lines = lines_of(tmp_path / "results")
+    assert [number_in(tmp_path / "results", line) for line in lines] == list(range(6))
+    assert len({line["server"] for line in lines}) == 2
+    left = [one for one in psutil.process_iter(["cmdline"]) if "fpga-queue-" in " ".join(one.info["cmdline"] or ())]
+    assert not left
