@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -31,6 +31,8 @@ NUM_SCENES, NUM_CROPS = 32000, 12000
 IDENTITY_DIM = 384
 NUM_BEFORE_CLONES, NUM_OF_CONTROLNET, NUM_BEFORE_END, NUM_OF_BRANCH = 800, 1200, 2400, 4800
 LESSONS = "lessons"
+EXPORTED = "repcontrolnet.safetensors", "identity_adapter.safetensors"
+"""What the trainer calls its results."""
 AUTOENCODER_FILE, CHECKPOINT_FILE = "autoencoder.safetensors", "checkpoint.safetensors"
 NETWORK_OPTIONS = (
     "--with-identity", "--landmarks", "400", "--skeleton", str(NUM_BEFORE_CLONES - 400),
@@ -48,13 +50,13 @@ class Network:
     Attributes:
         task: the trainer's task.
         begins_after: the network, and its iteration, that this training continues; None: it starts anew.
-        begins_with_shipped: whether it starts from the shipped branch and identity, whose states are not kept.
+        begins_with_files_of: the network whose exported files it starts from, with a new optimiser and learning rate.
         options: options of the trainer in addition to NETWORK_OPTIONS.
     """
 
     task: str = "repcontrolnet"
     begins_after: tuple[str, int] | None = None
-    begins_with_shipped: bool = False
+    begins_with_files_of: str | None = None
     options: tuple[str, ...] = ()
 
 
@@ -63,7 +65,7 @@ NETWORKS = {
     "stages": Network(),
     "branch": Network(begins_after=("stages", NUM_BEFORE_END), options=(*BRANCH_OPTIONS, "--cooldown", "1100")),
     "longer": Network(
-        begins_with_shipped=True,
+        begins_with_files_of="branch",
         options=(
             *("--landmarks", "0", "--skeleton", "0", "--both", "4200", "--single-share", "0.2", "--face-weight", "2"),
             *("--batch-size", "64", "--learning-rate", "3e-4", "--cooldown", "3300"),
@@ -80,6 +82,7 @@ NETWORKS = {
         begins_after=("stages", NUM_OF_CONTROLNET), options=("--iterations", str(NUM_OF_CONTROLNET))
     ),
 }
+SHIPPED_NETWORK = "longer"
 MIN_VERIFICATION = 0.99
 """How often the recogniser must tell held-out people apart before training can continue."""
 
@@ -174,7 +177,7 @@ def train_network(name: str) -> None:
     """Trains control and identity together, with `fpga-portrait train`; on a GPU, the lessons are kept there."""
     from ..commands import main as fpga_portrait
     from .loop import DEVICE, fastest_attention
-    from .shipped import BRANCH, CHECKPOINT, COMFYUI_NODE, IDENTITY_ADAPTER, RECOGNISER
+    from .shipped import CHECKPOINT, COMFYUI_NODE, RECOGNISER
 
     folder = work_folder()
     network = NETWORKS[name]
@@ -185,8 +188,9 @@ def train_network(name: str) -> None:
         "--output": folder / name,
         "--cache": folder / "encodings",
     }
-    if network.begins_with_shipped:
-        files |= {"--repcontrolnet": BRANCH, "--identity-adapter": IDENTITY_ADAPTER}
+    if network.begins_with_files_of is not None:
+        branch, adapter = (folder / network.begins_with_files_of / name for name in EXPORTED)
+        files |= {"--repcontrolnet": branch, "--identity-adapter": adapter}
     if network.begins_after is not None:
         other, iteration = network.begins_after
         files["--start-from"] = folder / other / f"checkpoint-{iteration:08}.pt"
@@ -234,15 +238,15 @@ def ship_base() -> None:
 
 
 def ship_branch() -> None:
-    """Copies the branch and its identity adapter into the repository, with the figures of their training."""
+    """Writes the branch and its identity adapter into the repository, with the figures of their training."""
     from .shipped import BRANCH, IDENTITY_ADAPTER, WEIGHTS
+    from .shipped_weights import ship
 
-    folder = work_folder() / "branch"
-    shutil.copy(folder / "repcontrolnet.safetensors", BRANCH)
-    shutil.copy(folder / "identity_adapter.safetensors", IDENTITY_ADAPTER)
-    network = NETWORKS["branch"]
-    figures = {"stages": NETWORK_OPTIONS, f"branch, after {network.begins_after}": network.options}
-    write_figures(WEIGHTS / "training_branch.json", {**figures, "losses": excerpt(folder / LOG_FILE)})
+    branch, adapter = (work_folder() / SHIPPED_NETWORK / name for name in EXPORTED)
+    ship(branch, adapter, to=(BRANCH, IDENTITY_ADAPTER))
+    networks = {name: NETWORKS[name].options for name in ("stages", "branch", SHIPPED_NETWORK)}
+    losses = {f"losses of {name}": excerpt(work_folder() / name / LOG_FILE) for name in ("branch", SHIPPED_NETWORK)}
+    write_figures(WEIGHTS / "training_branch.json", {"all": NETWORK_OPTIONS, **networks, **losses})
 
 
 def excerpt(log: Path) -> list[dict[str, float]]:
@@ -251,7 +255,7 @@ def excerpt(log: Path) -> list[dict[str, float]]:
     return rows[:: max(1, len(rows) // 20)] + rows[-1:]
 
 
-def write_figures(file: Path, figures: dict[str, object]) -> None:
+def write_figures(file: Path, figures: Mapping[str, object]) -> None:
     lines = (f" {json.dumps(name)}: {json.dumps(rows)}" for name, rows in figures.items())
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
@@ -267,8 +271,8 @@ STAGES: dict[str, Callable[[], None]] = {
     "ship_base": ship_base,
     "stages": lambda: train_network("stages"),
     "branch": lambda: train_network("branch"),
-    "ship_branch": ship_branch,
     "longer": lambda: train_network("longer"),
+    "ship_branch": ship_branch,
     "without_clones": lambda: train_network("without_clones"),
     "controlnet": lambda: train_network("controlnet"),
     "controlnet_without_clones": lambda: train_network("controlnet_without_clones"),
