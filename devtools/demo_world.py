@@ -84,10 +84,10 @@ def pose(number: int, shot: Shot) -> Scene:
 
 
 POSES = {f"pose_{number}.png": pose(number, Shot.HALF) for number in range(1, 5)}
-GROUP = pose(5, Shot.TRIO)
+GROUP, GROUP_2 = pose(5, Shot.TRIO), pose(6, Shot.TRIO)
 WALK = random_scene(np.random.default_rng((11, 13)), Shot.FULL, (ANNA,))
 SWAP = random_scene(np.random.default_rng(13), Shot.HALF, (CARL,))
-SCENES = {**POSES, "group.png": GROUP}
+SCENES = {**POSES, "group.png": GROUP, "group_2.png": GROUP_2}
 PHOTOS = {"anna.png": ANNA, "bea.png": BEA, "carl.png": CARL}
 PAINTED_PX = 512
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from ..fpga_core.shapes import Extent
+from ..laboratory.scenes import Shot
 from .client import ComfyClient
 from .demo import ARGUMENTS, OUTPUT, Demonstration, enlarged, prompt_of
-from .demo_world import GROUP, POSES, ROWS, Run, prompts, write_pictures
+from .demo_world import GROUP, GROUP_2, POSES, ROWS, WALK, Run, prompts, write_pictures
 from .environment import cache_folder
 from .launch import ROOT
 from .server import ComfyServer
@@ -59,7 +61,28 @@ class Thumbnail:
 
 
 POSED, CAST, (BROKEN, RESTORED), SWAPPED = ROWS[0].runs[0], ROWS[1].runs[0], ROWS[2].runs, ROWS[3].runs[0]
+PHOTOS_OF_THREE = {f"Photo of {name}": {"image": f"{name.lower()}.png"} for name in ("Anna", "Bea", "Carl")}
+MASKED = "full_body_masked.png"
 THUMBNAILS = {
+    "single_identity": Thumbnail(ROWS[0].runs[2], with_photos("anna.png")),
+    "identity_controlnet": Thumbnail(ROWS[0].runs[3], with_photos("anna.png", tuple(POSES)[3])),
+    "people_in_their_places": Thumbnail(
+        Run("multi_identity_cast", {**prompts(GROUP_2), **PHOTOS_OF_THREE, "Pose photo": {"image": "group_2.png"}}, {}),
+        with_photos("anna.png", "bea.png", "carl.png"),
+    ),
+    "restore_stylised": Thumbnail(
+        Run(
+            "restore_stylised",
+            {
+                "Positive": {"text": WALK.caption.replace(Shot.FULL.value, Shot.CLOSE.value)},
+                "Negative": {"text": ""},
+                "Drawing, with the face masked": {"image": MASKED},
+                "Photo of Eileen": {"image": "anna.png"},
+            },
+            {},
+        ),
+        with_photos("anna.png"),
+    ),
     "posed_identity": Thumbnail(POSED, with_photos("anna.png", POSE)),
     "multi_identity_cast": Thumbnail(CAST, with_photos("anna.png", "bea.png", "carl.png")),
     "restore_faces": Thumbnail(RESTORED, halves),
@@ -72,7 +95,7 @@ THUMBNAILS = {
             "generate_and_restore",
             {
                 **prompts(GROUP),
-                **{f"Photo of {name}": {"image": f"{name.lower()}.png"} for name in ("Anna", "Bea", "Carl")},
+                **PHOTOS_OF_THREE,
                 "Pose photo": {"image": "group.png"},
             },
             {},
@@ -80,7 +103,22 @@ THUMBNAILS = {
         with_photos("anna.png", "bea.png", "carl.png"),
     ),
 }
-"""Workflow -> its thumbnail. The world has no ControlNet for the other workflows, and no drawings."""
+"""Workflow -> its thumbnail.
+
+The world's RepControlNet stands in for every ControlNet. It has no identity without a pose, no ControlNet that carries
+one and no bodies as Make Cast draws them, so three thumbnails are made by other workflows that show the same. It has no
+other restorer either, so restore_with_codeformer has no thumbnail.
+"""
+
+
+def masked(picture: Image.Image) -> Image.Image:
+    """Returns Anna's full-body picture with her face painted over, as ComfyUI's mask editor saves it."""
+    (face,) = WALK.faces(Extent(*picture.size)).faces
+    alpha = Image.new("L", picture.size, 255)
+    ImageDraw.Draw(alpha).ellipse((face.box.x0, face.box.y0, face.box.x1, face.box.y1), fill=0)
+    picture = picture.convert("RGB")
+    picture.putalpha(alpha)
+    return picture
 
 
 def main() -> None:
@@ -92,7 +130,9 @@ def main() -> None:
     with ComfyServer(base, packs=PACKS, arguments=ARGUMENTS) as server:
         demonstration = Demonstration(ComfyClient(server.address))
         broken, _ = demonstration.run(prompt_of(BROKEN), folder)
-        enlarged(broken[RESULT][0]).save(inputs / str(BROKEN.kept_as))
+        full_body = enlarged(broken[RESULT][0])
+        full_body.save(inputs / str(BROKEN.kept_as))
+        masked(full_body).save(inputs / MASKED)
         for name, thumbnail in THUMBNAILS.items():
             shown, _ = demonstration.run(prompt_of(thumbnail.run), folder)
             pictures = {**photos, **{title: Image.open(paths[0]) for title, paths in shown.items()}}
