@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..commands.train import load_models, parse, plan_of, progress_bar
+from ..commands.train import load_models, plan_of, progress_bar
+from ..commands.train_options import parse
 from ..fpga_core.shapes import PIXELS_PER_LATENT
 from ..fpga_core.training.comfy.encoding import ComfyEncoder
 from ..fpga_core.training.comfy.run import train_on

@@ -83,7 +83,8 @@ class TrainingPlan:
         """
         fusion, clone_face = self.curriculum.fusion, self.curriculum.clone_face
         # Named only if they are set, so that states from before these settings go on.
-        named: dict[str, Any] = {"face weight": self.curriculum.face_weight} if self.curriculum.face_weight else {}
+        weights = {"face weight": self.curriculum.face_weight, "min-SNR gamma": self.curriculum.min_snr_gamma}
+        named: dict[str, Any] = {name: weight for name, weight in weights.items() if weight}
         if adapter is not None:
             named["identity adapter"] = hash_state_dict(adapter.resampler.state_dict())[:16]
         return {

@@ -1,8 +1,11 @@
 """The options of `fpga-portrait train`, and its check of a training set."""
 
 import pytest
-from fpga.commands.train import main, parse
+from fpga.commands.train import main, plan_of
+from fpga.commands.train_options import parse
 from fpga.fpga_core.errors import InvalidInputError
+from fpga.fpga_core.training.engine.optimizers import OptimizerKind
+from fpga.fpga_core.training.engine.settings import Schedule, TrainingSettings
 from training_samples import write_samples
 
 
@@ -51,3 +54,24 @@ def test_a_config_file_that_is_none_is_named(tmp_path, text):
     (tmp_path / "mine.json").write_text(text, encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"the config file '.*mine\.json'"):
         parse(["check", "--data", "x", "--config", str(tmp_path / "mine.json")])
+
+
+def test_the_options_of_the_trainer_reach_the_plan(tmp_path):
+    config = tmp_path / "training.json"
+    config.write_text('{"rates": "branch=1e-4, identity=5e-5", "ema-on-cpu": true}')
+    words = ["identity", "--data", "x", "--output", "y", "--checkpoint", "z", "--config", str(config)]
+    words += ["--schedule", "cosine", "--optimizer", "adamw-8bit", "--held-out", "9", "--validate-every", "5"]
+    plan = plan_of(parse([*words, "--min-snr-gamma", "5"]))
+    found = plan.settings
+    assert found.rates == (("branch", 1e-4), ("identity", 5e-5)) and found.is_average_on_cpu
+    assert (found.schedule, found.optimizer) == (Schedule.COSINE, OptimizerKind.EIGHT_BIT)
+    assert (found.held_out, found.validate_every, plan.curriculum.min_snr_gamma) == (9, 5, 5.0)
+    default = plan_of(parse(words[:7]))
+    settings = TrainingSettings(iterations=1_150_000)
+    assert default.settings == settings and default.curriculum.min_snr_gamma == 0
+
+
+def test_rates_that_cannot_be_read_are_named(capsys):
+    with pytest.raises(SystemExit):
+        parse(["check", "--data", "x", "--rates", "branch"])
+    assert "--rates: invalid rates value: 'branch'" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from fpga.commands.train import read_config
+from fpga.commands.train_options import read_config
 from fpga.fpga_core.faces.insightface_pack import load_insightface_pack
 from fpga.fpga_core.faces.onnx_runtimes import Provider
 from fpga.fpga_core.faces.parsing import load_face_parser

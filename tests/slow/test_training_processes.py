@@ -9,7 +9,9 @@ import pytest
 import torch
 from fpga.fpga_core.checkpoints import read_safetensors
 from fpga.fpga_core.training.engine.loss_log import FILE, read_losses
+from fpga.fpga_core.training.engine.optimizers import OptimizerKind
 from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
+from fpga.fpga_core.training.engine.settings import Schedule
 from toy_training import assert_same_training, run_toy
 
 PROGRAM = Path(__file__).resolve().parents[1] / "support" / "toy_training.py"
@@ -20,9 +22,21 @@ TWO_PROCESSES = (
 )
 
 
-def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
+EVERY_OPTION = {
+    "schedule": Schedule.COSINE,
+    "rates": (("mix", 0.02),),
+    "optimizer": OptimizerKind.EIGHT_BIT,
+    "width": 1100,  # bitsandbytes keeps fewer than 4096 numbers in 32 bits
+    "is_average_on_cpu": True,
+    "held_out": 2,
+    "validate_every": 3,
+}
+
+
+@pytest.mark.parametrize("options", [{}, EVERY_OPTION], ids=["plain", "every option"])
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path, options):
     """Killed between two saved states: the log is ahead of the state, and is cut back."""
-    settings = {"iterations": 14, "checkpoint_every": 5, "learning_rate": 0.01}
+    settings = {"iterations": 14, "checkpoint_every": 5, "learning_rate": 0.01, **options}
     run_toy(tmp_path / "whole", **settings)
     folder = tmp_path / "killed"
     command = [sys.executable, str(PROGRAM), json.dumps({"folder": str(folder), "waits_after": 7, **settings})]

@@ -16,9 +16,10 @@ from fpga.fpga_core.checkpoints import write_safetensors
 from fpga.fpga_core.training.data.batch import TrainingBatch
 from fpga.fpga_core.training.engine.loop import Hooks, train
 from fpga.fpga_core.training.engine.loss_log import FILE
+from fpga.fpga_core.training.engine.optimizers import OptimizerKind
 from fpga.fpga_core.training.engine.processes import start_processes
 from fpga.fpga_core.training.engine.saved_states import newest_state, read_state
-from fpga.fpga_core.training.engine.settings import Precision, TrainingSettings
+from fpga.fpga_core.training.engine.settings import Precision, Schedule, TrainingSettings
 from fpga.fpga_core.training.method.objective import TrainingModel
 
 
@@ -27,11 +28,11 @@ class ToyModel(TrainingModel):
 
     new_layers = ("out",)
 
-    def __init__(self, nan_at: int | None = None, dropout: float = 0.1):
+    def __init__(self, nan_at: int | None = None, dropout: float = 0.1, width: int = 8):
         super().__init__()
         generator = torch.Generator().manual_seed(1)
-        self.mix = torch.nn.Parameter(0.5 * torch.randn(8, 5, generator=generator))
-        self.out = torch.nn.Parameter(0.5 * torch.randn(4, 8, generator=generator))
+        self.mix = torch.nn.Parameter(0.5 * torch.randn(width, 5, generator=generator))
+        self.out = torch.nn.Parameter(0.5 * torch.randn(4, width, generator=generator))
         self.nan_at, self.dropout = nan_at, dropout
 
     def forward(self, batch, iteration, generator):
@@ -75,12 +76,20 @@ class ToyBatches:
 
 
 def run_toy(
-    folder, hooks=None, nan_at=None, precision=Precision.FLOAT32, use_cpu=True, dropout=0.1, start=None, **settings
+    folder,
+    hooks=None,
+    nan_at=None,
+    precision=Precision.FLOAT32,
+    use_cpu=True,
+    dropout=0.1,
+    width=8,
+    start=None,
+    **settings,
 ):
     settings = TrainingSettings(**{"iterations": 12, "batch_size": 2, "precision": precision, **settings})
     accelerator = start_processes(precision, use_cpu)
     return train(
-        ToyModel(nan_at, dropout),
+        ToyModel(nan_at, dropout, width),
         ToyBatches(),
         settings,
         folder=Path(folder),
@@ -105,6 +114,9 @@ def assert_same_training(one, other):
 
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[1])
+    for name, kind in (("optimizer", OptimizerKind), ("schedule", Schedule)):
+        if name in arguments:
+            arguments[name] = kind(arguments[name])
     waits_after = arguments.pop("waits_after", None)
 
     def report(line):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...boundaries import written_whole
-from ...errors import TrainingCheckpointError, TrainingDivergedError
+from ...errors import InvalidInputError, TrainingCheckpointError, TrainingDivergedError
 from ..data.batch import BatchSource
 from ..method.objective import TrainingModel
 from ..method.seeding import seeded
@@ -23,7 +23,8 @@ from .averaging import ParameterAverage
 from .batches_ahead import BatchesAhead
 from .curves import LossCurves
 from .loss_log import LossLog, copy_losses
-from .order import SampleOrder, slot_generator
+from .optimizers import make_optimizer
+from .order import SampleOrder, slot_generator, split_held_out, validation_generator
 from .processes import stop_signals
 from .saved_states import StateWriter, TrainingState, check_parameters, check_settings, newest_state, read_state
 from .settings import Precision, TrainingSettings
@@ -150,7 +151,8 @@ class _Run:
         self._saved_at = time.monotonic()
         num_slots = settings.accumulation * accelerator.num_processes
         self.slots = range(accelerator.process_index, num_slots, accelerator.num_processes)
-        order = SampleOrder(len(self.batches), seed=settings.seed, batch_size=settings.batch_size, num_slots=num_slots)
+        trained_on, self.held_out = split_held_out(len(self.batches), settings.held_out, settings.seed)
+        order = SampleOrder(trained_on, seed=settings.seed, batch_size=settings.batch_size, num_slots=num_slots)
         self.ahead = BatchesAhead(self.batches, order, self.slots)
         self.decisive = {**settings.decisive(accelerator.num_processes), **self.model_settings}
         self.decisive["data"] = self.batches.fingerprint
@@ -159,10 +161,14 @@ class _Run:
         if self.is_sharded:
             shard(self.given, accelerator)
         self.parameters = {name: value for name, value in self.given.named_parameters() if value.requires_grad}
-        optimizer = torch.optim.AdamW(
-            self._groups(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        optimizer = make_optimizer(
+            settings.optimizer,
+            self._groups(),
+            learning_rate=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
         )
-        self.average = ParameterAverage(self.parameters, settings.ema_decay)
+        self.average = ParameterAverage(self.parameters, settings.ema_decay, on_cpu=settings.is_average_on_cpu)
         state = self._read_state()
         if state is not None:
             self._take(state, optimizer)
@@ -182,10 +188,16 @@ class _Run:
 
     def _groups(self) -> list[dict[str, Any]]:
         """Returns the parameters by their factor on the learning rate."""
+        for part, _ in self.settings.rates:
+            if not any(name == part or name.startswith(f"{part}.") for name in self.parameters):
+                parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in self.parameters))
+                raise InvalidInputError(f"a learning rate is given for '{part}', but the parts are: {parts}")
         groups: dict[float, list[Tensor]] = {}
         for name, parameter in self.parameters.items():
-            is_new = name.startswith(self.given.new_layers)
-            groups.setdefault(self.settings.new_layers_factor if is_new else 1.0, []).append(parameter)
+            factor = self.settings.rate_factor(name)
+            if name.startswith(self.given.new_layers):
+                factor *= self.settings.new_layers_factor
+            groups.setdefault(factor, []).append(parameter)
         return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
     def step(self, is_stop_wanted: bool) -> dict[str, float]:
@@ -204,6 +216,8 @@ class _Run:
         self.optimizer.zero_grad()
         self.average.update(self.iteration)
         line = {"iteration": self.iteration, **losses, "learning_rate": learning_rate, "gradient_norm": norm}
+        if self.settings.validate_every and (self.iteration + 1) % self.settings.validate_every == 0:
+            line["validation"] = self._validate()
         if self.accelerator.is_main_process:
             self.log.add(line)
             self.curves.add(line)
@@ -215,6 +229,21 @@ class _Run:
         if is_last or self.is_stopped:
             self.writer.finish()
         return line
+
+    def _validate(self) -> float:
+        """Returns the loss of the averaged parameters on the samples held out, with the same draws each time. The
+        processes share the batches."""
+        size, accelerator = self.settings.batch_size, self.accelerator
+        batches = [self.held_out[start : start + size] for start in range(0, len(self.held_out), size)]
+        own: list[tuple[int, float]] = []
+        with self.averaged(), accelerator.autocast():
+            for number in range(accelerator.process_index, len(batches), accelerator.num_processes):
+                batch = self.batches.batch(batches[number]).to(accelerator.device)
+                generator = validation_generator(self.settings.seed, number)
+                with seeded(generator.initial_seed(), accelerator.device):
+                    loss = self.given.validation_loss(batch, self.iteration, generator)
+                own.append((number, len(batches[number]) * float(loss)))
+        return sum(loss for _, loss in sorted(self._gathered(own))) / len(self.held_out)
 
     def draw_sample(self, hooks: Hooks) -> None:
         """Saves a picture by the averaged parameters in the folder."""
@@ -271,14 +300,19 @@ class _Run:
         """The mean of each part over the slots that have it, and whether any process wants to stop, or to save."""
         wishes = (is_stop_wanted, self._is_save_due())
         own = [({name: float(part) for name, part in slot.items()}, wishes) for slot in parts]
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            own = gather_object(own)
+        own = self._gathered(own)
         names = dict.fromkeys(name for slot, _ in own for name in slot)
         values = {name: [slot[name] for slot, _ in own if name in slot] for name in names}
         means = {name: sum(found) / len(found) for name, found in values.items()}
         return means, any(stop for _, (stop, _) in own), any(save for _, (_, save) in own)
+
+    def _gathered(self, own: list[Any]) -> list[Any]:
+        """Returns the items of all processes."""
+        if self.accelerator.num_processes == 1:
+            return own
+        from accelerate.utils import gather_object
+
+        return gather_object(own)
 
     def _is_save_due(self) -> bool:
         """Whether the state after this iteration is saved, by the clock or by the number of iterations."""

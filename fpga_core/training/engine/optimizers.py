@@ -43,7 +43,7 @@ def make_optimizer(
     """
     if kind is OptimizerKind.EIGHT_BIT:
         with importing("bitsandbytes"):
-            from bitsandbytes.optim import AdamW8bit
+            from bitsandbytes.optim.adamw import AdamW8bit
         return AdamW8bit(groups, lr=learning_rate, betas=betas, weight_decay=weight_decay)
     is_fused = True if kind is OptimizerKind.FUSED else None
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=is_fused)

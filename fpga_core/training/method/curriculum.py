@@ -19,17 +19,21 @@ class Curriculum:
         drops: how often text and identity are dropped.
         face_weight: what a face adds to the weight of 1 that every latent pixel has in the denoising loss. Faces are a
             small part of most pictures, and with a weight the model learns more about them. 0 is the paper's loss.
+        min_snr_gamma: the gamma of min-SNR weighting, see `NoiseSchedule.min_snr_weights`; 0 is the paper's loss.
     Raises:
-        InvalidInputError: the weight is negative.
+        InvalidInputError: a weight is negative.
     """
 
     fusion: MultiModeFusion = MultiModeFusion()
     clone_face: CloneFaceTuning = CloneFaceTuning()
     drops: Drops = Drops()
     face_weight: float = 0.0
+    min_snr_gamma: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.face_weight >= 0:
             raise InvalidInputError(
                 f"faces have the extra weight {self.face_weight:g} in the loss; give 0 for none, or more"
             )
+        if not self.min_snr_gamma >= 0:
+            raise InvalidInputError(f"the gamma of min-SNR weighting is {self.min_snr_gamma:g}; give 5, or 0 for none")

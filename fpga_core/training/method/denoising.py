@@ -102,9 +102,17 @@ class DenoisingModel(TrainingModel):
 
         Source: FPGA Eq. 3 and 4, with their norms as means.
         """
+        return self._losses(batch, iteration, generator, is_cloned=self.curriculum.fusion.clones_at(iteration))
+
+    def validation_loss(self, batch: TrainingBatch, iteration: int, generator: torch.Generator) -> Tensor:
+        """See `TrainingModel`; Clone Face Tuning, which only some iterations have, is left out."""
+        return self._losses(batch, iteration, generator, is_cloned=False)["loss"]
+
+    def _losses(
+        self, batch: TrainingBatch, iteration: int, generator: torch.Generator, *, is_cloned: bool
+    ) -> dict[str, Tensor]:
         self._check(batch)
         fusion = self.curriculum.fusion
-        is_cloned = fusion.clones_at(iteration)
         if is_cloned:
             batch = splice(batch, self.base.stride)
         text_drops, identity_drops = self.curriculum.drops.draw(len(batch), generator)
@@ -123,7 +131,14 @@ class DenoisingModel(TrainingModel):
         hint = condition_image(batch, fusion.shown_at(iteration), left_out)
         predicted = self.predict(x, timesteps, text=text, hint=hint, identity=identity, pooled=pooled, record=record)
         target = self.base.schedule.target(batch.latents, noise, timesteps)
-        loss = denoising_loss(predicted, target, face_masks=batch.face_masks, face_weight=self.curriculum.face_weight)
+        gamma = self.curriculum.min_snr_gamma
+        loss = denoising_loss(
+            predicted,
+            target,
+            face_masks=batch.face_masks,
+            face_weight=self.curriculum.face_weight,
+            weights=self.base.schedule.min_snr_weights(timesteps, gamma) if gamma else None,
+        )
         parts = {"l_cldm": loss.detach()}
         if record is not None and record.features is not None:
             tuning = self.curriculum.clone_face
@@ -173,15 +188,21 @@ class DenoisingModel(TrainingModel):
             )
 
 
-def denoising_loss(predicted: Tensor, target: Tensor, *, face_masks: Tensor, face_weight: float) -> Tensor:
-    """The mean squared error, in which the pixels of faces may count more.
+def denoising_loss(
+    predicted: Tensor, target: Tensor, *, face_masks: Tensor, face_weight: float, weights: Tensor | None = None
+) -> Tensor:
+    """The mean squared error, in which the pixels of faces, and some timesteps, may count more.
 
     Args:
         predicted, target: (batch, channels, height, width).
         face_masks: coverage in [0, 1], (batch, 1, height, width).
         face_weight: what a face adds to a pixel's weight of 1. Weights are divided by their mean.
+        weights: of the pictures, (batch,); None: 1.
     """
-    if face_weight == 0:
+    if face_weight == 0 and weights is None:
         return functional.mse_loss(predicted, target)
-    weights = 1 + face_weight * face_masks
-    return ((predicted - target).square() * (weights / weights.mean())).mean()
+    pixels = 1 + face_weight * face_masks
+    pixels = pixels / pixels.mean()
+    if weights is not None:
+        pixels = pixels * weights.to(pixels)[:, None, None, None]
+    return ((predicted - target).square() * pixels).mean()

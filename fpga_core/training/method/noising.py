@@ -64,6 +64,23 @@ class NoiseSchedule:
         signal, spread = self._coefficients(timesteps, latents)
         return signal * noise - spread * latents
 
+    def min_snr_weights(self, timesteps: Tensor, gamma: float) -> Tensor:
+        """Computes the weights of timesteps in the loss that keep those with little noise from ruling it.
+
+        Args:
+            timesteps: (batch,) on any device.
+            gamma: the signal-to-noise ratio above which a picture's own loss, that of z0, weighs no more.
+        Returns:
+            (batch,), float64 on the CPU: `min(SNR, gamma)` over what the prediction weighs by itself, SNR for eps and
+            SNR + 1 for v.
+        Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023, section 3.4.
+        """
+        alphas = self.alphas_cumprod[timesteps.cpu()]
+        ratios = alphas / (1 - alphas)
+        if self.prediction is Prediction.EPS:
+            return (gamma / ratios).clamp(max=1)
+        return ratios.clamp(max=gamma) / (ratios + 1)
+
     def _coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alphas = self.alphas_cumprod[timesteps.cpu()][:, None, None, None]
         return alphas.sqrt().to(like), (1 - alphas).sqrt().to(like)

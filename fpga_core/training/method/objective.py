@@ -37,6 +37,16 @@ class TrainingModel(nn.Module, ABC):
             InvalidInputError: the batch does not fit the model, or is too small for this iteration.
         """
 
+    def validation_loss(self, batch: TrainingBatch, iteration: int, generator: torch.Generator) -> Tensor:
+        """Computes the loss on samples that are not trained on, a scalar that can be compared between iterations.
+
+        Args:
+            batch, iteration, generator: as in `forward`.
+        Raises:
+            InvalidInputError: as in `forward`.
+        """
+        return self(batch, iteration, generator)["loss"]
+
     @abstractmethod
     def export(self, folder: Path, trained_on: str) -> list[Path]:
         """Writes the current parameters as the files that the pack's nodes load.

@@ -18,8 +18,9 @@ from fpga.fpga_core.errors import (
 )
 from fpga.fpga_core.training.engine.loop import Hooks
 from fpga.fpga_core.training.engine.loss_log import FILE, as_loss_map, read_losses
+from fpga.fpga_core.training.engine.optimizers import OptimizerKind
 from fpga.fpga_core.training.engine.saved_states import StateWriter, newest_state, read_state
-from fpga.fpga_core.training.engine.settings import Precision, TrainingSettings
+from fpga.fpga_core.training.engine.settings import Precision, Schedule, TrainingSettings
 from PIL import Image
 from toy_training import ToyModel, assert_same_training, run_toy
 
@@ -122,7 +123,7 @@ def test_accumulated_slots_are_one_batch(tmp_path):
 
     run_toy(tmp_path, iterations=1, accumulation=2, max_grad_norm=1e9)
     norm = read_losses(tmp_path / FILE)[0]["gradient_norm"]
-    model, order = ToyModel(), SampleOrder(7, seed=0, batch_size=2, num_slots=2)
+    model, order = ToyModel(), SampleOrder(range(7), seed=0, batch_size=2, num_slots=2)
     for slot in range(2):
         generator = slot_generator(0, 0, slot)
         torch.manual_seed(generator.initial_seed())
@@ -134,13 +135,15 @@ def test_accumulated_slots_are_one_batch(tmp_path):
 def test_every_epoch_has_every_sample_once_in_its_own_order():
     from fpga.fpga_core.training.engine.order import SampleOrder
 
-    order = SampleOrder(7, seed=3, batch_size=2, num_slots=2)
+    order = SampleOrder(range(7), seed=3, batch_size=2, num_slots=2)
     positions = [index for iteration in range(7) for slot in range(2) for index in order.indices(iteration, slot)]
     epochs = [positions[start : start + 7] for start in range(0, 28, 7)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    assert SampleOrder(7, seed=3, batch_size=2, num_slots=2).indices(5, 1) == positions[22:24]  # without what precedes
-    assert SampleOrder(7, seed=4, batch_size=7, num_slots=1).indices(0, 0) != epochs[0]
+    assert (
+        SampleOrder(range(7), seed=3, batch_size=2, num_slots=2).indices(5, 1) == positions[22:24]
+    )  # without what precedes
+    assert SampleOrder(range(7), seed=4, batch_size=7, num_slots=1).indices(0, 0) != epochs[0]
 
 
 def test_a_loss_that_is_no_number_is_named_and_the_last_state_kept(tmp_path):
@@ -266,6 +269,38 @@ def test_the_learning_rate_falls_to_near_0_at_the_end(tmp_path):
     outcome = run_toy(tmp_path, iterations=10, learning_rate=0.02, warmup=1, cooldown=3)
     rates = [line["learning_rate"] for line in outcome.losses]
     assert rates == pytest.approx([0.01, *[0.02] * 6, 0.015, 0.01, 0.005])
+
+
+def test_the_schedules_are_those_of_torch():
+    from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
+
+    for schedule, oracle in (
+        (Schedule.COSINE, lambda optimizer: CosineAnnealingLR(optimizer, T_max=9)),
+        (Schedule.LINEAR, lambda optimizer: LinearLR(optimizer, 1.0, 0.0, total_iters=9)),
+    ):
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.02)
+        scheduler, expected = oracle(optimizer), []
+        for _ in range(9):
+            expected.append(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()
+        settings = TrainingSettings(iterations=9, learning_rate=0.02, schedule=schedule)
+        assert [settings.learning_rate_at(number) for number in range(9)] == pytest.approx(expected)
+        rising = TrainingSettings(iterations=12, learning_rate=0.02, schedule=schedule, warmup=3)
+        found = [rising.learning_rate_at(number) for number in range(12)]
+        assert found == pytest.approx([0.005, 0.01, 0.015, *expected])
+
+
+def test_options_that_contradict_each_other_are_named():
+    for options, message in (
+        ({"schedule": Schedule.COSINE, "cooldown": 3}, "falls to 0 by itself"),
+        ({"validate_every": 3}, "hold samples out"),
+        ({"rates": (("mix", 0.0),)}, "the learning rate of 'mix' is 0"),
+        ({"is_sharded": True, "optimizer": OptimizerKind.EIGHT_BIT}, "no 8-bit optimizer"),
+        ({"is_sharded": True, "is_average_on_cpu": True}, "stays on their GPUs"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            TrainingSettings(iterations=9, **options)
 
 
 def test_new_layers_learn_faster_and_the_others_as_before(tmp_path):

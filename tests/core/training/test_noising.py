@@ -41,3 +41,15 @@ def test_all_timesteps_are_drawn_alike():
 def test_draws_follow_the_generator():
     one, same, other = (draw_normal(normal(0), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other) and one.shape == SHAPE
+
+
+@pytest.mark.parametrize("prediction", list(Prediction))
+def test_min_snr_weights_what_the_prediction_does_not(prediction):
+    """The loss of z0 that a prediction's error means, times the weight: its own up to an SNR of gamma, then gamma."""
+    schedule = NoiseSchedule.from_sigmas(SIGMAS, prediction)
+    timesteps, gamma = torch.arange(4), 5.0
+    weights = schedule.min_snr_weights(timesteps, gamma)
+    for timestep, weight in zip(timesteps.tolist(), weights.tolist(), strict=True):
+        ratio = 1 / float(SIGMAS[timestep]) ** 2
+        of_z0 = ratio if prediction is Prediction.EPS else ratio + 1  # |error|^2 over that of z0
+        assert weight * of_z0 == pytest.approx(min(ratio, gamma), rel=1e-6)
