@@ -20,6 +20,7 @@ TABLES = {
     "full-body": ("restoration_tables", "evaluate_full_body"),
     "restoration": ("restoration_tables", "evaluate_restoration"),
     "speed": ("speed_lab", "evaluate_speed"),
+    "deepcache": ("deepcache_lab", "evaluate_deepcache"),
 }
 """For each table, the module and the function that measure it and return it as Markdown."""
 

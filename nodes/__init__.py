@@ -3,6 +3,7 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from . import (
+    acceleration,
     apply_cast,
     cast,
     describing,
@@ -29,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     *restoration.NODES,
     *face_crops.NODES,
     *training.NODES,
+    *acceleration.NODES,
 ]
 for node in NODES:
     with_defaults(checking_inputs(node))

@@ -15,7 +15,15 @@ MAX_POSITIONAL_ARGUMENTS = 5
 MAX_POSITIONAL_PARAMETERS = 3
 MAX_FMT_SKIP = 10
 
-CALLED_BY_OTHERS = {"apply_model", "forward", "get_control", "host_attention", "redirect_request"}
+CALLED_BY_OTHERS = {
+    "apply_model",
+    "diffusion_model",
+    "forward",
+    "get_control",
+    "host_attention",
+    "predict_noise",
+    "redirect_request",
+}
 """Functions whose parameters ComfyUI, torch or urllib prescribes."""
 
 CATCHES_EVERYTHING = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 
 from ...errors import PatchConflictError, UnsupportedModeError
+from ..acceleration.deepcache import carries_deepcache
 from ..families import FAMILIES, ModelFamily, find_family
 
 TOKEN_MERGERS = {"HyperTile": "HyperTile", "TomePatchModel": "Tome Patch Model (token merging)"}
@@ -49,6 +50,11 @@ def check_restoring_model(model: ModelPatcher) -> None:
         raise PatchConflictError(
             f"the connected model skips steps ({name}), so a restoration cannot follow its inversion step by step; "
             f"connect the model from before {name}, or bypass that node"
+        )
+    if carries_deepcache(model):
+        raise PatchConflictError(
+            "the connected model reuses features of earlier steps (DeepCache), so a restoration cannot follow its "
+            "inversion step by step; connect the model from before Apply DeepCache, or set its interval to 1"
         )
     patches = transformer_options.get("patches", {})
     for patch in (*patches.get("attn1_patch", ()), *patches.get("attn1_output_patch", ())):

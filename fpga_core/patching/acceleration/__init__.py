@@ -1,0 +1,1 @@
+"""Acceleration on ComfyUI's models."""
