@@ -242,6 +242,32 @@ def test_faces_count_as_much_more_as_asked_and_by_default_not_at_all():
         Curriculum(face_weight=-1)
 
 
+def test_timesteps_with_little_noise_count_less_by_min_snr():
+    """The loss of one picture is the plain one times its weight."""
+    losses = {}
+    for gamma in (0.0, 5.0):
+        curriculum = replace(BOTH, min_snr_gamma=gamma)
+        training = RepControlNetTraining.of(tiny_model(), curriculum, RECIPE)
+        losses[gamma] = [float(training(tiny_batch(1), 0, seeded(seed))["l_cldm"]) for seed in range(4)]
+    weights = []
+    for seed in range(4):
+        generator = seeded(seed)
+        BOTH.drops.draw(1, generator)
+        timesteps = training.base.schedule.draw_timesteps(1, generator)
+        weights.append(float(training.base.schedule.min_snr_weights(timesteps, 5.0)))
+    assert min(weights) < 0.9
+    expected = [weight * loss for weight, loss in zip(weights, losses[0.0], strict=True)]
+    assert losses[5.0] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(InvalidInputError, match="gamma of min-SNR"):
+        Curriculum(min_snr_gamma=-1)
+
+
+def test_the_validation_loss_leaves_clone_face_tuning_out():
+    training = RepControlNetTraining.of(tiny_model(), BOTH, RECIPE)
+    losses = [training.validation_loss(tiny_batch(), iteration, seeded()).item() for iteration in (CLONED, CLONED - 1)]
+    assert losses == [training(tiny_batch(), CLONED - 1, seeded())["l_cldm"].item()] * 2
+
+
 def test_checkpointing_changes_memory_alone():
     gradients = []
     for is_checkpointed in (False, True):
