@@ -76,6 +76,8 @@ def ray_servers(number: int, folder: Path) -> Iterator[list[str]]:
     """
     with importing("ray"):
         import ray
+        import ray.cloudpickle
+        import ray.exceptions
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the nodes need not have this package
     ray.init(log_to_driver=False)
     try:

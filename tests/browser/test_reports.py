@@ -1,6 +1,7 @@
 """What a node found stays on it: after a run, after a reload, and when its result comes from the cache."""
 
 import pytest
+from editor import Editor
 from fpga.devtools.client import api_node
 
 GRAPH = {
@@ -78,6 +79,25 @@ def test_a_cached_run_shows_the_reports_of_the_nodes_that_did_not_run(ran):
     ran.run()
     ran.wait_for_report("FPGA_MakeCast")
     assert ran.reports() == before
+
+
+def test_another_browser_shows_the_reports_of_the_same_graph(ran, server):
+    """When the graph is opened, and when it is run there, where every node is cached."""
+    before, saved = ran.reports(), ran.page.evaluate("app.graph.serialize()")
+    context = ran.page.context.browser.new_context(viewport=ran.page.viewport_size)
+    try:
+        other = Editor(context.new_page(), server.address, a_node="FPGA_LoadRepControlNet")
+        other.load(saved)
+        other.wait_for_report("FPGA_MakeCast")
+        assert other.reports() == before
+        other.page.evaluate("localStorage.removeItem('fpga-portrait.reports')")
+        other.reload()
+        other.load_prompt(shifted(GRAPH, 40))
+        other.run()
+        other.wait_for_report("FPGA_MakeCast")
+        assert other.reports() == before
+    finally:
+        context.close()
 
 
 def test_a_node_that_was_set_otherwise_does_not_show_the_old_report(ran):

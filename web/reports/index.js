@@ -9,6 +9,7 @@
 
 import { api, app, PREFIX } from "../host.js";
 import { showProgress, showReport } from "./box.js";
+import { learnFromHistory } from "./history.js";
 import { keysOf } from "./keys.js";
 import { findReport, keepReport } from "./store.js";
 
@@ -63,8 +64,9 @@ function announce(executionId, warnings) {
   }
 }
 
-/** Shows what is known of every node of the graph. */
+/** Shows what is known of every node of the graph, from this browser's runs and from those of others. */
 async function showKnown() {
+  await learnFromHistory();
   const { output } = await app.graphToPrompt();
   for (const [id, key] of keysOf(/** @type {Prompt} */ (output))) {
     const report = findReport(key);
@@ -126,9 +128,12 @@ app.registerExtension({
       show(id, report);
       announce(id, warnings ?? []);
     });
-    api.addEventListener("execution_cached", ({ detail }) => {
-      for (const id of detail.nodes.map(String)) {
-        const report = findReport(keysOfRun(detail.prompt_id).get(id) ?? "");
+    api.addEventListener("execution_cached", async ({ detail }) => {
+      const nodes = detail.nodes.map(String);
+      const keyOf = (/** @type {string} */ id) => keysOfRun(detail.prompt_id).get(id) ?? "";
+      if (nodes.some((id) => pathTo(id).at(-1)?.type.startsWith(PREFIX) && !findReport(keyOf(id)))) await learnFromHistory();
+      for (const id of nodes) {
+        const report = findReport(keyOf(id));
         if (!report) continue;
         show(id, report);
         announce(id, report.warnings);
