@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from .checkpoints import read_safetensors as read_safetensors
     from .checkpoints import write_safetensors as write_safetensors
     from .errors import FPGAError as FPGAError
+    from .evaluation.bleed import bleed as bleed
+    from .evaluation.copy_paste import copy_paste as copy_paste
     from .evaluation.facesim import CastScore as CastScore
     from .evaluation.facesim import score_cast as score_cast
     from .evaluation.frechet import frechet_distance as frechet_distance
+    from .evaluation.similarity import prompt_similarities as prompt_similarities
+    from .evaluation.similarity import reference_similarities as reference_similarities
     from .faces.drawing import draw_conditions as draw_conditions
     from .faces.face import Body as Body
     from .faces.face import Face as Face
@@ -81,8 +85,11 @@ else:
     PARTS = {
         "checkpoints": ("read_safetensors", "write_safetensors"),
         "errors": ("FPGAError",),
+        "evaluation.bleed": ("bleed",),
+        "evaluation.copy_paste": ("copy_paste",),
         "evaluation.facesim": ("CastScore", "score_cast"),
         "evaluation.frechet": ("frechet_distance",),
+        "evaluation.similarity": ("prompt_similarities", "reference_similarities"),
         "faces.drawing": ("draw_conditions",),
         "faces.face": ("Body", "Face", "FaceAnalyzer", "PictureFaces"),
         "faces.insightface_pack": ("load_insightface_pack",),

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..fpga_core.evaluation.table import Rows, markdown, paired
 from ..fpga_core.identity.attention_maps import AttentionMap, draw_attention
 from ..fpga_core.identity.cast import Cast, CastMember
 from ..fpga_core.identity.masked_attention import ActingQueries, identity_activity, identity_attention
@@ -24,7 +25,6 @@ from ..fpga_core.shapes import Extent
 from .generation_lab import WITH_CLONES, WITHOUT_CLONES, controlnet_way, shipped_way, ways_of
 from .laboratory import FULL, SMALL, Case, Laboratory, Way, save_pictures
 from .scenes import Shot
-from .tables import Rows, markdown, paired
 from .training_lab import read_way
 
 NUM_CASES = 24
@@ -154,7 +154,7 @@ def differences(rows: Rows) -> list[str]:
     """Says what Clone Face Tuning changes, picture by picture, in each form whose two trainings are there."""
     return [
         f"{form}: {measure} with Clone Face Tuning less without, picture by picture: "
-        f"{paired(rows, f'{form}, {WITH_CLONES}', f'{form}, {WITHOUT_CLONES}', measure).signed()}"
+        f"{paired(rows, f'{form}, {WITH_CLONES}', f'{form}, {WITHOUT_CLONES}', measure=measure).signed()}"
         for form in (FOLDED, CONTROLNET)
         for measure in (WEAKER, EVENNESS, CONTRAST)
         if {f"{form}, {WITH_CLONES}", f"{form}, {WITHOUT_CLONES}"} <= rows.keys()

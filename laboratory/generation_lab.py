@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..fpga_core.checkpoints import read_safetensors
 from ..fpga_core.evaluation.frechet import frechet_distance
+from ..fpga_core.evaluation.table import FACESIM, Rows, markdown, paired
 from ..fpga_core.faces.drawing import DrawnParts
 from ..fpga_core.identity.adapter_layouts import read_identity_adapter
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
@@ -19,7 +20,7 @@ from ..fpga_core.training.method.output_files import CONTROLNET_FILE, IDENTITY_F
 from .laboratory import Case, Laboratory, Way, as_bytes, save_pictures
 from .scenes import Shot
 from .shipped import BRANCH, IDENTITY_ADAPTER
-from .tables import FACESIM, POSE_ERROR, Rows, markdown, paired
+from .tables import POSE_ERROR
 from .training_lab import present, read_way
 from .trials import TRIALS_FOLDER, trial_folder
 
@@ -137,12 +138,12 @@ def evaluate_groups(folder: Path) -> str:
     save_pictures(folder / "tables" / "groups.jpg", shown)
     lines = [
         f"bleed less that of strangers (the true pictures), {num} people, picture by picture, with masks: "
-        f"{paired(rows, f'{num} people, masks, shipped', f'{num} people, {PAINTED}', 'bleed').signed()}"
+        f"{paired(rows, f'{num} people, masks, shipped', f'{num} people, {PAINTED}', measure='bleed').signed()}"
         for num in (2, 3)
     ]
     lines += [
         f"{measure} with Clone Face Tuning less without, {num} people, picture by picture, with masks: "
-        f"{paired(rows, f'{num} people, masks, {WITH_CLONES}', f'{num} people, masks, {WITHOUT_CLONES}', measure)}"
+        f"{paired(rows, f'{num} people, masks, {WITH_CLONES}', f'{num} people, masks, {WITHOUT_CLONES}', measure=measure)}"
         for num in (2, 3)
         for measure in ("bleed", FACESIM)
         if {WITH_CLONES, WITHOUT_CLONES} <= ways.keys()

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..devtools.sheet import Cell, sheet
+from ..fpga_core.evaluation.bleed import bleed
 from ..fpga_core.evaluation.facesim import score_cast
 from ..fpga_core.faces.drawing import DrawnParts, FaceStyle, draw_conditions
 from ..fpga_core.faces.face import PictureFaces
@@ -206,14 +207,8 @@ class Laboratory:
                 (cosine(portraits[0].embedding, face, self.recogniser.hash) for face in found.faces), default=0.0
             )
             return {"FaceSim": anywhere, "FaceSim by the IoU rule": score.facesim}
-        others = [
-            cosine(portrait.embedding, found.faces[person.face], self.recogniser.hash)
-            for index, person in enumerate(score.pictures[0])
-            if person.face is not None
-            for other, portrait in enumerate(portraits)
-            if other != index
-        ]
-        return {**figures, "bleed": float(np.mean(others)) if others else float("nan")}
+        away = bleed(score.pictures[0], portraits, picture=found, recogniser=self.recogniser.hash)
+        return {**figures, "bleed": away}
 
     def pose_error(self, case: Case, found: PictureFaces) -> float:
         """Returns the mean distance between wanted and found landmarks, as a fraction of the face's size.

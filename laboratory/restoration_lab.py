@@ -17,6 +17,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..fpga_core.evaluation.table import FACESIM
 from ..fpga_core.faces.face import Face, PictureFaces
 from ..fpga_core.identity.cast import Cast, CastMember
 from ..fpga_core.patching.conditioning import Conditioning
@@ -34,7 +35,7 @@ from .generation_lab import shipped_way
 from .laboratory import CFG, FULL, NEGATIVE, Case, Laboratory, enlarge
 from .painter import paint
 from .scenes import Scene
-from .tables import FACESIM, POSE_ERROR
+from .tables import POSE_ERROR
 
 CROP = CropSettings(size_px=SIZE_PX, size_limit_px=0)
 BATCH = 16

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..fpga_core.evaluation.table import FACESIM, Rows, markdown
 from ..fpga_core.restoration.fusion import StyleSource
 from ..fpga_core.restoration.settings import InversionSettings, InvertWith, Preset
 from .generation_lab import CEILING, PAINTED, controlnet_way, true_pictures, ways_of
@@ -30,7 +31,7 @@ from .restoration_lab import (
     prompt_of_crop,
 )
 from .scenes import Shot
-from .tables import FACESIM, POSE_ERROR, Rows, choosing, confirming, is_chosen, markdown
+from .tables import POSE_ERROR, choosing, confirming, is_chosen
 
 NUM_CHOOSING, NUM_CONFIRMING, NUM_FULL_BODY = 48, 200, 48
 TRUE, BROKEN, CROP_CEILING = "true picture", "broken", "true picture through the autoencoder"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..fpga_core.checkpoints import read_safetensors
+from ..fpga_core.evaluation.table import Spread
 from ..fpga_core.identity.adapter_layouts import read_identity_adapter
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
 from ..fpga_core.training.comfy.repcontrolnet import RepControlNetTraining
@@ -26,7 +27,6 @@ from .laboratory import Case, Laboratory, Way
 from .lessons import lessons, write_set
 from .scenes import Shot
 from .shipped import RECOGNISER, load_checkpoint
-from .tables import Spread
 from .trials import SETTINGS, TRIALS, Trial, trial_folder, world_set
 
 NUM_CASES = 24
