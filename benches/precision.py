@@ -5,10 +5,10 @@ with the plain fp32 model, which shows the cost of the dtype without a RepContro
 32 channels.
 """
 
-import comfy.sample
 import torch
 from _models import random_model
 from _report import arguments, report
+from _rounding import relative_error, sample
 from fpga.fpga_core.patching.repcontrolnet.fold import fold_branch
 from fpga.fpga_core.patching.repcontrolnet.live import attach_branch
 from random_branches import random_branch
@@ -21,20 +21,6 @@ STORED = {
     "bfloat16": (torch.bfloat16, None),
     "float8_e4m3fn, computed in bfloat16": (torch.float8_e4m3fn, torch.bfloat16),
 }
-
-
-def sample(model) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(1, 4, 16, 16, generator=generator)
-    positive, negative = ([[torch.randn(1, 77, 768, generator=generator), {}]] for _ in range(2))
-    latent = torch.zeros_like(noise)
-    return comfy.sample.sample(
-        model, noise, 10, 5.0, "ddim", "ddim_uniform", positive, negative, latent, disable_pbar=True, seed=0
-    ).float()
-
-
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> str:
-    return f"{float((found - expected).norm() / expected.norm()):.1e}"
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import folder_paths
 from comfy_api.v0_0_2 import io, ui
 
+from ..fpga_core.patching.acceleration.quantization import WeightFormat
 from ..fpga_core.patching.repcontrolnet.apply import BranchMode, RepControlNetSettings, apply_repcontrolnet
 from ..fpga_core.patching.repcontrolnet.saving import save_folded_model
 from ..fpga_core.patching.schedule import StepRange
@@ -199,6 +200,19 @@ class SaveFoldedModel(io.ComfyNode):
                     default="fpga/folded",
                     tooltip="Folder and start of the file names, inside ComfyUI's output folder.",
                 ),
+                io.Combo.Input(
+                    "weights",
+                    options=WeightFormat,
+                    default=WeightFormat.AS_LOADED,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How the model's weights are stored. as_loaded keeps their precision. float8_e4m3fn and "
+                        "int8_tensorwise make the file and the memory smaller, at some loss of detail: the fold is "
+                        "computed in full precision and rounded once, which is more exact than applying a "
+                        "RepControlNet to a quantized model."
+                    ),
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -219,11 +233,12 @@ class SaveFoldedModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, repcontrolnet, filename_prefix, clip=None, vae=None) -> io.NodeOutput:
+    def execute(cls, model, repcontrolnet, filename_prefix, clip=None, vae=None, weights="as_loaded") -> io.NodeOutput:
         folder, name, counter, *_ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
-        saved = save_folded_model(model, repcontrolnet, f"{folder}/{name}_{counter:05}_", clip=clip, vae=vae)
+        stem, form = f"{folder}/{name}_{counter:05}_", WeightFormat(weights)
+        saved = save_folded_model(model, repcontrolnet, stem, clip=clip, vae=vae, form=form)
         return io.NodeOutput(saved.model_path, saved.hint_encoder_path, ui=ui.PreviewText("\n".join(saved)))
 
 

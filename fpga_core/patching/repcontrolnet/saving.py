@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import comfy.sd
+import safetensors.torch
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import V_PREDICTION, ModelSamplingContinuousEDM, ModelSamplingDiscrete
+from comfy.quant_ops import QuantizedTensor
 
 from ...boundaries import written_whole
+from ...checkpoints import read_safetensors
 from ...errors import CheckpointError, InvalidInputError, PatchConflictError, UnsupportedModeError
 from ...repcontrolnet.branch import RepControlNet
 from ...repcontrolnet.export import write_hint_encoder
+from ..acceleration.quantization import WeightFormat, quantize_weights
 from .carried import branches_entry, carried_branches
 
 
@@ -31,6 +35,7 @@ def save_folded_model(
     *,
     clip: comfy.sd.CLIP | None = None,
     vae: comfy.sd.VAE | None = None,
+    form: WeightFormat = WeightFormat.AS_LOADED,
 ) -> SavedModel:
     """Writes `<stem>.safetensors`, every patch of `model` in its weights, and `<stem>adapter.safetensors`.
 
@@ -38,10 +43,11 @@ def save_folded_model(
         model: a model that carries the fold of `branch`; other patches on it, such as LoRAs, are saved too.
         stem: path of the files without an ending; the folder exists.
         clip, vae: both for a checkpoint, or neither for a diffusion model.
+        form: how the model's weights are stored. The fold is computed in full precision and rounded once.
     Raises:
         InvalidInputError: only one of clip and vae is given.
         PatchConflictError: the model does not carry the fold, or runs a branch live, which a file cannot express.
-        UnsupportedModeError: the model comes from a GGUF file.
+        UnsupportedModeError: the model comes from a GGUF file, or is quantized already and would be rounded again.
         CheckpointError: the files cannot be written; there is no half file.
     """
     if (clip is None) != (vae is None):
@@ -58,6 +64,8 @@ def save_folded_model(
             "RepControlNet that uses this RepControlNet, in mode 'folded'"
         )
     check_plain_weights(model)
+    if form is not WeightFormat.AS_LOADED:
+        check_full_precision(model)
     sampling = model.get_model_object("model_sampling")
     saved = SavedModel(f"{stem}.safetensors", f"{stem}adapter.safetensors")
     with written_whole(Path(saved.model_path), CheckpointError) as partial:
@@ -72,6 +80,9 @@ def save_folded_model(
             },
             extra_keys=prediction_keys(sampling),
         )
+        if form is not WeightFormat.AS_LOADED:
+            tensors, metadata = read_safetensors(partial)
+            safetensors.torch.save_file(quantize_weights(tensors, form), partial, metadata)
     write_hint_encoder(branch, saved.hint_encoder_path)
     return saved
 
@@ -89,6 +100,20 @@ def check_plain_weights(model: ModelPatcher) -> None:
                 "load the model from a safetensors file instead: this one comes from a GGUF file (its "
                 f"'{name}' is packed as {getattr(packing, 'name', packing)}), and packed weights cannot be saved with "
                 "the fold in them"
+            )
+
+
+def check_full_precision(model: ModelPatcher) -> None:
+    """Raises unless a model's weights have at least 16 bits, so that quantizing them rounds once.
+
+    Raises:
+        UnsupportedModeError: they are quantized already.
+    """
+    for name, parameter in model.model.named_parameters():
+        if isinstance(parameter, QuantizedTensor) or parameter.dtype.itemsize < 2:
+            raise UnsupportedModeError(
+                f"the connected model is quantized already (its '{name}' is {parameter.dtype}), and would be rounded "
+                "twice; load a float16, bfloat16 or float32 checkpoint, or set weights to as_loaded"
             )
 
 
