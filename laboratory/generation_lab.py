@@ -141,9 +141,10 @@ def evaluate_groups(folder: Path) -> str:
         f"{paired(rows, f'{num} people, masks, shipped', f'{num} people, {PAINTED}', measure='bleed').signed()}"
         for num in (2, 3)
     ]
+    tuned, not_tuned = (f"people, masks, {name}" for name in (WITH_CLONES, WITHOUT_CLONES))
     lines += [
         f"{measure} with Clone Face Tuning less without, {num} people, picture by picture, with masks: "
-        f"{paired(rows, f'{num} people, masks, {WITH_CLONES}', f'{num} people, masks, {WITHOUT_CLONES}', measure=measure)}"
+        f"{paired(rows, f'{num} {tuned}', f'{num} {not_tuned}', measure=measure)}"
         for num in (2, 3)
         for measure in ("bleed", FACESIM)
         if {WITH_CLONES, WITHOUT_CLONES} <= ways.keys()

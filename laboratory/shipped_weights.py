@@ -17,7 +17,7 @@ from ..fpga_core.repcontrolnet.export import write_repcontrolnet
 from ..fpga_core.repcontrolnet.layouts import read_repcontrolnet
 
 DROPPED_BITS = 4
-"""Of float16's ten bits after the first. The weights change by 0.3 %, and their compressed files are a fifth smaller."""
+"""Of float16's ten bits after the first. The weights change by 0.3 %, and a compressed file is a fifth smaller."""
 
 
 def rounded(tensor: Tensor) -> Tensor:

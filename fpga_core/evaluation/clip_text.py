@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,13 @@ class ClipText:
                 f"name a folder with a CLIP of transformers for the prompts: '{folder}' has no {CONFIG}"
             )
         with importing("transformers"):
-            from transformers import AutoTokenizer, CLIPTextModelWithProjection
+            transformers: Any = importlib.import_module("transformers")
         advice = "download all files of the CLIP whose vision side scores the pictures"
         with guarded(CheckpointReadError, f"'{folder}' is not a CLIP of transformers", advice=advice):
-            model, told = CLIPTextModelWithProjection.from_pretrained(
+            model, told = transformers.CLIPTextModelWithProjection.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
             )
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         if missing := sorted(told["missing_keys"]):
             raise CheckpointReadError(f"'{folder}' lacks {missing[0]} and {len(missing) - 1} more tensors; {advice}")
         self._model: Any = model.eval()

@@ -30,7 +30,10 @@ def test_requirements_pin_nothing_that_comfyui_pins():
 
 
 def test_every_tool_is_among_the_frozen_versions():
-    frozen = {line.partition("==")[0].lower().replace("_", "-") for line in requirement_lines(ROOT / "devtools" / "constraints.txt")}
+    frozen = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in requirement_lines(ROOT / "devtools" / "constraints.txt")
+    }
     assert set(requirement_lines(ROOT / "devtools" / "requirements.txt")) <= frozen
 
 
