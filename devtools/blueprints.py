@@ -12,6 +12,8 @@ from playwright.sync_api import Page
 
 PEOPLE = ("FPGA_EncodeIdentity", "FPGA_LoadFaceAnalysis")
 ENDS = ("LoadImage", "SaveImage")
+PLACES = ("FPGA_DetectFaces", "FPGA_MakeCast")
+SHOWN = ("FPGA_ScoreCast", "PreviewImage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Blueprint:
         description: what the editor says about it.
         outside: types of the workflow's nodes that are not folded.
         widgets: name that is shown -> title of a node inside, and the name of its widget.
-        inputs: name of an input as the editor folds it -> name that is shown.
+        inputs, outputs: name of a socket as the editor folds it -> name that is shown.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Blueprint:
     outside: tuple[str, ...]
     widgets: dict[str, tuple[str, str]]
     inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
 
 
 TEXTS = {"prompt": ("Positive", "text"), "negative prompt": ("Negative", "text")}
@@ -44,6 +47,13 @@ RESTORING = {
     "seed": ("Restore Faces", "seed"),
 }
 MODELS = {"checkpoint": CHECKPOINT, "adapter": ADAPTER}
+
+CAST_IN_A_POSE = Blueprint(
+    name="People in a Pose",
+    description="Generates a picture of a cast: everyone in the place and the pose of a face in another picture.",
+    outside=(*ENDS, *PEOPLE, *PLACES, *SHOWN),
+    widgets={**TEXTS, **SEED, **MODELS, "ControlNet": CONTROLNET},
+)
 
 BLUEPRINTS = {
     "single_identity": Blueprint(
@@ -80,10 +90,25 @@ BLUEPRINTS = {
         },
         inputs={"images.photo_1": "photo", "image": "picture"},
     ),
+    "multi_identity_cast": CAST_IN_A_POSE,
+    "posed_identity": CAST_IN_A_POSE,
+    "generate_and_restore": Blueprint(
+        name="Generate and Repair People",
+        description="Generates a picture of a cast, and then restores each small face as the person it should be.",
+        outside=(*ENDS, *PEOPLE, *PLACES, *SHOWN),
+        widgets={
+            **TEXTS,
+            "restores faces under (pixels)": ("Restore Faces", "size_limit_px"),
+            **SEED,
+            **MODELS,
+            "ControlNet": CONTROLNET,
+        },
+        outputs={"IMAGE": "as generated", "image": "restored"},
+    ),
 }
-"""Workflow -> the blueprint that it is built of."""
+"""Workflow -> the blueprint that it is built of. Two workflows can share one."""
 
-FOLD = """([blueprint, widgets, inputs]) => {
+FOLD = """([blueprint, widgets, inputs, outputs]) => {
   const inside = app.graph._nodes.filter((node) => !blueprint.outside.includes(node.type));
   const { subgraph, node } = app.graph.convertToSubgraph(new Set(inside));
   [subgraph.name, node.title] = [blueprint.name, blueprint.name];
@@ -96,6 +121,9 @@ FOLD = """([blueprint, widgets, inputs]) => {
     subgraph.addInput(label, input.type).connect(input, owner);
   }
   for (const [name, label] of inputs) subgraph.renameInput(subgraph.inputs.find((slot) => slot.name === name), label);
+  for (const [name, label] of outputs) {
+    subgraph.renameOutput(subgraph.outputs.find((slot) => slot.name === name), label);
+  }
   subgraph.arrange(80);
 }"""
 
@@ -116,5 +144,5 @@ def fold(page: Page, blueprint: Blueprint) -> dict:
     """
     parts = {"name": blueprint.name, "description": blueprint.description, "outside": blueprint.outside}
     widgets = [[label, *place] for label, place in blueprint.widgets.items()]
-    page.evaluate(FOLD, [parts, widgets, list(blueprint.inputs.items())])
+    page.evaluate(FOLD, [parts, widgets, list(blueprint.inputs.items()), list(blueprint.outputs.items())])
     return page.evaluate(ALONE)

@@ -1,10 +1,11 @@
 """`dev.py workflows` makes the editor write each workflow of workflows/api/ in its own format.
 
 The API format is the source, so that the API and the editor use the same graph. Nodes are arranged in groups, which are
-read from left to right: models, photos, prompt, result. Within a group, they fill columns in the order in which they
-run, with room for the pictures and reports that they show after a run. Nodes whose reports grow end their column. What
-an artist changes is green. `blueprints.py` says which parts of which workflows are folded into one node. A node's
-`_meta` holds its title and, optionally, a `note` that is shown beside the graph.
+read from left to right: models, photos, prompt, result. A group has columns, so that most wires lead from one column to
+the next. In a column, nodes stand in the order in which they run, with room for the pictures and reports that they show
+after a run. Nodes whose reports grow end their column. What an artist changes is green. `blueprints.py` says which
+parts of which workflows are folded into one node. A node's `_meta` holds its title and, optionally, a `note` that is
+shown beside the graph.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from .stand_ins import PACKS, place_stand_ins
 
 WORKFLOWS, BLUEPRINTS_FOLDER = ROOT / "workflows", ROOT / "subgraphs"
 COLUMN_GAP, ROW_GAP = 70, 50
-COLUMN_PX = 1300
+COLUMN_PX = 1700
 """The height at which a column is full."""
-PICTURES = ("LoadImage", "PreviewImage", "SaveImage", "MaskPreview")
-"""The nodes that show a picture."""
+PHOTO_PX = 310
+"""The height of a node that loads a photo."""
+PICTURES = ("PreviewImage", "SaveImage", "MaskPreview")
+"""The other nodes that show a picture."""
 
 REPORTS_PX = {
     "FPGA_ApplyCast": 120,
@@ -45,14 +48,18 @@ ENDING_A_COLUMN = ("FPGA_ApplyCast", "FPGA_ApplyCastControlNet", "FPGA_MakeCast"
 
 GROUPS = {
     "Models": (
-        "CheckpointLoaderSimple", "ControlNetLoader", "FPGA_LoadFaceAnalysis", "FPGA_LoadIdentityAdapter",
-        "FPGA_LoadRepControlNet", "UpscaleModelLoader",
+        ("CheckpointLoaderSimple", "ControlNetLoader", "FPGA_LoadIdentityAdapter"),
+        ("FPGA_LoadRepControlNet", "UpscaleModelLoader"),
     ),
-    "1 Your photos": ("LoadImage", "FPGA_EncodeIdentity", "FPGA_DetectFaces", "FPGA_MakeCast"),
-    "2 Prompt": ("CLIPTextEncode", "EmptyLatentImage", "FPGA_DrawLandmarks"),
+    "1 Your photos": (
+        ("LoadImage", "FPGA_LoadFaceAnalysis"),
+        ("FPGA_EncodeIdentity", "FPGA_DetectFaces"),
+        ("FPGA_MakeCast",),
+    ),
+    "2 Prompt": (("CLIPTextEncode", "EmptyLatentImage", "FPGA_DrawLandmarks"),),
     "3 Result": (),
-}  # fmt: skip
-"""The groups from left to right, and the nodes of each. All other nodes belong to the last."""
+}
+"""The groups from left to right, with the nodes of their columns. All other nodes belong to the last group."""
 
 CHANGED_BY_ARTISTS = ("LoadImage", "CLIPTextEncode", "FPGA_MakeCast")
 
@@ -63,10 +70,10 @@ PUBLIC_FILES = {
         "controlnet",
         f"{HUB}/comfyanonymous/ControlNet-v1-1_fp16_safetensors/{MAIN}",
     ),
-    "ip-adapter-faceid_sd15.bin": ("ipadapter", f"{HUB}/h94/IP-Adapter-FaceID/{MAIN}"),
     "RestoreFormer.pth": ("upscale_models", "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.4"),
 }
-"""The public files that workflows name: their folder in `models`, and where the editor offers to download them."""
+"""The public files that workflows name: their folder in `models`, and where the editor offers to download them. The
+face analysis and the adapter are not among them, because their nodes download them."""
 
 NAME = """([prompt, files]) => {
   for (const [id, { _meta, inputs }] of Object.entries(prompt)) {
@@ -77,7 +84,7 @@ NAME = """([prompt, files]) => {
   }
 }"""
 
-LAY_OUT = """([notes, gap, limit, pictures, reports, ending, groups, changed]) => {
+LAY_OUT = """([notes, gap, limit, photo, pictures, reports, ending, groups, changed]) => {
   const depth = new Map();
   const depthOf = (node) => {
     if (depth.has(node)) return depth.get(node);
@@ -89,26 +96,32 @@ LAY_OUT = """([notes, gap, limit, pictures, reports, ending, groups, changed]) =
   const nodes = [...app.graph._nodes].sort((a, b) => depthOf(a) - depthOf(b) || a.id - b.id);
   const sections = Object.entries(groups);
   const sectionOf = (type) => {
-    const index = sections.findIndex(([, types]) => types.includes(type));
+    const index = sections.findIndex(([, columns]) => columns.flat().includes(type));
     return index < 0 ? sections.length - 1 : index;
   };
   let x = 0;
-  for (const [index, [title]] of sections.entries()) {
-    const own = nodes.filter((node) => sectionOf(node.type) === index);
+  for (const [index, [title, columns]] of sections.entries()) {
+    const columnOf = (type) => columns.findIndex((types) => types.includes(type));
+    const rank = (node) => columns.flat().indexOf(node.type);
+    const own = nodes.filter((node) => sectionOf(node.type) === index).sort((a, b) => rank(a) - rank(b));
     if (!own.length) continue;
     const left = x;
-    let y = 0, width = 0, bottom = 0;
+    let y = 0, width = 0, bottom = 0, column = columnOf(own[0].type);
     for (const node of own) {
       const size = node.computeSize();
-      const shown = pictures.includes(node.type) ? 280 : reports[node.type] ?? 0;
+      const widgets = 40 + 10 * (node.widgets?.length ?? 0); // Nodes 2.0 draws them higher
+      const shown = pictures.includes(node.type) ? 280 : reports[node.type] ?? widgets;
       const widest = node.subgraph ? 460 : reports[node.type] ? 360 : 300;
       node.size = [Math.max(widest, size[0]), size[1] + shown + (node.subgraph ? 320 : 0)];
-      if (y > 0 && y + node.size[1] > limit) [x, y, width] = [x + width + gap[0], 0, 0];
+      if (node.type === "LoadImage") node.size[1] = photo; // its own size depends on whether its photo is here yet
+      const isFull = y + node.size[1] > limit || columnOf(node.type) !== column;
+      if (y > 0 && isFull) [x, y, width] = [x + width + gap[0], 0, 0];
+      column = columnOf(node.type);
       node.pos = [x, y];
       bottom = Math.max(bottom, y + node.size[1]);
       y += node.size[1] + gap[1];
       width = Math.max(width, node.size[0]);
-      if (ending.includes(node.type)) y = limit;
+      if (ending.includes(node.type) || node.subgraph) y = limit; // reports float beneath a subgraph
       if (changed.includes(node.type) || node.subgraph) [node.color, node.bgcolor] = ["#232", "#353"];
     }
     const group = new LiteGraph.LGraphGroup(title);
@@ -148,7 +161,7 @@ def laid_out(page: Page, prompt: dict) -> dict:
     notes = [[node["_meta"]["title"], node["_meta"]["note"]] for node in prompt.values() if "note" in node["_meta"]]
     gaps = [COLUMN_GAP, ROW_GAP]
     shown = [PICTURES, REPORTS_PX, ENDING_A_COLUMN, GROUPS, CHANGED_BY_ARTISTS]
-    return page.evaluate(LAY_OUT, [notes, gaps, COLUMN_PX, *shown])
+    return page.evaluate(LAY_OUT, [notes, gaps, COLUMN_PX, PHOTO_PX, *shown])
 
 
 def write_editor_workflows() -> None:

@@ -38,5 +38,6 @@ def load_weights(folder: str, name: str) -> Weights:
 
 
 def modified_at(folder: str, name: str) -> float:
-    """When a file last changed. A node that loads the file runs again after it is replaced."""
-    return os.path.getmtime(folder_paths.get_full_path_or_raise(folder, name))
+    """When a file last changed, or 0 if it is not there. A node that loads the file runs again after it is replaced."""
+    path = folder_paths.get_full_path(folder, name)
+    return os.path.getmtime(path) if path else 0.0

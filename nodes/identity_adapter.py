@@ -1,11 +1,15 @@
 """The node that loads an identity adapter."""
 
 import os
+from pathlib import Path
 
 import folder_paths
 from comfy_api.v0_0_2 import io, ui
 
+from ..fpga_core.errors import CheckpointReadError
+from ..fpga_core.identity.adapter_download import PUBLISHED_ADAPTERS, download_adapter
 from ..fpga_core.identity.adapter_layouts import Variant, read_identity_adapter
+from ..fpga_core.progress import say
 from .files import load_weights, modified_at
 from .sockets import IdentityAdapterSocket
 
@@ -17,6 +21,25 @@ for _folder in ("ipadapter", "instantid", "fpga"):
     for _path in folder_paths.get_folder_paths(_folder):
         folder_paths.add_model_folder_path(FOLDER, _path)
 folder_paths.folder_names_and_paths[FOLDER][1].update(folder_paths.supported_pt_extensions)
+
+
+def adapter_names() -> list[str]:
+    """The adapters that are there, and after them those that can be downloaded."""
+    found = folder_paths.get_filename_list(FOLDER)
+    return [*found, *(name for name in PUBLISHED_ADAPTERS if name not in found)]
+
+
+def complete_adapter(name: str, *, download_if_missing: bool) -> None:
+    """Downloads an adapter that is missing, or says how to get it."""
+    if folder_paths.get_full_path(FOLDER, name) is not None:
+        return
+    if not download_if_missing:
+        raise CheckpointReadError(
+            f"'{name}' is not in models/ipadapter, models/instantid or models/fpga; "
+            + ("turn on download_if_missing, or put it there" if name in PUBLISHED_ADAPTERS else "put it there")
+        )
+    say(f"downloading {name}")
+    download_adapter(name, Path(folder_paths.get_folder_paths("ipadapter")[0]))
 
 
 class LoadIdentityAdapter(io.ComfyNode):
@@ -44,8 +67,11 @@ class LoadIdentityAdapter(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "name",
-                    options=folder_paths.get_filename_list(FOLDER),
-                    tooltip="A file in models/ipadapter, models/instantid or models/fpga.",
+                    options=adapter_names(),
+                    tooltip=(
+                        "A file in models/ipadapter, models/instantid or models/fpga, or an adapter that can be "
+                        "downloaded."
+                    ),
                 ),
                 io.Combo.Input(
                     "variant",
@@ -81,6 +107,16 @@ class LoadIdentityAdapter(io.ComfyNode):
                         "contributes to the identity. Raise it for more likeness; lower it for more freedom."
                     ),
                 ),
+                io.Boolean.Input(
+                    "download_if_missing",
+                    default=False,
+                    optional=True,
+                    tooltip=(
+                        "Downloads the adapter into models/ipadapter if it is not there and is one of IP-Adapter's "
+                        "public ones (about 45 MB to 1.5 GB). FaceID adapters are for research only; plus-face allows "
+                        "commercial use."
+                    ),
+                ),
             ],
             outputs=[
                 IdentityAdapterSocket.Output(
@@ -91,7 +127,10 @@ class LoadIdentityAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, name, variant=Variant.AUTO, use_lora=True, structure_strength=1.0) -> io.NodeOutput:
+    def execute(
+        cls, name, variant=Variant.AUTO, use_lora=True, structure_strength=1.0, download_if_missing=False
+    ) -> io.NodeOutput:
+        complete_adapter(name, download_if_missing=download_if_missing)
         weights, metadata = load_weights(FOLDER, name)
         adapter = read_identity_adapter(
             weights,
@@ -104,7 +143,9 @@ class LoadIdentityAdapter(io.ComfyNode):
         return io.NodeOutput(adapter, ui=ui.PreviewText(adapter.description))
 
     @classmethod
-    def fingerprint_inputs(cls, name, variant=Variant.AUTO, use_lora=True, structure_strength=1.0) -> float:
+    def fingerprint_inputs(
+        cls, name, variant=Variant.AUTO, use_lora=True, structure_strength=1.0, download_if_missing=False
+    ) -> float:
         return modified_at(FOLDER, name)
 
 

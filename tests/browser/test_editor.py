@@ -9,6 +9,7 @@ from shipped_workflows import REDUCTION, as_shipped
 ROOT = Path(__file__).resolve().parents[2]
 NODE_IDS = sorted(page.stem for page in (ROOT / "web" / "docs").glob("*.md"))
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,8 @@ def test_a_help_page_opens(editor, nodes, node_id):
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_a_shipped_workflow_opens_runs_and_shows_its_picture(editor, file):
+def test_a_shipped_workflow_opens_runs_and_shows_its_picture(either_editor, file):
+    editor = either_editor
     workflow = json.loads(file.read_text(encoding="utf-8"))
     assert editor.load(workflow) == []
     assert editor.num_nodes() == len(workflow["nodes"])
@@ -60,7 +62,18 @@ def test_a_shipped_workflow_opens_runs_and_shows_its_picture(editor, file):
         editor.divide_widgets(name, REDUCTION)
     editor.run()
     assert all(min(size) >= 8 for size in editor.wait_for_pictures())
+    editor.wait_for_frames(10)
     assert editor.overlapping() == []
+
+
+@pytest.mark.parametrize("file", BLUEPRINTS, ids=lambda file: file.stem)
+def test_a_blueprint_opens_with_what_an_artist_changes(either_editor, file):
+    alone = json.loads(file.read_text(encoding="utf-8"))
+    assert either_editor.load(alone) == []
+    (node,) = alone["nodes"]
+    shown = either_editor.page.evaluate("app.graph.nodes[0].widgets.map(widget => widget.label ?? widget.name)")
+    assert shown == [slot.get("label", slot["name"]) for slot in node["inputs"] if "widget" in slot]
+    assert {"prompt", "seed", "checkpoint"} <= set(shown)
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)

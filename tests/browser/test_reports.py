@@ -111,12 +111,47 @@ def test_a_node_that_was_set_otherwise_does_not_show_the_old_report(ran):
     assert "FPGA_MakeCast" not in ran.reports()
 
 
-def test_warnings_inside_a_subgraph_are_announced(ran):
-    ran.page.evaluate(
-        """() => {
-            app.canvas.selectItems(app.graph.nodes.filter(node => node.type !== 'PreviewImage'))
-            app.graph.convertToSubgraph(app.canvas.selectedItems)
-        }"""
-    )
+FOLD = """() => {
+    app.canvas.selectItems(app.graph.nodes.filter(node => node.type !== 'PreviewImage'))
+    const { node } = app.graph.convertToSubgraph(app.canvas.selectedItems)
+    node.title = "Folded"
+    app.canvas.deselectAll()
+}"""
+
+
+def outside(editor: Editor) -> str:
+    """What is shown beneath a subgraph, as soon as it says what Make Cast found."""
+    box = editor.page.locator(".fpga-outside").filter(has_text="Anna: the whole picture")
+    box.wait_for(state="visible")
+    return box.inner_text()
+
+
+def test_what_nodes_inside_a_subgraph_found_is_shown_beneath_it(ran):
+    """After a run, after a reload, and when all of it comes from the cache; the warnings are announced as well."""
+    ran.page.evaluate(FOLD)
+    ran.forget_results()
     ran.run()
     ran.page.get_by_role("alert").filter(has_text=WARNING).first.wait_for(state="visible")
+    shown = outside(ran)
+    assert WARNING in shown and "FPGA_MakeCast" in shown and "buffalo_l" in shown
+    saved = ran.page.evaluate("app.graph.serialize()")
+    ran.reload()
+    ran.load(saved)
+    assert sorted(outside(ran).splitlines()) == sorted(shown.splitlines())
+    ran.page.evaluate("localStorage.removeItem('fpga-portrait.reports')")
+    ran.reload()
+    ran.load(saved)
+    ran.run()
+    assert sorted(outside(ran).splitlines()) == sorted(shown.splitlines())
+    node, box = ran.page.evaluate(
+        """() => {
+            const { pos, size } = app.graph.nodes.find(node => node.subgraph)
+            const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0], pos[1] + size[1]])
+            const box = document.querySelector(".fpga-outside").getBoundingClientRect()
+            const { left, top } = app.canvas.canvas.getBoundingClientRect()
+            return [[x, y], [box.left - left, box.top - top]]
+        }"""
+    )
+    assert abs(node[0] - box[0]) < 3 and -3 < box[1] - node[1] < 40
+    ran.page.evaluate("app.graph.clear()")
+    ran.page.locator(".fpga-outside").wait_for(state="detached")

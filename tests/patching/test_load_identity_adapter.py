@@ -2,14 +2,16 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import folder_paths
+import huggingface_hub
 import pytest
 import torch
-from fpga.fpga_core.errors import CheckpointReadError
+from fpga.fpga_core.errors import CheckpointReadError, DownloadError
 from fpga.fpga_core.identity.export import write_fpga_adapter
 from fpga.fpga_core.identity.recipes import AdapterKind
-from fpga.nodes.identity_adapter import FOLDER, LoadIdentityAdapter
+from fpga.nodes.identity_adapter import FOLDER, LoadIdentityAdapter, adapter_names
 from random_adapters import faceid_plus, flat, fpga_adapter
 from safetensors.torch import save_file
 
@@ -42,6 +44,43 @@ def test_the_node_says_what_it_found(folder):
     write_fpga_adapter(fpga_adapter("sd15", clip_model="ViT-H"), folder / "d.safetensors")
     shown = LoadIdentityAdapter.execute("d.safetensors").ui.as_dict()["text"][0]
     assert shown == "FPGA for sd15 (4 tokens; needs buffalo_l (w600k_r50) and ViT-H)"
+
+
+def test_a_public_adapter_is_downloaded_if_it_is_missing(folder, monkeypatch):
+    """The hub is not reached: the function that fetches a file is replaced by one that puts it where the hub would."""
+    asked = []
+
+    def fetch(repository: str, path: str, *, local_dir: Path, token: bool) -> str:
+        asked.append((repository, path, token))
+        place = local_dir / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        save_file(flat(faceid_plus("sd15", dtype=torch.float16)), place)
+        return str(place)
+
+    name = "ip-adapter-plus-face_sd15.safetensors"
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, "ipadapter", ([str(folder)], folder_paths.supported_pt_extensions)
+    )
+    assert name in adapter_names()
+    assert LoadIdentityAdapter.fingerprint_inputs(name) == 0
+    with pytest.raises(CheckpointReadError, match="turn on download_if_missing, or put it there"):
+        LoadIdentityAdapter.execute(name)
+    LoadIdentityAdapter.execute(name, "plus_v1", download_if_missing=True)
+    LoadIdentityAdapter.execute(name, "plus_v1", download_if_missing=True)
+    assert asked == [("h94/IP-Adapter", f"models/{name}", False)]
+    assert (folder / name).is_file() and adapter_names().count(name) == 1
+
+
+def test_a_download_that_fails_says_what_to_do(folder, monkeypatch):
+    def fetch(*_, **__) -> str:
+        raise OSError("no route to the host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    with pytest.raises(DownloadError, match=r"h94/IP-Adapter-FaceID.*check the connection.*no route to the host"):
+        LoadIdentityAdapter.execute("ip-adapter-faceid_sdxl.bin", download_if_missing=True)
+    with pytest.raises(DownloadError, match=r"'mine.bin' cannot be downloaded; put it into"):
+        LoadIdentityAdapter.execute("mine.bin", download_if_missing=True)
 
 
 class Harmful:

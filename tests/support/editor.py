@@ -250,10 +250,18 @@ class Editor:
         )
 
     def overlapping(self) -> list[list[str]]:
-        """Returns the titles of every two nodes that overlap."""
+        """Returns the titles of every two nodes that overlap, as they are drawn, with their titles."""
         return self.page.evaluate(
             """() => {
-                const boxes = app.graph.nodes.map(node => [node.title, ...node.pos, ...node.size])
+                const { offset, scale } = app.canvas.ds
+                const corner = app.canvas.canvas.getBoundingClientRect()
+                const boxOf = node => { // Nodes 2.0 draws an element, which can be larger than the node says
+                    const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect()
+                    if (!drawn?.width) return node.getBounding()
+                    const [x, y] = [drawn.left - corner.left, drawn.top - corner.top]
+                    return [x / scale - offset[0], y / scale - offset[1], drawn.width / scale, drawn.height / scale]
+                }
+                const boxes = app.graph.nodes.map(node => [node.title, ...boxOf(node)])
                 const meet = (a, sizeOfA, b, sizeOfB) => a < b + sizeOfB && b < a + sizeOfA
                 return boxes.flatMap(([title, x, y, width, height], i) => boxes.slice(i + 1)
                     .filter(([, x2, y2, width2, height2]) => meet(x, width, x2, width2) && meet(y, height, y2, height2))

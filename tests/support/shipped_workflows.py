@@ -10,6 +10,7 @@ SMALLER = {
     "FPGA_RestoreFaces": {"steps": 2, "repetitions": 0, "crop_size_px": 128},
     "FPGA_CropFaces": {"crop_size_px": 128},
     "FPGA_LoadFaceAnalysis": {"download_if_missing": False},  # the tests use no network
+    "FPGA_LoadIdentityAdapter": {"download_if_missing": False},
 }
 REDUCTION = 2
 """Of the side of generated pictures."""

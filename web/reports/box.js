@@ -25,18 +25,32 @@ const STYLE = `
   margin-bottom: 4px; padding: 2px 6px; border-left: 3px solid #f5a524; color: #ffd48a; background: #f5a52422;
 }
 .fpga-report .fpga-progress { opacity: 0.8; }
+.fpga-report .fpga-title { margin-top: 4px; font-weight: bold; }
+.fpga-outside { position: absolute; top: 0; left: 0; transform-origin: 0 0; pointer-events: none; opacity: 0.9; }
+.fpga-report[hidden] { display: none; }
 `;
 
 /** @type {WeakMap<Node, HTMLElement>} */
 const boxes = new WeakMap();
 
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(STYLE);
+document.adoptedStyleSheets.push(sheet);
+
+/** Returns an empty box, named for screen readers. */
+export function newBox() {
+  const box = document.createElement("div");
+  box.className = "fpga-report";
+  box.role = "status";
+  void textsOf("report").then((text) => (box.ariaLabel = text("label")));
+  return box;
+}
+
 /** @param {Node} node */
 function boxOf(node) {
   const known = boxes.get(node);
   if (known) return known;
-  const box = document.createElement("div");
-  box.className = "fpga-report";
-  box.role = "status";
+  const box = newBox();
   const widget = node.addDOMWidget(WIDGET, WIDGET, box, {
     serialize: false, // neither in workflows nor in prompts
     hideOnZoom: false,
@@ -44,10 +58,7 @@ function boxOf(node) {
   });
   widget.serialize = false;
   keepOn(node, box);
-  void textsOf("report").then((text) => {
-    box.ariaLabel = text("label");
-    widget.label = text("label");
-  });
+  void textsOf("report").then((text) => (widget.label = text("label")));
   boxes.set(node, box);
   return box;
 }
@@ -74,7 +85,7 @@ function width(line) {
  * @param {string} text
  * @param {string} kind
  */
-function paragraph(text, kind) {
+export function paragraph(text, kind) {
   const part = document.createElement("p");
   part.className = kind;
   part.textContent = text;
@@ -83,34 +94,26 @@ function paragraph(text, kind) {
 
 /**
  * @param {Node} node
- * @param {HTMLElement[]} parts
+ * @param {HTMLElement[]} parts what it says
  */
-function fill(node, parts) {
+export function fill(node, parts) {
   if (!parts.length && !boxes.has(node)) return;
   const box = boxOf(node);
   box.hidden = !parts.length;
-  const style = document.createElement("style");
-  style.textContent = STYLE;
-  box.replaceChildren(style, ...parts);
+  box.replaceChildren(...parts);
   box.style.minHeight = `${heightOf(box, node)}px`;
   const [, height] = node.computeSize();
   if (height > node.size[1]) node.setSize([node.size[0], height]);
   app.canvas?.setDirty(true, true);
 }
 
-/**
- * @param {Node} node
- * @param {Report} report
- */
-export function showReport(node, { text, warnings }) {
+/** @param {Report} report */
+export function partsOf({ text, warnings }) {
   const done = text ? [paragraph(text, "fpga-done")] : [];
-  fill(node, [...warnings.map((warning) => paragraph(warning, "fpga-warning")), ...done]);
+  return [...warnings.map((warning) => paragraph(warning, "fpga-warning")), ...done];
 }
 
-/**
- * @param {Node} node
- * @param {string} words what it is doing
- */
-export function showProgress(node, words) {
-  fill(node, [paragraph(words, "fpga-progress")]);
+/** @param {string} words what a node is doing */
+export function progressOf(words) {
+  return [paragraph(words, "fpga-progress")];
 }

@@ -1,6 +1,6 @@
 /**
- * Shows on each node what it found: when it ran, when its result came from the cache, and after a reload. Warnings of
- * nodes inside a subgraph, which an artist does not see, also appear as a message of the editor.
+ * Shows on each node what it found: when it ran, when its result came from the cache, and after a reload. What nodes
+ * inside a subgraph found is also shown beneath the subgraph, and their warnings appear as a message of the editor.
  *
  * @typedef {import("../host.js").Node} Node
  * @typedef {import("./store.js").Report} Report
@@ -8,9 +8,10 @@
  */
 
 import { api, app, PREFIX } from "../host.js";
-import { showProgress, showReport } from "./box.js";
+import { fill, partsOf, progressOf } from "./box.js";
 import { learnFromHistory } from "./history.js";
 import { keysOf } from "./keys.js";
+import { showOutside } from "./outside.js";
 import { findReport, keepReport } from "./store.js";
 
 const TOAST_MS = 15000;
@@ -43,16 +44,28 @@ function pathTo(executionId) {
 }
 
 /**
+ * Shows on a node, and beneath every subgraph around it, what it says.
+ * @param {string} executionId
+ * @param {() => HTMLElement[]} say makes the elements anew for each place
+ */
+function say(executionId, say) {
+  const path = pathTo(executionId);
+  const node = path.pop();
+  if (!node) return;
+  fill(node, say());
+  for (const around of path) showOutside(around, executionId, node.title, say());
+}
+
+/**
  * @param {string} executionId
  * @param {Report} report
  */
 function show(executionId, report) {
-  const node = pathTo(executionId).at(-1);
-  if (node) showReport(node, report);
+  say(executionId, () => partsOf(report));
 }
 
 /**
- * Shows the warnings of a node that is not in sight as messages; a subgraph cannot hold the box.
+ * Shows the warnings of a node that is not in sight as messages.
  * @param {string} executionId
  * @param {string[]} warnings
  */
@@ -141,10 +154,9 @@ app.registerExtension({
     });
     // @ts-expect-error - an event of the pack's own
     api.addEventListener("fpga.progress", (/** @type {CustomEvent<{node: string, text: string}>} */ { detail }) => {
-      const node = pathTo(String(detail.node)).at(-1);
-      if (!node) return;
-      given.set(String(detail.node), given.get(String(detail.node)) ?? []); // cleared by the next run, if this one fails
-      showProgress(node, detail.text);
+      const id = String(detail.node);
+      given.set(id, given.get(id) ?? []); // cleared by the next run, if this one fails
+      say(id, () => progressOf(detail.text));
     });
   },
   afterConfigureGraph() {
