@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ...fpga_core.errors import InvalidInputError
-from ...fpga_core.packages import importing
+from ..tables import Row, read_rows
 from .graph import WORKFLOW, Graph, Photos, fill, read_workflow
 from .job import Job
-
-Row = dict[str, Any]
-"""Column -> value. Empty cells are left out."""
 
 SEED = "seed"
 SHOWN_FAULTS = 20
@@ -30,7 +24,7 @@ def read_jobs(path: Path) -> list[Job]:
     photos = Photos(path.parent)
     jobs: dict[str, Job] = {}
     faults: list[str] = []
-    for number, row in enumerate(read_rows(path), 1):
+    for number, row in enumerate(read_rows(path, "jobs"), 1):
         try:
             for job in jobs_of(row, number, workflows, photos):
                 jobs.setdefault(job.key, job)
@@ -73,49 +67,3 @@ def seeds_of(cell: object) -> list[int | None]:
             raise InvalidInputError(f"write seeds as whole numbers, such as 7, 1 2 3 or 1-8; {cell!r} is not one")
         seeds += range(int(number), int(last or number) + 1)
     return seeds
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Reads the rows of a table, in order.
-
-    Raises:
-        InvalidInputError: the file cannot be read, or is none of the three formats.
-    """
-    readers = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
-    readers[".parquet"] = read_parquet
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InvalidInputError(f"save the jobs as .csv, .jsonl or .parquet; '{path}' is none of them")
-    try:
-        rows = reader(path)
-    except (OSError, ValueError, csv.Error) as error:
-        raise InvalidInputError(f"check the file of jobs: '{path}' cannot be read ({error})") from error
-    return [{name: value for name, value in row.items() if name and value not in (None, "", [])} for row in rows]
-
-
-def read_csv(path: Path) -> list[Row]:
-    """Reads a CSV file, whose columns are separated by commas, semicolons or tabs, as spreadsheets write it."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-        file.seek(0)
-        separator = max(",;\t", key=header.count)
-        return [
-            {name: (cell or "").strip() for name, cell in row.items() if name is not None}
-            for row in csv.DictReader(file, delimiter=separator)
-        ]
-
-
-def read_json_lines(path: Path) -> list[Row]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("each line must be an object with the columns as its keys")
-    return rows
-
-
-def read_parquet(path: Path) -> list[Row]:
-    with importing("pyarrow"):
-        import pyarrow.parquet
-    try:
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from error

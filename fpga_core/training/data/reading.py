@@ -14,7 +14,7 @@ from ...boundaries import guarded
 from ...checkpoints import list_names
 from ...errors import TrainingDataError
 from ...shapes import Extent
-from .samples import Modality, SampleFiles, TrainingSample, modality_of, split_name
+from .samples import ORIGIN_FILE, Modality, SampleFiles, TrainingSample, modality_of, split_name
 
 HEADER_FILE = "dataset.json"
 FORMAT = "fpga-training-data"
@@ -231,6 +231,6 @@ def _grouped(
         stem, rest = split_name(name)
         if stem and modality_of(rest) is not None:
             samples.setdefault(f"{parent}{slash}{stem}", {})[rest] = file
-        elif path != HEADER_FILE and not name.startswith("."):
+        elif path != HEADER_FILE and rest != ORIGIN_FILE and not name.startswith("."):
             left_out.append(path)
     return samples, left_out

@@ -36,6 +36,9 @@ class Modality(str, Enum):
 
 _EXTENSIONS = {Modality.CAPTION: ("txt",), Modality.EMBEDDING: ("npy",)}
 REQUIRED = tuple(modality for modality in Modality if modality is not Modality.EMBEDDING)
+ORIGIN_FILE = "origin.json"
+"""`<key>.origin.json` beside a sample says where its picture comes from. Nothing is trained on it."""
+
 SAME_SIZE = (Modality.SKELETON, Modality.LANDMARKS, Modality.MASK)
 
 

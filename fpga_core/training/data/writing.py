@@ -6,13 +6,14 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from ...boundaries import written_whole
 from ...errors import InvalidInputError, TrainingDataError
 from .reading import FORMAT, HEADER_FILE, VERSION
-from .samples import TrainingSample, encode_sample
+from .samples import ORIGIN_FILE, TrainingSample, encode_sample
 
 
 def write_header(folder: Path, *, recogniser: str | None = None, source: str = "") -> None:
@@ -80,12 +81,7 @@ class ShardWriter:
         try:
             if self._tar is None:
                 self._tar = tarfile.open(self._partial, "w:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-            for name, content in encode_sample(sample).items():
-                member = tarfile.TarInfo(
-                    f"{sample.key}.{name}"
-                )  # the year 1970, so that equal samples give equal shards
-                member.size = len(content)
-                self._tar.addfile(member, io.BytesIO(content))
+            _add_files(self._tar, sample.key, encode_sample(sample))
         except OSError as error:
             raise TrainingDataError(f"'{self._partial}' cannot be written: {error}; free some disk space") from error
         self._num_samples += 1
@@ -108,6 +104,31 @@ class ShardWriter:
         os.replace(self._partial, self._path)
 
 
+def write_shard(path: Path, samples: Iterable[tuple[TrainingSample, Mapping[str, object]]]) -> int:
+    """Writes one shard whole: `path` appears when it is complete. Equal samples give equal bytes.
+
+    Args:
+        path: the shard, `NAME.tar`; its folder exists.
+        samples: samples, each with its origin, which is written beside it as JSON.
+    Returns:
+        The number of samples.
+    Raises:
+        InvalidInputError: a key cannot be used as a file name.
+        TrainingDataError: the shard cannot be written.
+    """
+    num_samples = 0
+    with (
+        written_whole(path, TrainingDataError) as partial,
+        tarfile.open(partial, "w:", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for sample, origin in samples:
+            check_key(sample.key)
+            text = json.dumps(origin, ensure_ascii=False, sort_keys=True)
+            _add_files(tar, sample.key, {**encode_sample(sample), ORIGIN_FILE: text.encode()})
+            num_samples += 1
+    return num_samples
+
+
 def check_key(key: str) -> None:
     """Raises unless file names can begin with a key: it has dots only in its folders and stays inside the set.
 
@@ -120,6 +141,13 @@ def check_key(key: str) -> None:
             f"'{key}' cannot be the key of a sample, because file names begin with the key and end it at the first "
             "dot; use letters, digits, '-' and '_', and '/' for folders"
         )
+
+
+def _add_files(tar: tarfile.TarFile, key: str, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        member = tarfile.TarInfo(f"{key}.{name}")  # the year 1970, so that equal samples give equal shards
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
 
 
 def _write(path: Path, content: bytes) -> None:

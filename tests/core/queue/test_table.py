@@ -6,7 +6,8 @@ import sys
 
 import pytest
 from fpga.commands.queue.graph import UPLOADED_TO
-from fpga.commands.queue.table import read_jobs, read_rows, seeds_of
+from fpga.commands.queue.table import read_jobs, seeds_of
+from fpga.commands.tables import read_rows
 from fpga.fpga_core.errors import InvalidInputError, MissingPackageError
 from shipped_workflows import as_shipped, node_of, nodes_of
 
@@ -211,5 +212,5 @@ def test_without_pyarrow_parquet_says_how_to_install_it(folder, monkeypatch):
 def test_numbers_of_spreadsheets_are_numbers(folder):
     """A column with gaps is written with a decimal point by Parquet and by some spreadsheets."""
     (folder / "jobs.csv").write_text("workflow,seed\nsingle_identity,7.0\nsingle_identity,\n")
-    assert [row.get("seed") for row in read_rows(folder / "jobs.csv")] == ["7.0", None]
+    assert [row.get("seed") for row in read_rows(folder / "jobs.csv", "jobs")] == ["7.0", None]
     assert read_jobs(folder / "jobs.csv")[0].seed == 7
