@@ -34,14 +34,15 @@ REPORTS_PX = {
     "FPGA_ApplyCast": 120,
     "FPGA_ApplyCastControlNet": 120,
     "FPGA_ApplyRepControlNet": 90,
-    "FPGA_EncodeIdentity": 90,
+    "FPGA_CropFaces": 190,
+    "FPGA_EncodeIdentity": 190,
     "FPGA_LoadFaceAnalysis": 110,
     "FPGA_LoadIdentityAdapter": 90,
     "FPGA_MakeCast": 170,
     "FPGA_RestoreFaces": 330,
     "FPGA_ScoreCast": 190,
 }
-"""The nodes that show a report, and its height."""
+"""The nodes that show a report, or are drawn much higher by Nodes 2.0, and the height that they need for it."""
 
 ENDING_A_COLUMN = ("FPGA_ApplyCast", "FPGA_ApplyCastControlNet", "FPGA_MakeCast", "FPGA_RestoreFaces")
 """The nodes whose reports grow with warnings and people, so that nothing stands below them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ GIVES = {
     "watermark": REAL,
     "caption_score": REAL,
 }
+WHERE = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
+"""Where a picture lies in memory, which Pillow's messages say. It differs from run to run."""
 TEXTS, NUMBERS = ("caption", "source", "licence"), ("watermark", "caption_score")
 
 
@@ -52,7 +55,7 @@ def look(place: str, given: dict[str, Any]) -> Row:
             picture = read_picture(content, is_mask=False)
         seen |= all_given(given)
     except TrainingDataError as error:
-        return seen | {"fault": str(error)}
+        return seen | {"fault": WHERE.sub("", str(error))}
     height, width = picture.shape[:2]
     measures = {"clarity": clarity(picture), "hash": perceptual_hash(picture).tobytes()}
     return seen | {"width": width, "height": height, **measures}

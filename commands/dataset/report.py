@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...fpga_core.boundaries import written_whole
+from ...fpga_core.boundaries import guarded, written_whole
 from ...fpga_core.dataset.attitude import attitude
 from ...fpga_core.errors import TrainingDataError
 from ...fpga_core.faces.keypoint_formats import MIN_CONFIDENCE
+from ...fpga_core.packages import importing
 from .parts import schema_of
 from .tasks import REAL, TEXT, WHOLE, Row
 
@@ -72,3 +73,17 @@ def write_report(path: Path, parts: Iterable[list[Row]]) -> Counter[str]:
             writer.write_table(table)
             counts.update(row["step"] or "" for row in rows)
     return counts
+
+
+def read_report(path: Path) -> list[Row]:
+    """Reads the report of a build.
+
+    Raises:
+        TrainingDataError: it is missing or cannot be read.
+    """
+    with importing("pyarrow"):
+        import pyarrow.parquet
+    if not path.is_file():
+        raise TrainingDataError(f"'{path.parent}' has no {path.name}; name the folder that `dataset build` wrote")
+    with guarded(TrainingDataError, f"'{path}' cannot be read", advice="build the set again"):
+        return pyarrow.parquet.read_table(path, columns=list(COLUMNS)).to_pylist()

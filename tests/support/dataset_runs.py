@@ -7,7 +7,6 @@ import tarfile
 from pathlib import Path
 
 import pyarrow.parquet
-
 from fpga.laboratory.shipped import FACE_PACK
 
 PACK = Path(__file__).resolve().parents[2]
