@@ -7,14 +7,7 @@ from comfy_api.v0_0_2 import io
 from ..fpga_core.identity.attention_maps import draw_attention
 from ..fpga_core.identity.cast import as_cast
 from ..fpga_core.identity.layer_emphasis import LayerEmphasis
-from ..fpga_core.patching.cast.backends import (
-    AdapterBackend,
-    IdentityBackend,
-    LoraBackend,
-    ReferenceBackend,
-    WordsBackend,
-    apply_people,
-)
+from ..fpga_core.patching.cast.backends import apply_people, connected_backends
 from ..fpga_core.patching.cast.controlnet import apply_cast_controlnet
 from ..fpga_core.patching.cast.record import record_attention
 from ..fpga_core.patching.schedule import StepRange
@@ -138,21 +131,11 @@ class ApplyCast(io.ComfyNode):
         applied, chosen = apply_people(
             (model, positive, negative),
             cast=as_cast(cast),
-            backends=backends_for(adapter, vae, clip, LayerEmphasis(layer_emphasis)),
+            backends=connected_backends(adapter, vae, clip, emphasis=LayerEmphasis(layer_emphasis)),
             strength=strength,
             steps=StepRange(start_percent, end_percent),
         )
         return io.NodeOutput(*applied, ui=report(chosen))
-
-
-def backends_for(adapter, vae, clip, emphasis: LayerEmphasis) -> list[IdentityBackend]:
-    """The ways in which people can be made known with what is connected, the most specific first."""
-    return [
-        *([AdapterBackend(adapter, emphasis)] if adapter else []),
-        LoraBackend(),
-        *([ReferenceBackend(vae)] if vae else []),
-        *([WordsBackend(clip)] if clip else []),
-    ]
 
 
 class ApplyCastControlNet(io.ComfyNode):

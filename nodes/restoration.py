@@ -182,12 +182,14 @@ class RestoreFaces(io.ComfyNode):
                     "adapter",
                     optional=True,
                     tooltip=(
-                        "The identity adapter, from Load Identity Adapter. Connect it together with a cast. SD1.5 and "
-                        "SDXL only: on other models, faces follow the prompt and the ControlNet."
+                        "The identity adapter, from Load Identity Adapter, for people whose photos were encoded. "
+                        "Connect it together with a cast. SD1.5 and SDXL only: on other models, describe people with "
+                        "Describe Person."
                     ),
                 ),
                 people_input(
-                    "The people in the picture, from Make Cast, or one identity. Faces that match nobody are left "
+                    "The people in the picture, from Make Cast, or one identity. Each is known by what the model "
+                    "understands: the adapter, a LoRA, reference pictures or words. Faces that match nobody are left "
                     "alone. If nothing is connected, faces are restored from the prompt.",
                     optional=True,
                 ),
@@ -373,6 +375,7 @@ def face_restorer(
     repcontrolnet=None,
     control_net=None,
     face_prompt=None,
+    clip=None,
     **widgets,
 ) -> FaceRestorer:
     """What the sockets and widgets of Restore Faces say."""
@@ -384,6 +387,7 @@ def face_restorer(
         settings=restore_settings(widgets, family_of(model).native_size_px(model)),
         cast=None if cast is None else as_cast(cast),
         adapter=adapter,
+        clip=clip,
         face_analysis=face_analysis,
         control=choose_control(repcontrolnet, control_net, vae=vae, strength=widgets["control_strength"]),
         face_prompt=face_prompt,

@@ -90,8 +90,16 @@ def upright_is_known(upright: str | bool) -> bool | str:
 
 
 def preset_inputs() -> list[io.Input]:
-    """Returns newer widgets of Restore Faces. They are optional and come last, so that older graphs run."""
+    """Returns newer inputs of Restore Faces. They are optional and come last, so that older graphs run."""
     return [
+        io.Clip.Input(
+            "clip",
+            optional=True,
+            tooltip=(
+                "The model's CLIP. If it is connected, each person's description is said in their own crops. Each "
+                "description makes the steps slower."
+            ),
+        ),
         io.Combo.Input(
             "preset",
             options=Preset,

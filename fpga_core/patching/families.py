@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, ClassVar, Protocol
 
@@ -188,22 +188,8 @@ class TransformerFamily:
         )
 
     def reach(self, model: ModelPatcher, latent: Extent, *, options: Options, at_layer: AtLayer) -> Options:
-        net, previous = _network(model), options.get("optimized_attention_override")
-
-        def attend(attention: Callable[..., Tensor], *inputs: Any, **named: Any) -> Tensor:  # noqa: ANN401
-            call = named["transformer_options"]
-            output = previous(attention, *inputs, **named) if previous else attention(*inputs, **named)
-            if call.get("block_type") not in self.stacks:  # what refines the text before it meets the picture
-                return output
-            num_references = sum(call.get("reference_image_num_tokens", ()))
-            place = self.picture_tokens(net, latent, num_tokens=output.shape[1], num_references=num_references)
-            is_alone = place.start == 0 and not self.is_picture_first
-            slot = BlockSlot(call["block_type"], call["block_index"], int(is_alone))
-            own = output[:, place]  # (items, tokens, heads x head channels)
-            if (taken := at_layer(own, slot, call)) is not own:
-                own.copy_(taken)
-            return output
-
+        net = _network(model)
+        attend = SeenAttention(self, net, latent, at_layer, options.get("optimized_attention_override"))
         reached = {**options, "optimized_attention_override": attend}
         return reached if self.is_numbered else _numbered(reached, len(getattr(net, self.stacks["double"])))
 
@@ -260,6 +246,54 @@ class TransformerFamily:
 
     def _token_side(self, net: nn.Module) -> int:
         return getattr(net, self.patch) if self.patch else 1
+
+
+@dataclass(frozen=True, eq=False)
+class SeenAttention:
+    """The host's override of attention that shows whole outputs to a run. Whatever takes attention apart goes inside.
+
+    Attributes:
+        family: what is known of the network.
+        net: the network.
+        latent: size of the picture's latent.
+        at_layer: what the run does.
+        previous: another override, which computes the attention then.
+    """
+
+    family: TransformerFamily
+    net: nn.Module
+    latent: Extent
+    at_layer: AtLayer
+    previous: Callable[..., Tensor] | None
+
+    def __call__(self, attention: Callable[..., Tensor], *inputs: Any, **named: Any) -> Tensor:  # noqa: ANN401
+        family, call = self.family, named["transformer_options"]
+        output = self.previous(attention, *inputs, **named) if self.previous else attention(*inputs, **named)
+        if call.get("block_type") not in family.stacks:  # what refines the text before it meets the picture
+            return output
+        num_references = sum(call.get("reference_image_num_tokens", ()))
+        place = family.picture_tokens(self.net, self.latent, num_tokens=output.shape[1], num_references=num_references)
+        is_alone = place.start == 0 and not family.is_picture_first
+        slot = BlockSlot(call["block_type"], call["block_index"], int(is_alone))
+        own = output[:, place]  # (items, tokens, heads x head channels)
+        if (taken := self.at_layer(own, slot, call)) is not own:
+            own.copy_(taken)
+        return output
+
+
+def within_seen(
+    options: Options, override: Callable[[Callable[..., Tensor] | None], Callable[..., Tensor]]
+) -> Callable[..., Tensor]:
+    """Returns the override of attention of some options with another one in it, inside what sees whole outputs.
+
+    Args:
+        options: transformer options.
+        override: makes the override, of the one that computes the attention then.
+    """
+    outer = options.get("optimized_attention_override")
+    if isinstance(outer, SeenAttention):
+        return replace(outer, previous=override(outer.previous))
+    return override(outer)
 
 
 def _network(model: ModelPatcher) -> nn.Module:

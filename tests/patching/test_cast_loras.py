@@ -16,6 +16,7 @@ from fpga.fpga_core.patching.cast.loras import apply_loras
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.shapes import Extent
 from fpga.nodes.apply_cast import ApplyCast
+from tiny_loras import lora_of
 from tiny_models import conditioning, tiny_model, tiny_sdxl
 from tiny_transformers import TINY
 
@@ -52,21 +53,6 @@ def prompts(name):
 @pytest.fixture(scope="module")
 def latent(name):
     return torch.zeros(1, 4, 12, 8) if name in ("SD1.5", "SDXL") else torch.zeros_like(TINY[name].latents(1))
-
-
-def lora_of(model, seed, rank=2, alpha=1.0, scale=0.3):
-    """A LoRA of every convolution and linear layer of a model, in the most common naming."""
-    generator, weights = torch.Generator().manual_seed(seed), {}
-    for path, module in model.model.diffusion_model.named_modules():
-        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-            out, inner, *kernel = module.weight.shape
-            base = f"diffusion_model.{path}"
-            up = torch.randn(out, rank, *(1 for _ in kernel), generator=generator)
-            down = torch.randn(rank, inner, *kernel, generator=generator)
-            weights[f"{base}.lora_up.weight"] = scale * up
-            weights[f"{base}.lora_down.weight"] = down / down[0].numel() ** 0.5
-            weights[f"{base}.alpha"] = torch.tensor(alpha)
-    return PersonLora(f"lora {seed}", weights, 0.8)
 
 
 def member(model, seed, region=None, **options):

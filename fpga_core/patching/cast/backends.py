@@ -7,8 +7,8 @@ base understands.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, Protocol
 
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
@@ -16,7 +16,7 @@ from comfy.sd import CLIP, VAE
 from ...errors import UnsupportedModeError
 from ...identity.adapters import IdentityAdapter
 from ...identity.cast import Cast
-from ...identity.identity import Identity
+from ...identity.identity import Identity, PersonLora
 from ...identity.layer_emphasis import LayerEmphasis
 from ..conditioning import Conditioning
 from ..schedule import StepRange
@@ -62,17 +62,24 @@ class AdapterBackend:
         return apply_cast(*to, adapter=self.adapter, cast=cast, strength=strength, steps=steps, emphasis=self.emphasis)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoraBackend:
-    """A LoRA that was trained on the person, for the base that it was trained on."""
+    """A LoRA that was trained on the person, for the base that it was trained on. It reads each file once."""
 
     name: str = "LoRA"
+    read: dict[tuple[int, PersonLora], dict[Any, Any]] = field(default_factory=lambda: {}, repr=False)
+
+    def patches(self, model: ModelPatcher, lora: PersonLora) -> dict[Any, Any]:
+        """Returns what a LoRA changes in a model, as `lora_patches` does."""
+        if (key := (id(model.model), lora)) not in self.read:
+            self.read[key] = lora_patches(model, lora)
+        return self.read[key]
 
     def knows(self, model: ModelPatcher, person: Identity) -> bool:
-        return person.lora is not None and bool(lora_patches(model, person.lora))
+        return person.lora is not None and bool(self.patches(model, person.lora))
 
     def apply(self, to: Applied, *, cast: Cast, strength: float, steps: StepRange) -> Applied:
-        return apply_loras(*to, cast=cast, strength=strength, steps=steps)
+        return apply_loras(*to, cast=cast, strength=strength, steps=steps, patches=self.patches)
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,37 @@ class WordsBackend:
         return model, say_words(positive, clip=self.clip, cast=cast, strength=strength, steps=steps), negative
 
 
+def connected_backends(
+    adapter: IdentityAdapter | None,
+    vae: VAE | None,
+    clip: CLIP | None,
+    *,
+    emphasis: LayerEmphasis = LayerEmphasis.UNIFORM,
+) -> tuple[IdentityBackend, ...]:
+    """Returns the ways in which people can be made known with what is connected, the most specific first."""
+    return (
+        *((AdapterBackend(adapter, emphasis),) if adapter else ()),
+        LoraBackend(),
+        *((ReferenceBackend(vae),) if vae else ()),
+        *((WordsBackend(clip),) if clip else ()),
+    )
+
+
+def backends_of(
+    model: ModelPatcher, person: Identity, backends: Sequence[IdentityBackend]
+) -> tuple[IdentityBackend, ...]:
+    """Returns by what a model gets to know a person: the first way that can, and words if one of them can."""
+    known = [backend for backend in backends if backend.knows(model, person)]
+    return tuple(backend for backend in known if backend is known[0] or isinstance(backend, WordsBackend))
+
+
+def refuse_stranger(model: ModelPatcher, person: Identity) -> NoReturn:
+    """Raises UnsupportedModeError, which says what would let a model know a person."""
+    raise UnsupportedModeError(
+        f"{_remedy(person)}: this model ({type(model.model).__name__}) cannot be told otherwise who '{person.name}' is"
+    )
+
+
 def apply_people(
     to: Applied,
     *,
@@ -129,14 +167,10 @@ def apply_people(
     """
     model = to[0]
     people = [replace(member, number=number) for number, member in zip(cast.numbers, cast.members, strict=True)]
-    known_by = [[backend for backend in backends if backend.knows(model, member.identity)] for member in people]
-    used = [[b for b in known if b is known[0] or isinstance(b, WordsBackend)] for known in known_by]
+    used = [backends_of(model, member.identity, backends) for member in people]
     for member, mine in zip(people, used, strict=True):
         if not mine:
-            raise UnsupportedModeError(
-                f"{_remedy(member.identity)}: this model ({type(model.model).__name__}) cannot be told otherwise who "
-                f"'{member.identity.name}' is"
-            )
+            refuse_stranger(model, member.identity)
     for backend in backends:
         members = tuple(member for member, mine in zip(people, used, strict=True) if backend in mine)
         if members:

@@ -8,7 +8,7 @@ then shares one call of the model in each step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,6 +34,8 @@ from ..unet import UNET_PREFIX
 from .conditioning import PlacedCast, new_cast_key
 from .placed import Call, PlacedPatch, place_people
 
+ReadPatches = Callable[[ModelPatcher, PersonLora], dict[Any, Any]]
+
 
 def lora_patches(model: ModelPatcher, lora: PersonLora) -> dict[Any, Any]:
     """Returns what a LoRA changes in a model, as the host reads it; nothing if it was trained on another base."""
@@ -49,6 +51,7 @@ def apply_loras(
     cast: Cast,
     strength: float = 1.0,
     steps: StepRange = StepRange(),  # noqa: B008 (frozen)
+    patches: ReadPatches = lora_patches,
 ) -> tuple[ModelPatcher, Conditioning, Conditioning]:
     """Lets the LoRA of each person of a cast act in their region.
 
@@ -61,6 +64,7 @@ def apply_loras(
         cast: the people, who have LoRAs.
         strength: factor on the strength of every member and LoRA; a member with strength 0 is absent.
         steps: the part of the schedule in which the LoRAs act.
+        patches: reads what a LoRA changes in a model.
     Returns:
         A patched clone of the model, and the two conditionings; if nobody acts, the three are returned unchanged.
     Raises:
@@ -71,7 +75,7 @@ def apply_loras(
         return model, positive, negative
     patched, (first, *others) = model.clone(), members
     if not others and first.region is None and steps.is_whole_run:
-        patched.add_patches(lora_patches(model, _lora(first)), strength * first.strength * _lora(first).strength)
+        patched.add_patches(patches(model, _lora(first)), strength * first.strength * _lora(first).strength)
         return patched, positive, negative
     family = find_family(model)
     if family is None:
@@ -79,7 +83,7 @@ def apply_loras(
             f"let one person have the whole picture for the whole run: LoRAs of {type(model.model).__name__} cannot be "
             "confined to regions or steps"
         )
-    key, layers = new_cast_key(), LowRankLayers(model, members)
+    key, layers = new_cast_key(), LowRankLayers(model, members, patches)
     strengths = torch.tensor([strength * member.strength for member in members])
     live = LorasInPlaces(layers, family, placeless=strengths / len(members))
     add_layers(patched, key, layers=layers, hooks=live.hooks)
@@ -97,13 +101,13 @@ class LowRankLayers(nn.Module):
         UnsupportedModeError: a LoRA has layers that are not of low rank.
     """
 
-    def __init__(self, model: ModelPatcher, members: tuple[CastMember, ...]) -> None:
+    def __init__(self, model: ModelPatcher, members: tuple[CastMember, ...], patches: ReadPatches) -> None:
         super().__init__()
         net = model.get_model_object("diffusion_model")
         found: dict[str, list[tuple[int, Tensor, Tensor]]] = {}
         for person, member in enumerate(members):
             lora = _lora(member)
-            for key, patch in lora_patches(model, lora).items():
+            for key, patch in patches(model, lora).items():
                 name, offset = key if isinstance(key, tuple) else (key, None)
                 path = name.removeprefix(UNET_PREFIX).removesuffix(".weight")
                 up, down = _low_rank(patch, net.get_submodule(path).weight.shape, offset, lora)

@@ -7,8 +7,8 @@ their own region only (`fpga_core.identity.joint_attention`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from ...errors import BaseModelError, UnsupportedModeError
 from ...identity.cast import Cast
+from ...identity.identity import Identity
 from ...identity.joint_attention import Share, attend_in_shares, share_attention
 from ...shapes import Extent
 from ..conditioning import Conditioning, add_cond
-from ..families import FAMILIES, TransformerFamily
+from ..families import FAMILIES, TransformerFamily, within_seen
 from ..schedule import StepRange
 from .conditioning import PlacedCast, new_cast_key, rows_key
 from .placed import Call, PlacedPatch, place_people
@@ -43,6 +44,20 @@ def reading_family(model: ModelPatcher) -> TransformerFamily | None:
     net = model.get_model_object("diffusion_model")
     family = FAMILIES.get(type(net))
     return family if isinstance(family, TransformerFamily) and family.reads_references(net) else None
+
+
+def check_reads_references(model: ModelPatcher) -> TransformerFamily:
+    """Returns the family of a model that reads reference pictures.
+
+    Raises:
+        UnsupportedModeError: it reads none.
+    """
+    if (family := reading_family(model)) is None:
+        raise UnsupportedModeError(
+            f"use a model that reads reference pictures (FLUX, FLUX.2, Qwen-Image); {type(model.model).__name__} reads "
+            "none"
+        )
+    return family
 
 
 def apply_references(
@@ -72,35 +87,64 @@ def apply_references(
         UnsupportedModeError: the model reads no reference pictures.
         BaseModelError: the autoencoder belongs to another model.
     """
-    family = reading_family(model)
-    if family is None:
-        raise UnsupportedModeError(
-            f"use a model that reads reference pictures (FLUX, FLUX.2, Qwen-Image); {type(model.model).__name__} reads "
-            "none"
-        )
+    check_reads_references(model)
     numbered = sorted(zip(cast.numbers, cast.members, strict=True), key=itemgetter(0))
     members = tuple(member for _, member in numbered if strength * member.strength)
-    if not members:
-        return model, positive, negative
-    latents = [encode_reference(vae, picture) for member in members for picture in member.identity.pictures]
+    latents = [encode_pictures(model, vae, member.identity) for member in members]
+    acting = replace(cast, members=members)
+    return show_latents(model, positive, negative, cast=acting, latents=latents, strength=strength, steps=steps)
+
+
+def encode_pictures(model: ModelPatcher, vae: VAE, person: Identity) -> tuple[Tensor, ...]:
+    """Encodes a person's pictures for a model, each (1, channels, height, width) or with an axis of one frame.
+
+    Raises:
+        BaseModelError: the autoencoder belongs to another model.
+    """
+    latents = tuple(encode_reference(vae, picture) for picture in person.pictures)
     channels = model.model.latent_format.latent_channels
     if any(latent.shape[1] != channels for latent in latents):
         raise BaseModelError(
             f"connect the VAE of the connected model: this one makes latents of {latents[0].shape[1]} channels, but "
             f"the model reads {channels}"
         )
-    key, placed = new_cast_key(), PlacedCast(cast=replace(cast, members=members), strength=strength)
+    return latents
+
+
+def show_latents(
+    model: ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
+    *,
+    cast: Cast,
+    latents: Sequence[Sequence[Tensor]],
+    strength: float = 1.0,
+    steps: StepRange = StepRange(),  # noqa: B008 (frozen)
+) -> tuple[ModelPatcher, Conditioning, Conditioning]:
+    """Does the work of `apply_references` on pictures that are encoded.
+
+    Args:
+        cast: whoever acts.
+        latents: the pictures of each member. Their first axis is 1, or one row for each latent of the run.
+    Raises:
+        UnsupportedModeError: the model reads no reference pictures.
+    """
+    family = check_reads_references(model)
+    if not cast.members:
+        return model, positive, negative
+    key, placed = new_cast_key(), PlacedCast(cast=cast, strength=strength)
 
     def shown(conditioning: Conditioning) -> Conditioning:
         entries: Conditioning = []
         for entry in place_people(conditioning, key, placed):
             text, options = entry
             others = options.get("reference_latents", ())
-            with_people = {**options, "reference_latents": [*others, *latents]}
+            everyones = (latent for pictures in latents for latent in pictures)
+            with_people = {**options, "reference_latents": [*others, *everyones]}
             entries += add_cond([[text, with_people]], rows_key(key), CONDConstant(len(others)))
         return entries
 
-    counts = tuple(len(member.identity.pictures) for member in members)
+    counts = tuple(map(len, latents))
     patched = model.clone()
     PlacedPatch(key=key, steps=steps, act=SeenInPlaces(key=key, family=family, num_pictures=counts)).attach(patched)
     return patched, shown(positive), shown(negative)
@@ -132,18 +176,19 @@ class SeenInPlaces:
     def __call__(
         self, call: Call, model: BaseModel, weights: Tensor, options: dict[str, Any], conds: dict[str, Any]
     ) -> Tensor:
-        options["optimized_attention_override"] = ReferencesInPlaces(
-            previous=options.get("optimized_attention_override"),
+        in_places = partial(
+            ReferencesInPlaces,
             family=self.family,
             net=model.diffusion_model,
             weights=weights,
             first=conds.pop(rows_key(self.key)),
             num_pictures=self.num_pictures,
         )
+        options["optimized_attention_override"] = within_seen(options, in_places)
         return call()
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class ReferencesInPlaces:
     """The host's override of attention in one call: each person's references are seen in their own region only.
 
@@ -157,6 +202,7 @@ class ReferencesInPlaces:
     """
 
     previous: Callable[..., Tensor] | None
+    _: KW_ONLY
     family: TransformerFamily
     net: nn.Module
     weights: Tensor

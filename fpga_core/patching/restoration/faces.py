@@ -17,6 +17,7 @@ from ...restoration.paste import paste_faces
 from ...restoration.report import FaceOutcome, RestoredFace, background_difference, write_report
 from ...restoration.settings import IdentityIn
 from ..cast.attach import carries_cast
+from ..cast.backends import refuse_stranger
 from ..repcontrolnet.carried import applied_branches
 from ..whole_picture import check_no_whole_picture_patches
 from .checks import check_restoring_model, family_of
@@ -68,6 +69,7 @@ def restore_faces(
     """
     check_restoring_model(restorer.model)
     check_model_is_plain(restorer.model)
+    restorer = restorer.met()
     check_restorer(restorer)
     restorer, remarks = restorer.decided()
     settings, recognition = restorer.settings, restorer.recognition
@@ -137,8 +139,13 @@ def check_restorer(restorer: FaceRestorer) -> None:
             f"set crop_size_px to a multiple of {multiple}: it is {settings.crop.size_px}, and a latent pixel of "
             f"{family.name} is {multiple} pixels wide"
         )
-    if family.takes_adapters and (restorer.cast is None) != (restorer.adapter is None):
+    strangers = restorer.known.strangers if restorer.known else ()
+    needs_adapter = restorer.adapter is None and any(person.num_photos for person in strangers)
+    if family.takes_adapters and (needs_adapter or (restorer.adapter is not None and restorer.cast is None)):
         raise InvalidInputError("a cast and its identity adapter belong together; connect both, or neither")
+    for person in strangers:
+        if family.takes_adapters or not person.num_photos:
+            refuse_stranger(restorer.model, person)
     if settings.identity_in is not IdentityIn.UNET and not isinstance(restorer.control, ControlNetFaces):
         raise InvalidInputError(
             f"identity_in is {settings.identity_in.value}, but no ControlNet is connected; connect one to control_net, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -127,6 +127,7 @@ class FaceIdentities:
         cast: the people; their places and strengths do not count.
         people, nobody: what the positive and the negative carry of the members.
         key: their name in the model and the conditioning.
+        rows: number of a member in the cast that faces are matched with -> its place in this one.
     """
 
     adapter: IdentityAdapter
@@ -134,16 +135,20 @@ class FaceIdentities:
     people: EncodedPeople
     nobody: EncodedPeople
     key: str
+    rows: Mapping[int, int]
 
     @classmethod
-    def encode(cls, adapter: IdentityAdapter, cast: Cast) -> FaceIdentities:
-        """Makes the tokens of all members.
+    def encode(cls, adapter: IdentityAdapter, cast: Cast, members: Sequence[int] | None = None) -> FaceIdentities:
+        """Makes the tokens of members of a cast; of all, if none are named.
 
         Raises:
             InvalidInputError: an identity does not hold what the adapter reads.
         """
+        chosen = range(len(cast.members)) if members is None else members
+        cast = replace(cast, members=tuple(cast.members[number] for number in chosen))
         people, nobody = map(stack_people, encode_people(adapter, [member.identity for member in cast.members]))
-        return cls(adapter, cast, people, nobody, new_cast_key())
+        rows = {number: row for row, number in enumerate(chosen)}
+        return cls(adapter, cast, people, nobody, key=new_cast_key(), rows=rows)
 
     def attach(self, model: ModelPatcher) -> ModelPatcher:
         """Returns a clone of the model that reads these identities. It is unchanged for conditioning without them.
@@ -165,7 +170,7 @@ class FaceIdentities:
             projected=self.people.projected,
             cast=self.cast,
             strength=strength,
-            members=torch.tensor([face.match.member for face in faces if face.match]),
+            members=torch.tensor([self.rows[face.match.member] for face in faces if face.match]),
             regions=torch.stack([face.identity_mask for face in faces]),
         )
         return positive, replace(positive, tokens=self.nobody.tokens, projected=self.nobody.projected)

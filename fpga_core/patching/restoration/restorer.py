@@ -11,7 +11,7 @@ import comfy.model_management
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.sd import VAE
+from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ...faces.face import FaceAnalyzer
@@ -23,12 +23,14 @@ from ...restoration.feature_cache import MIB, CacheMode, CachePlan, fitting_mode
 from ...restoration.report import RestoredFace
 from ...restoration.settings import PAPER_REMARK, IdentityIn, InvertWith, Preset, RestoreSettings
 from ...shapes import Extent
+from ..cast.backends import connected_backends
 from ..conditioning import Conditioning, for_crops, without_words
 from ..families import latent_shape
 from .autoencoder import PictureVAE
 from .checks import family_of
 from .controls import ControlNetFaces, FaceControl
-from .identities import ActingFaces, CastRecognition, FaceIdentities
+from .identities import ActingFaces, CastRecognition
+from .people import FacePeople, KnownPeople
 from .samplers import Inversion, RestorationSampler
 from .sampling import Callback, record_inversion, restore_latent
 
@@ -70,10 +72,13 @@ class FaceRestorer:
         face_prompt: what a crop of a face shows, in the place of the picture's positive; None = that.
         settings: how faces are restored.
         cast: the people whose faces they can be; None restores faces from the prompt alone.
-        adapter: makes the identities' tokens; required with a cast, and only possible, if the family takes adapters.
+        adapter: makes the tokens of people whose photos were encoded; only possible if the family takes adapters.
+        clip: the model's text encoder, which says people's descriptions; with None, they are not said.
         face_analysis: measures FaceSim; with None, it is not measured.
         control: keeps each face's pose and expression by its landmarks; with None, only the inversion keeps them.
         make_callback: makes the callback for progress and previews.
+        known: by what the model knows the people, once they have `met`; None without a cast.
+        people: those in the model, from `with_people`.
     """
 
     model: ModelPatcher
@@ -83,10 +88,20 @@ class FaceRestorer:
     settings: RestoreSettings
     cast: Cast | None = None
     adapter: IdentityAdapter | None = None
+    clip: CLIP | None = None
     face_analysis: FaceAnalyzer | None = None
     control: FaceControl | None = None
     face_prompt: Conditioning | None = None
     make_callback: MakeCallback | None = None
+    known: KnownPeople | None = None
+    people: tuple[FacePeople, ...] = ()
+
+    def met(self) -> FaceRestorer:
+        """Returns this restorer with the ways in which its model gets to know its people."""
+        if self.cast is None or self.known is not None:
+            return self
+        backends = connected_backends(self.adapter, self.vae, self.clip)
+        return replace(self, known=KnownPeople.of(self.model, self.cast, backends))
 
     @property
     def recognition(self) -> CastRecognition | None:
@@ -100,37 +115,41 @@ class FaceRestorer:
         return comfy.samplers.calculate_sigmas(sampling, self.settings.scheduler, self.settings.steps)
 
     def restore(self, faces: Sequence[FaceCrop]) -> list[RestoredFace]:
-        """Restores faces in batches that fit into memory, all with one patched model.
+        """Restores faces in batches that fit into memory: together, whoever can be told to one patched model together.
 
         Args:
             faces: each has a hint if there is a control, and a match if there is a cast.
         """
         if not faces:
             return []
-        attached, identities = self._attached()
+        attached, known = self._attached(), self.met().known
         latents = PictureVAE(self.vae).encode(torch.stack([face.crop for face in faces]))
-        return [
-            restored
-            for part in attached.batches(latents)
-            for restored in FaceBatch(attached, identities, faces[part], _which(part, len(faces))).restore(
-                latents[part]
-            )
-        ]
+        groups = [((), [*range(len(faces))])] if known is None else known.groups(self.model, faces, self.settings)
+        restored: dict[int, RestoredFace] = {}
+        for people, numbers in groups:
+            told = attached.with_people(people)
+            for part in told.batches(latents[numbers]):
+                chosen, which = numbers[part], _which(len(restored), len(numbers[part]), len(faces))
+                batch = FaceBatch(told, [faces[number] for number in chosen], which)
+                restored.update(zip(chosen, batch.restore(latents[chosen]), strict=True))
+        return [restored[number] for number in range(len(faces))]
 
-    def _attached(self) -> tuple[FaceRestorer, FaceIdentities | None]:
-        """Returns this restorer with its control and identities in the model, and with prompts for crops."""
-        model, control, identities, where = self.model, self.control, None, self.settings.identity_in
-        if control is not None:
-            model = control.attach(model)
-        if self.cast is not None and self.adapter is not None:
-            identities = FaceIdentities.encode(self.adapter, self.cast)
-            if where is not IdentityIn.CONTROLNET:
-                model = identities.attach(model)
-            if where is not IdentityIn.UNET and isinstance(control, ControlNetFaces):
-                control = control.for_identities(self.adapter)
+    def _attached(self) -> FaceRestorer:
+        """Returns this restorer with its control in the model, and with prompts for crops."""
+        control = self.control
+        model = self.model if control is None else control.attach(self.model)
+        if self.adapter is not None and self.settings.identity_in is not IdentityIn.UNET:
+            control = control.for_identities(self.adapter) if isinstance(control, ControlNetFaces) else control
         shown = self.positive if self.face_prompt is None else self.face_prompt
         prompts = {"positive": for_crops(shown), "negative": for_crops(self.negative)}
-        return replace(self, model=model, control=control, **prompts), identities
+        return replace(self, model=model, control=control, **prompts)
+
+    def with_people(self, people: tuple[FacePeople, ...]) -> FaceRestorer:
+        """Returns this restorer with people in its model, for their faces."""
+        model = self.model
+        for known in people:
+            model = known.attach(model)
+        return replace(self, model=model, people=people)
 
     def _full_plan(self, latent: Extent) -> CachePlan:
         """What whole maps of one face would take."""
@@ -148,14 +167,16 @@ class FaceRestorer:
         settings = self.settings.effective
         remarks = [PAPER_REMARK] if self.settings.preset is Preset.AS_IN_THE_PAPER else []
         family = family_of(self.model)
-        if self.cast is not None and self.adapter is None:
+        decided, wanted = replace(self.met(), settings=settings), settings.inversion
+        if decided.known is not None and not any(decided.known.by):
             remarks.append(
                 f"identities: none acts, because there are no identity adapters for {family.name}; faces follow the "
                 "prompt and the ControlNet"
             )
+        elif decided.known is not None:
+            remarks += decided.known.remarks
         if family.embeds_guidance(self.model) and settings.cfg != 1:
             logger.warning("set cfg to 1: this model's guidance is an input of it (Flux Guidance), and cfg adds to it")
-        decided, wanted = replace(self, settings=settings), settings.inversion
         if wanted.mode is CacheMode.AUTO:
             side = settings.crop.size_px // self.model.model.latent_format.spacial_downscale_ratio
             full = decided._full_plan(Extent(side, side))
@@ -174,12 +195,14 @@ class FaceRestorer:
         The host separates cond and uncond if memory is short, but it never splits a batch of latents.
         """
         one, settings = (1, *latents.shape[1:]), self.settings.inversion
-        full = self._full_plan(Extent(width=latents.shape[-1], height=latents.shape[-2]))
+        latent = Extent(width=latents.shape[-1], height=latents.shape[-2])
+        full = self._full_plan(latent)
         plan = replace(full, mode=fitting_mode(settings.mode, full, settings.budget_mib))
         control = self.control
         free, per_face = free_bytes(self.model), call_bytes(self.model, one)
         if control is not None:
             free, per_face = free - control.unloaded_bytes(), per_face * (1 + control.activation_share)
+        per_face *= 1 + sum(people.share(latent) for people in self.people)
         by_memory = int(max(free, 0) // per_face)
         by_budget = settings.budget_mib * MIB // plan.num_bytes
         size = max(min(by_memory, by_budget), 1)
@@ -187,9 +210,9 @@ class FaceRestorer:
             yield slice(start, start + size)
 
 
-def _which(part: slice, num_faces: int) -> str:
+def _which(num_done: int, num: int, num_faces: int) -> str:
     """Names a batch of faces for people, who count from 1."""
-    first, last = part.start + 1, min(part.stop, num_faces)
+    first, last = num_done + 1, num_done + num
     return f"face {first} of {num_faces}" if first == last else f"faces {first} to {last} of {num_faces}"
 
 
@@ -198,14 +221,12 @@ class FaceBatch:
     """A batch of faces that go through the model together.
 
     Attributes:
-        run: the restorer, attached to the model.
-        identities: the identities of the cast; None without a cast.
+        run: the restorer, attached to the model, with the people of the faces.
         faces: the batch.
         which: which faces they are, for people.
     """
 
     run: FaceRestorer
-    identities: FaceIdentities | None
     faces: Sequence[FaceCrop]
     which: str
 
@@ -282,17 +303,16 @@ class FaceBatch:
 
     def _told(self, faces: Sequence[FaceCrop], strength: float) -> tuple[ModelPatcher, Conditioning, Conditioning]:
         """Returns model and prompts with the landmarks of some faces of the batch, and identities at a strength."""
-        run, where = self.run, self.run.settings.identity_in
-        model, positive, negative = run.model, run.positive, run.negative
-        acting: ActingFaces | None = None
-        if self.identities is not None and strength != 0:
-            acting = self.identities.in_crops(faces, strength)
-            if where is not IdentityIn.CONTROLNET:
-                positive, negative = self.identities.condition(positive, negative, acting)
+        run = self.run
+        told = run.model, run.positive, run.negative
+        inside: ActingFaces | None = None
+        for people in run.people if strength != 0 else ():
+            told, acting = people.tell(told, faces, strength), people.in_control(faces, strength)
+            inside = inside or acting
         if run.control is None:
-            return model, positive, negative
+            return told
+        model, positive, negative = told
         hints = torch.stack([face.hint for face in faces if face.hint is not None])
-        inside = None if where is IdentityIn.UNET else acting
         positive, negative = run.control.condition(positive, negative, hints, acting=inside)
         return run.control.follow(model, hints), positive, negative
 
