@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "train": "train a RepControlNet, an identity or a ControlNet on a folder of data",
     "queue": "make the pictures of a table on one or many ComfyUI servers",
     "dataset": "build, check and review training sets from folders, tables and shards of pictures",
+    "evaluate": "score the pictures of several methods, and compare them",
 }
 """The name of each subcommand, which is that of its module, and what it does."""
 
