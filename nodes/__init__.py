@@ -13,6 +13,7 @@ from . import (
     identity_adapter,
     repcontrolnet,
     restoration,
+    scores,
     training,
 )
 from .defaults import with_defaults
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     *describing.NODES,
     *identity_adapter.NODES,
     *cast.NODES,
+    *scores.NODES,
     *apply_cast.NODES,
     *repcontrolnet.NODES,
     *faces.NODES,

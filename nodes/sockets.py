@@ -29,6 +29,9 @@ def people_input(tooltip: str, *, optional: bool = False) -> io.Input:
 DrawingSocket = io.Custom("FPGA_DRAWING")
 """The canvas of Make Cast, a widget: what `fpga_core.identity.drawing.read_drawing` reads."""
 
+ScoresSocket = io.Custom("FPGA_SCORES")
+"""A `fpga_core.evaluation.scores.PictureScores`."""
+
 PoseKeypointSocket = io.Custom("POSE_KEYPOINT")
 FaceLandmarksSocket = io.Custom("FACE_LANDMARKS")
 

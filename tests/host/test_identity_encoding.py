@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from fpga.commands.queue.outcome import Outcome
 from fpga.devtools.client import PromptError, api_node
 
 NUM_PROMPTS = 100
@@ -82,3 +83,32 @@ def test_a_missing_pack_says_where_its_files_belong(client):
     missing["analysis"]["inputs"]["pack"] = "antelopev2"
     with pytest.raises(PromptError, match=r"FPGA_LoadFaceAnalysis: .*download_if_missing.*scrfd_10g_bnkps\.onnx"):
         client.run(missing)
+
+
+def test_good_pictures_are_saved_and_the_queue_sees_when_there_are_none(client):
+    """If Keep Alike keeps nothing, what follows does not run. That is not an error, and the queue finds no picture."""
+
+    def judged(pictures: str, threshold: float) -> tuple[dict, Outcome]:
+        scored = {"image": [pictures, 0], "cast": ["encode", 0], "face_analysis": ["analysis", 0]}
+        choice = {"image": [pictures, 0], "scores": ["scores", 0], "score": "likeness", "threshold": threshold}
+        prompt = graph(name="judged") | {
+            "grey": api_node("EmptyImage", width=256, height=256, batch_size=1, color=0x808080),
+            "both": api_node("ImageBatch", image1=["photo", 0], image2=["grey", 0]),
+            "scores": api_node("FPGA_ScorePictures", **scored),
+            "keep": api_node("FPGA_KeepAlike", **choice),
+            "saved": api_node("SaveImage", images=["keep", 0], filename_prefix="kept"),
+            "aside": api_node("PreviewImage", images=["keep", 1]),
+        }
+        del prompt["cast"], prompt["show"]
+        entry = finished(client, prompt)
+        return entry["outputs"], Outcome.of(entry)
+
+    outputs, outcome = judged("both", 0.9)
+    assert outputs["keep"]["text"][0].startswith("kept 1 of 2: 1\n")
+    assert [len(outputs[node]["images"]) for node in ("saved", "aside")] == [1, 1]
+    assert len(outcome.pictures) == 1 and outcome.scores["likeness"] == pytest.approx(0.5, abs=0.01)
+    outputs, outcome = judged("both", -1)
+    assert len(outputs["saved"]["images"]) == 2 and "aside" not in outputs
+    outputs, outcome = judged("grey", 0.9)
+    assert "nothing is sent on" in outputs["keep"]["warnings"][0] and "saved" not in outputs
+    assert outcome.pictures == () and outcome.error is None and outcome.scores["likeness"] == 0
