@@ -177,7 +177,7 @@ def test_files_that_are_no_tables_are_named(folder):
     editors = folder / "editor.json"
     editors.write_text('{"nodes": [], "links": []}')
     for name, message in (
-        ("jobs.txt", "save the table as .csv, .jsonl or .parquet"),
+        ("jobs.txt", "save the jobs as .csv, .jsonl or .parquet"),
         ("missing.csv", "cannot be read"),
         ("empty.csv", "has no rows"),
         ("list.jsonl", "each line must be an object"),
