@@ -39,6 +39,19 @@ def test_ids_and_names_follow_the_pack_s_rules(schema):
     assert len(schema.search_aliases) >= 3
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("portrait", "pulid", "two people", "multiple people", "repair face", "same person", "consistent character"),
+        *("upscale face", "regional prompt", "character", "draw box", "face swap", "instantid", "likeness"),
+    ],
+)
+def test_what_artists_search_for_is_found(schemas, words):
+    """The editor looks for the words in names and search words."""
+    texts = [text.lower() for schema in schemas.values() for text in (schema.display_name, *schema.search_aliases)]
+    assert any(words in text for text in texts)
+
+
 def test_every_socket_and_widget_has_a_tooltip(schema):
     for put in (*schema.inputs, *schema.outputs):
         assert put.tooltip and put.tooltip.endswith("."), f"{schema.node_id}: {put.id or put.display_name}"
