@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .evaluation.facesim import CastScore as CastScore
     from .evaluation.facesim import score_cast as score_cast
     from .evaluation.frechet import frechet_distance as frechet_distance
+    from .evaluation.keeping import keep_alike as keep_alike
+    from .evaluation.scores import PictureScores as PictureScores
+    from .evaluation.scores import face_scores as face_scores
     from .evaluation.similarity import prompt_similarities as prompt_similarities
     from .evaluation.similarity import reference_similarities as reference_similarities
     from .faces.drawing import draw_conditions as draw_conditions
@@ -89,6 +92,8 @@ else:
         "evaluation.copy_paste": ("copy_paste",),
         "evaluation.facesim": ("CastScore", "score_cast"),
         "evaluation.frechet": ("frechet_distance",),
+        "evaluation.keeping": ("keep_alike",),
+        "evaluation.scores": ("PictureScores", "face_scores"),
         "evaluation.similarity": ("prompt_similarities", "reference_similarities"),
         "faces.drawing": ("draw_conditions",),
         "faces.face": ("Body", "Face", "FaceAnalyzer", "PictureFaces"),
