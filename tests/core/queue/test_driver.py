@@ -13,6 +13,7 @@ from fpga.commands.queue.driver import Driver
 from fpga.commands.queue.job import Job
 from fpga.commands.queue.results import Bar, Results
 from fpga.fpga_core.errors import ServerError
+from fpga.fpga_core.evaluation.scores import PictureScores
 
 
 class Said:
@@ -301,6 +302,35 @@ def test_weak_pictures_are_made_again_and_the_best_is_named(folder):
             made = sum(len(server.runs) for server in servers)
             await drive(folder, todo, servers, bar)
             assert sum(len(server.runs) for server in servers) == made == 13
+
+    asyncio.run(case())
+
+
+def test_a_job_of_which_keep_alike_keeps_nothing_is_made_again(folder):
+    """The graph itself decides: its Save Image gets no picture below 0.5, and the queue has no bar of its own."""
+
+    def judged(made: dict) -> dict:
+        score = seed_of(made) % 10 / 10
+        report = PictureScores(({"FaceSim": score},)).report()
+        return {"24": {"text": [report]}} | ({} if score >= 0.5 else {"9": {"images": []}})
+
+    async def case():
+        async with serving(0.002, 0.002) as servers:
+            for server in servers:
+                server.scores = judged
+            todo = jobs(6)
+            bar = Bar(again=2)
+            await drive(folder, todo, servers, bar)
+            for job, line in zip(todo, table(folder), strict=True):
+                scores = [seed_of(job.again(attempt).graph) % 10 / 10 for attempt in range(3)]
+                good = next((attempt for attempt, score in enumerate(scores) if score >= 0.5), None)
+                assert int(line["attempts"]) == (3 if good is None else good + 1)
+                assert (line["weak"], bool(line["file"])) == (("yes", False) if good is None else ("", True))
+                assert float(line["FaceSim"]) == scores[0 if good is None else good]
+            made = sum(len(server.runs) for server in servers)
+            assert made > len(todo)
+            await drive(folder, todo, servers, bar)
+            assert sum(len(server.runs) for server in servers) == made
 
     asyncio.run(case())
 
