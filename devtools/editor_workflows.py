@@ -35,6 +35,7 @@ REPORTS_PX = {
     "FPGA_ApplyCastControlNet": 120,
     "FPGA_ApplyRepControlNet": 90,
     "FPGA_CropFaces": 190,
+    "FPGA_DescribePerson": 190,
     "FPGA_EncodeIdentity": 190,
     "FPGA_LoadFaceAnalysis": 110,
     "FPGA_LoadIdentityAdapter": 90,
@@ -49,20 +50,20 @@ ENDING_A_COLUMN = ("FPGA_ApplyCast", "FPGA_ApplyCastControlNet", "FPGA_MakeCast"
 
 GROUPS = {
     "Models": (
-        ("CheckpointLoaderSimple", "ControlNetLoader", "FPGA_LoadIdentityAdapter"),
-        ("FPGA_LoadRepControlNet", "UpscaleModelLoader"),
+        ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "ControlNetLoader"),
+        ("FPGA_LoadIdentityAdapter", "FPGA_LoadRepControlNet", "UpscaleModelLoader"),
     ),
     "1 Your photos": (
         ("LoadImage", "FPGA_LoadFaceAnalysis"),
-        ("FPGA_EncodeIdentity", "FPGA_DetectFaces"),
+        ("FPGA_EncodeIdentity", "FPGA_DescribePerson", "FPGA_DetectFaces"),
         ("FPGA_MakeCast",),
     ),
-    "2 Prompt": (("CLIPTextEncode", "EmptyLatentImage", "FPGA_DrawLandmarks"),),
+    "2 Prompt": (("CLIPTextEncode", "EmptyLatentImage", "EmptyFlux2LatentImage", "FPGA_DrawLandmarks"),),
     "3 Result": (),
 }
 """The groups from left to right, with the nodes of their columns. All other nodes belong to the last group."""
 
-CHANGED_BY_ARTISTS = ("LoadImage", "CLIPTextEncode", "FPGA_MakeCast")
+CHANGED_BY_ARTISTS = ("LoadImage", "CLIPTextEncode", "FPGA_DescribePerson", "FPGA_MakeCast")
 
 HUB, MAIN = "https://huggingface.co", "resolve/main"
 PUBLIC_FILES = {
@@ -71,6 +72,17 @@ PUBLIC_FILES = {
         "controlnet",
         f"{HUB}/comfyanonymous/ControlNet-v1-1_fp16_safetensors/{MAIN}",
     ),
+    "flux-2-klein-base-4b-fp8.safetensors": (
+        "diffusion_models",
+        f"{HUB}/black-forest-labs/FLUX.2-klein-base-4b-fp8/{MAIN}",
+    ),
+    "z_image_turbo_bf16.safetensors": (
+        "diffusion_models",
+        f"{HUB}/Comfy-Org/z_image_turbo/{MAIN}/split_files/diffusion_models",
+    ),
+    "qwen_3_4b.safetensors": ("text_encoders", f"{HUB}/Comfy-Org/z_image_turbo/{MAIN}/split_files/text_encoders"),
+    "flux2-vae.safetensors": ("vae", f"{HUB}/Comfy-Org/flux2-dev/{MAIN}/split_files/vae"),
+    "ae.safetensors": ("vae", f"{HUB}/Comfy-Org/z_image_turbo/{MAIN}/split_files/vae"),
     "RestoreFormer.pth": ("upscale_models", "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.4"),
 }
 """The public files that workflows name: their folder in `models`, and where the editor offers to download them. The

@@ -20,6 +20,7 @@ SUPPORT = ROOT / "tests" / "support"
 SMALL_WORLD = ROOT / "laboratory"
 PACKS = {
     "fpga-stand-in-sd": SUPPORT / "stand_ins" / "small_sd",
+    "fpga-stand-in-transformers": SUPPORT / "stand_ins" / "small_transformers",
     "fpga-small-world": SMALL_WORLD / "comfyui_node",
 }
 """The custom nodes that a server needs, besides the pack, to load the stand-ins and the small world's models."""
@@ -49,12 +50,12 @@ def small_checkpoint(path: Path) -> None:
     write_safetensors(path, tensors, {})
 
 
-def centre_output(decoder) -> None:
+def centre_output(decoder, latent_channels: int = 4) -> None:
     """Scales the last layer so that a random decoder gives mid-tones instead of black and white."""
     import torch
 
     with torch.no_grad():
-        painted = decoder(torch.randn(4, 4, 16, 16))
+        painted = decoder(torch.randn(4, latent_channels, 16, 16))
         decoder[-1].weight *= 0.2 / painted.std()
         decoder[-1].bias.fill_(0.5)
 
@@ -70,6 +71,66 @@ def small_repcontrolnet(path: Path) -> None:
     unet = comfy.model_base.BaseModel(small_sd.SmallSD15(small_unet_config(small_sd))).diffusion_model
     fill_random(unet, seed=0)
     write_repcontrolnet(random_branch(unet, scale=0.1), path)
+
+
+def small_network(name: str, seed: int = 0) -> Callable[[Path], None]:
+    """Makes a transformer of the host's class; the name is one of `tests/support/small_transformers.NETWORKS`."""
+
+    def write(path: Path) -> None:
+        from fpga.fpga_core.checkpoints import write_safetensors
+        from small_transformers import small_transformer
+
+        network = small_transformer(name, seed)
+        write_safetensors(path, {key: value.half() for key, value in network.state_dict().items()}, {})
+
+    return write
+
+
+def small_lora(name: str) -> Callable[[Path], None]:
+    """Makes a LoRA of rank 2 for all linear layers of such a transformer."""
+
+    def write(path: Path) -> None:
+        import torch
+        from fpga.fpga_core.checkpoints import write_safetensors
+        from small_transformers import small_transformer
+        from tiny_loras import random_lora
+
+        lora = random_lora(small_transformer(name), seed=5)
+        write_safetensors(path, {key: torch.as_tensor(value).half() for key, value in lora.items()}, {})
+
+    return write
+
+
+def small_text_encoder(path: Path) -> None:
+    """Makes a Qwen3 for the small transformers, with the vocabulary of the large one."""
+    import torch
+    from fpga.fpga_core.checkpoints import write_safetensors
+    from small_transformers import small_qwen3
+
+    write_safetensors(path, {key: value.to(torch.float16) for key, value in small_qwen3().state_dict().items()}, {})
+
+
+def small_autoencoder(path: Path) -> None:
+    """Makes an autoencoder of 16 channels and 8 pixels to a latent pixel, as FLUX.1's, in TAESD's layout."""
+    import comfy.taesd.taesd
+    import torch
+    from fpga.fpga_core.checkpoints import write_safetensors
+
+    torch.manual_seed(0)
+    autoencoder = comfy.taesd.taesd.TAESD(latent_channels=16)
+    for layer in autoencoder.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.Conv2d.reset_parameters(layer)
+    centre_output(autoencoder.taesd_decoder, latent_channels=16)
+    write_safetensors(path, autoencoder.state_dict(), {})
+
+
+def small_flux2_autoencoder(path: Path) -> None:
+    """Makes an autoencoder of FLUX.2's class, with 16 pixels to a latent pixel. Its encoder's width is fixed."""
+    from fpga.fpga_core.checkpoints import write_safetensors
+    from small_transformers import flux2_autoencoder
+
+    write_safetensors(path, {key: value.half() for key, value in flux2_autoencoder().state_dict().items()}, {})
 
 
 def load_small_sd():  # noqa: ANN201 - a module
@@ -174,6 +235,12 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
     "models/ipadapter/ip-adapter-faceid_sd15.bin": small_faceid,
     "models/insightface/models/buffalo_l": face_analysis_pack,
     "models/upscale_models/RestoreFormer.pth": small_restoreformer,
+    "models/diffusion_models/flux-2-klein-base-4b-fp8.safetensors": small_network("FLUX.2"),
+    "models/diffusion_models/z_image_turbo_bf16.safetensors": small_network("Z-Image"),
+    "models/text_encoders/qwen_3_4b.safetensors": small_text_encoder,
+    "models/vae/flux2-vae.safetensors": small_flux2_autoencoder,
+    "models/vae/ae.safetensors": small_autoencoder,
+    "models/loras/your_character_z_image.safetensors": small_lora("Z-Image"),
     "input/group_photo.png": cut_from_group_photo((0, 0, 1280, 886)),
     "input/small_group_photo.png": cut_from_group_photo((16, 0, 1264, 832), size=(576, 384)),
     "input/group_of_three.png": cut_from_group_photo((640, 0, 1280, 640)),

@@ -29,7 +29,7 @@ class DescribePerson(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Says who a person is without an identity adapter: by reference pictures, by a LoRA that was trained "
-                "on the person, or in words. Apply Cast uses what the connected model understands, on any base."
+                "on the person, or in words. Apply Cast and Restore Faces use what the connected model understands."
             ),
             search_aliases=[
                 "character lora",

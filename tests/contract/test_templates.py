@@ -9,7 +9,7 @@ from fpga.fpga_core.identity.adapter_download import PUBLISHED_ADAPTERS
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 MODEL_FILES = (".safetensors", ".bin", ".pth", ".ckpt")
-TRAINED_BY_THE_USER = "fpga_repcontrolnet_sd15.safetensors"
+TRAINED_BY_THE_USER = {"fpga_repcontrolnet_sd15.safetensors", "your_character_z_image.safetensors"}
 
 
 @pytest.fixture(params=WORKFLOWS, ids=lambda file: file.stem)
@@ -36,7 +36,7 @@ def test_every_public_file_can_be_downloaded(workflow):
         if node["type"] == "FPGA_LoadIdentityAdapter":
             assert named <= set(PUBLISHED_ADAPTERS) and node["widgets_values"][-1] is True  # download_if_missing
             continue  # the node downloads it
-        assert set(offered) == named - {TRAINED_BY_THE_USER}, node["title"]
+        assert set(offered) == named - TRAINED_BY_THE_USER, node["title"]
         for name, model in offered.items():
             assert model["url"].startswith("https://") and model["url"].endswith(f"/{name}")
             assert model["directory"]

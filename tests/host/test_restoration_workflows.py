@@ -6,7 +6,15 @@ from fpga.devtools.client import api_node
 from PIL import Image
 from shipped_workflows import node_of, smaller
 
-RESTORING = ["face_swap", "restore_faces", "restore_stylised", "restore_with_codeformer"]
+RESTORING = [
+    "face_swap",
+    "restore_faces",
+    "restore_faces_lora",
+    "restore_faces_reference",
+    "restore_stylised",
+    "restore_with_codeformer",
+]
+PEOPLE = ((1, "Anna"), (2, "Bea"), (3, "Carl"))
 UNTOUCHED = "background: maximum difference 0 outside the masks"
 
 
@@ -67,6 +75,19 @@ def test_the_report_names_every_face_and_whose_it_became(client):
     for line, name in zip(lines[1:4], ("Anna", "Bea", "Carl"), strict=True):
         assert f"{name} (by place, overlap 1.00), FaceSim " in line
     assert [line.partition(": ")[2] for line in lines[4:7]] == ["left alone, nobody in the cast matches it"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [
+        ("restore_faces_lora", "#1 My character by LoRA and words"),
+        ("restore_faces_reference", ", ".join(f"#{n} {name} by reference pictures" for n, name in PEOPLE)),
+    ],
+)
+def test_the_report_says_what_people_are_known_by(client, name, ways):
+    prompt = smaller(name)
+    lines = client.run(prompt).outputs[node_of(prompt, "FPGA_RestoreFaces")]["text"][0].splitlines()
+    assert lines[-2:] == [f"identities: {ways}", UNTOUCHED]
 
 
 def test_a_generated_picture_without_a_face_comes_back_as_it_is(client):

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 from fpga.devtools.client import PromptError, api_node
-from shipped_workflows import NAMES, as_shipped, node_of, nodes_of, size_inputs, smaller
+from shipped_workflows import EMPTY_LATENTS, MODEL_LOADERS, NAMES, as_shipped, node_of, nodes_of, size_inputs, smaller
 
+KEPT = ("VAEDecode", "SaveImage", "CLIPLoader", "VAELoader")
 GENERATING = [name for name in NAMES if nodes_of(as_shipped(name), "KSampler")]
 
 
@@ -19,15 +20,15 @@ def picture(client, prompt: dict) -> np.ndarray:
 
 def plain(prompt: dict) -> dict:
     """The workflow with the sampler wired past the pack's nodes, as if they were bypassed."""
-    loader, sampler = node_of(prompt, "CheckpointLoaderSimple"), node_of(prompt, "KSampler")
-    texts, latent = nodes_of(prompt, "CLIPTextEncode"), node_of(prompt, "EmptyLatentImage")
+    loader, sampler = node_of(prompt, *MODEL_LOADERS), node_of(prompt, "KSampler")
+    texts, latent = nodes_of(prompt, "CLIPTextEncode"), node_of(prompt, *EMPTY_LATENTS)
     size = {side: size_inputs(prompt, latent)[side] for side in ("width", "height")}
     prompt = json.loads(json.dumps(prompt))
     prompt[node_of(prompt, "SaveImage")]["inputs"]["images"] = [node_of(prompt, "VAEDecode"), 0]
     prompt[sampler]["inputs"] |= {"model": [loader, 0], "positive": [texts[0], 0], "negative": [texts[1], 0]}
     prompt[latent]["inputs"] |= size
     kept = {loader, sampler, *texts, latent}
-    kept |= {k for k, node in prompt.items() if node["class_type"] in ("VAEDecode", "SaveImage")}
+    kept |= {k for k, node in prompt.items() if node["class_type"] in KEPT}
     return {node_id: node for node_id, node in prompt.items() if node_id in kept}
 
 
@@ -36,7 +37,7 @@ def test_a_shipped_workflow_runs_and_leaves_the_model_as_it_was(client, name):
     prompt = smaller(name)
     before = picture(client, plain(prompt))
     made = picture(client, prompt)
-    size = size_inputs(prompt, node_of(prompt, "EmptyLatentImage"))
+    size = size_inputs(prompt, node_of(prompt, *EMPTY_LATENTS))
     assert made.shape == (size["height"], size["width"], 3)
     assert not np.array_equal(made, before)
     again = plain(prompt)

@@ -12,6 +12,8 @@ SMALLER = {
     "FPGA_LoadFaceAnalysis": {"download_if_missing": False},  # the tests use no network
     "FPGA_LoadIdentityAdapter": {"download_if_missing": False},
 }
+EMPTY_LATENTS = ("EmptyLatentImage", "EmptyFlux2LatentImage")
+MODEL_LOADERS = ("CheckpointLoaderSimple", "UNETLoader")
 REDUCTION = 2
 """Of the side of generated pictures."""
 
@@ -25,7 +27,7 @@ def smaller(name: str) -> dict:
     prompt = as_shipped(name)
     for node in prompt.values():
         node["inputs"] |= SMALLER.get(node["class_type"], {})
-    for latent in nodes_of(prompt, "EmptyLatentImage"):
+    for latent in (node_id for kind in EMPTY_LATENTS for node_id in nodes_of(prompt, kind)):
         size = size_inputs(prompt, latent)
         size |= {side: size[side] // REDUCTION for side in ("width", "height")}
     return prompt
@@ -41,5 +43,6 @@ def nodes_of(prompt: dict, class_type: str) -> list[str]:
     return [node_id for node_id, node in prompt.items() if node["class_type"] == class_type]
 
 
-def node_of(prompt: dict, class_type: str) -> str:
-    return nodes_of(prompt, class_type)[0]
+def node_of(prompt: dict, *class_types: str) -> str:
+    """The first node of the first of these types that there is."""
+    return next(node_id for class_type in class_types for node_id in nodes_of(prompt, class_type))
