@@ -1,6 +1,9 @@
 """People by LoRAs: alone, the host's own; together, each in their own region, in one call of the model a step."""
 
+from collections import Counter
+
 import comfy.hooks
+import comfy.lora
 import comfy.patcher_extension
 import comfy.sample
 import comfy.sd
@@ -13,6 +16,7 @@ from fpga.fpga_core.identity.cast import Cast, CastMember
 from fpga.fpga_core.identity.identity import Identity, PersonLora
 from fpga.fpga_core.identity.regions import Region
 from fpga.fpga_core.patching.cast.loras import apply_loras
+from fpga.fpga_core.patching.families import find_family
 from fpga.fpga_core.patching.schedule import StepRange
 from fpga.fpga_core.shapes import Extent
 from fpga.nodes.apply_cast import ApplyCast
@@ -185,3 +189,27 @@ def test_full_weights_are_refused_in_a_region(model, prompts):
     full = PersonLora("full.safetensors", {"diffusion_model.input_blocks.0.0.diff": torch.ones_like(weight)})
     with pytest.raises(UnsupportedModeError, match=r"'full.safetensors' has layers that are not of low rank"):
         applied(model, prompts, CastMember(Identity("Ann", lora=full), Region.from_box(LEFT)))
+
+
+@pytest.mark.parametrize("name", ["SD1.5"], indirect=True)
+def test_a_file_is_read_once(model, prompts, monkeypatch):
+    read, load = [], comfy.lora.load_lora
+    monkeypatch.setattr(comfy.lora, "load_lora", lambda *args, **named: read.append(1) or load(*args, **named))
+    ApplyCast.execute(model, *prompts, cast=Cast((member(model, 1, LEFT), member(model, 2, RIGHT)), CANVAS))
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("name", ["SD1.5", "FLUX.1 dev", "Z-Image"], indirect=True)
+def test_weights_are_spread_over_tokens_once_a_call_and_not_in_each_layer(model, prompts, latent, monkeypatch):
+    family = type(find_family(model))
+    patched, *texts = applied(model, prompts, member(model, 1, LEFT), member(model, 2, RIGHT))
+    first = sample(patched, *texts, latent, steps=1)  # finds out which layers have tokens of the picture
+    counts, spread = Counter(), family.spread
+
+    def counted(*args, num_tokens, **named):
+        counts[num_tokens] += 1
+        return spread(*args, num_tokens=num_tokens, **named)
+
+    monkeypatch.setattr(family, "spread", counted)
+    assert torch.equal(sample(patched, *texts, latent, steps=1), first)
+    assert counts and set(counts.values()) == {1}

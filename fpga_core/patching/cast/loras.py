@@ -8,8 +8,8 @@ then shares one call of the model in each step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -95,7 +95,8 @@ def apply_loras(
 class LowRankLayers(nn.Module):
     """The low-rank layers of several people's LoRAs, side by side, as modules that the host can move and cast.
 
-    `ranks` holds, for each layer, whose ranks are whose: (ranks,) numbers of people.
+    `owners` holds who has which rank, (ranks,) numbers of people, and `owners_of` which of these each layer has: most
+    layers have the same.
 
     Raises:
         UnsupportedModeError: a LoRA has layers that are not of low rank.
@@ -114,13 +115,16 @@ class LowRankLayers(nn.Module):
                 found.setdefault(path, []).append((person, up, down))
         self.paths = tuple(found)
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
-        self.ranks: list[Tensor] = []
+        whose: dict[tuple[int, ...], int] = {}
+        self.owners_of: list[int] = []
         for path, parts in found.items():
             base = net.get_submodule(path)
             down, up = torch.cat([part[2] for part in parts]), torch.cat([part[1] for part in parts], dim=1)
             self.downs.append(_layer(base, down, is_down=True))
             self.ups.append(_layer(base, up, is_down=False))
-            self.ranks.append(torch.cat([torch.full((len(part[2]),), part[0]) for part in parts]))
+            ranks = tuple(person for person, _, low in parts for _ in range(len(low)))
+            self.owners_of.append(whose.setdefault(ranks, len(whose)))
+        self.owners = tuple(map(torch.tensor, whose))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +135,21 @@ class Places:
         net: the network.
         weights: (batch, people, height, width) of the latent.
         references: sizes of the latents of reference pictures.
+        placeless: weights of what has no place in the picture, (people,).
+        kept: the masks that layers have asked for in this call; most ask for the same.
     """
 
     net: nn.Module
     weights: Tensor
     references: tuple[Extent, ...]
+    placeless: Tensor
+    kept: dict[Hashable, Tensor] = field(default_factory=lambda: {})
+
+    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """Returns a mask, which is made when it is first asked for."""
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
 
 
 class LorasInPlaces:
@@ -143,6 +157,7 @@ class LorasInPlaces:
 
     def __init__(self, layers: LowRankLayers, family: ModelFamily, placeless: Tensor) -> None:
         self.layers, self.family, self.placeless = layers, family, placeless
+        self.has_place: dict[Hashable, bool] = {}
         self.thread = threading.local()  # samplers may run in threads, one for each GPU
 
     @property
@@ -158,7 +173,7 @@ class LorasInPlaces:
             return call()
         net = model.diffusion_model
         references = tuple(Extent(latent.shape[-1], latent.shape[-2]) for latent in conds.get("ref_latents", ()))
-        self.thread.places = Places(net, weights, references)
+        self.thread.places = Places(net, weights, references, self.placeless.to(weights.device))
         try:
             with torch.compiler.set_stance("force_eager"):
                 return call()
@@ -170,27 +185,35 @@ class LorasInPlaces:
         if places is None:
             return output
         ranks = self.layers.downs[number](inputs[0])
-        owners = self.layers.ranks[number].to(ranks.device)
+        whose, path, people_axis = self.layers.owners_of[number], self.layers.paths[number], -1
         if not isinstance(base, nn.Linear):
-            weights = cell_means(places.weights, Extent(ranks.shape[-1], ranks.shape[-2])).index_select(1, owners)
+            grid, people_axis = Extent(ranks.shape[-1], ranks.shape[-2]), 1
+            where, everyones = grid, places.once(grid, lambda: cell_means(places.weights, grid))
         elif ranks.ndim == 3:
-            weights = self._on_tokens(places, self.layers.paths[number], ranks).index_select(1, owners).movedim(1, -1)
+            where, everyones = self._on_tokens(places, path, ranks.shape[1])
         else:
-            weights = self.placeless.to(ranks.device).index_select(0, owners)
-        return output + self.layers.ups[number](ranks * weights.to(ranks))
+            where, everyones = None, places.placeless
 
-    def _on_tokens(self, places: Places, layer: str, tokens: Tensor) -> Tensor:
-        """Returns everyone's weights on the tokens of a layer, (batch or 1, people, tokens or 1)."""
-        num_tokens, placeless = tokens.shape[1], self.placeless.to(tokens.device)[None, :, None]
-        spread = self.family.spread(
-            places.net, places.weights, layer, num_tokens=num_tokens, references=places.references
-        )
-        if spread is None:
-            return placeless
-        picture, weights = spread
-        everywhere = placeless.repeat(len(weights), 1, num_tokens)
-        everywhere[:, :, picture] = weights
-        return everywhere
+        def of_ranks() -> Tensor:
+            return everyones.index_select(people_axis, self.layers.owners[whose].to(everyones.device)).to(ranks)
+
+        mask = places.once((where, ranks.ndim, whose, ranks.dtype), of_ranks)
+        return output + self.layers.ups[number](ranks * mask)
+
+    def _on_tokens(self, places: Places, layer: str, num_tokens: int) -> tuple[int | None, Tensor]:
+        """Returns where the tokens of a layer are, and everyone's weights there, (batch or 1, tokens or 1, people)."""
+        case = (layer, num_tokens, places.weights.shape, places.references)
+        if case not in self.has_place or (self.has_place[case] and num_tokens not in places.kept):
+            spread = self.family.spread(
+                places.net, places.weights, layer, num_tokens=num_tokens, references=places.references
+            )
+            self.has_place[case] = spread is not None
+            if spread is not None:
+                picture, weights = spread
+                everywhere = places.placeless[:, None].repeat(len(weights), 1, num_tokens)
+                everywhere[:, :, picture] = weights
+                places.kept[num_tokens] = everywhere.movedim(1, -1)
+        return (num_tokens, places.kept[num_tokens]) if self.has_place[case] else (None, places.placeless[None, None])
 
 
 def _lora(member: CastMember) -> PersonLora:
