@@ -14,6 +14,7 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NOT_OFFERED = {
     "restore_with_codeformer": "the editor offers no files of GitHub; it shows where this one is",
     "rep_controlnet_pose": "needs a RepControlNet that you trained",
+    "restore_faces_lora": "needs a LoRA of your character",
 }
 
 
@@ -36,7 +37,7 @@ def test_every_missing_file_can_be_downloaded(newcomer, file):
     newcomer.load(json.loads(text))
     newcomer.page.get_by_role("button", name="View details").click()
     offered = newcomer.page.get_by_test_id("missing-model-download")
-    named = {name for name, (_, place) in PUBLIC_FILES.items() if name in text and "github.com" not in place}
+    named = {name for name, (_, place) in PUBLIC_FILES.items() if f'"{name}"' in text and "github.com" not in place}
     newcomer.page.wait_for_function(
         "number => document.querySelectorAll('[data-testid=missing-model-download]').length === number", arg=len(named)
     )
