@@ -17,6 +17,5 @@ class BuildPack(build_py):
 setup(
     packages=[PACKAGE, *(f"{PACKAGE}.{room}" for room in ROOMS)],
     package_dir={PACKAGE: "."},
-    package_data={f"{PACKAGE}.commands.dataset": ["page/*"]},
     cmdclass={"build_py": BuildPack},
 )

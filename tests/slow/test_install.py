@@ -12,7 +12,7 @@ from fpga import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("__init__.py", "__main__.py", "py.typed")
-ROOMS = ("commands", "fpga_core", "nodes", "web", "locales", "workflows")
+ROOMS = ("commands", "fpga_core", "nodes", "web", "locales", "subgraphs", "workflows")
 WORKSHOP = ("dev.py", "devtools", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
