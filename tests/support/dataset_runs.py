@@ -25,9 +25,9 @@ def build_words(source: Path, output: Path, **options) -> list[str]:
     return command("build", source, "--output", output, *words)
 
 
-def run(words: list[str], status: int = 0) -> str:
+def run(words: list[str], status: int = 0, timeout_s: float | None = 280) -> str:
     """Runs a program, and returns what it printed."""
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == status, done.stderr[-4000:]
     return done.stdout + done.stderr
 
