@@ -51,8 +51,9 @@ MODELS = {"checkpoint": CHECKPOINT, "adapter": ADAPTER}
 CAST_IN_A_POSE = Blueprint(
     name="People in a Pose",
     description="Generates a picture of a cast: everyone in the place and the pose of a face in another picture.",
-    outside=(*ENDS, *PEOPLE, *PLACES, *SHOWN),
+    outside=(*ENDS, *PEOPLE, *PLACES, *SHOWN, "EmptyLatentImage", "FPGA_DrawLandmarks"),
     widgets={**TEXTS, **SEED, **MODELS, "ControlNet": CONTROLNET},
+    inputs={"image": "pose"},
 )
 
 BLUEPRINTS = {
@@ -98,6 +99,7 @@ BLUEPRINTS = {
         outside=(*ENDS, *PEOPLE, *PLACES, *SHOWN),
         widgets={
             **TEXTS,
+            **SIZE,
             "restores faces under (pixels)": ("Restore Faces", "size_limit_px"),
             **SEED,
             **MODELS,

@@ -60,8 +60,8 @@ def test_every_node_is_in_one_group_or_is_a_note(workflow):
     [
         ("single_identity", 9),
         ("people_in_their_places", 14),
-        ("multi_identity_cast", 14),
-        ("posed_identity", 10),
+        ("multi_identity_cast", 16),
+        ("posed_identity", 12),
         ("restore_faces", 10),
         ("face_swap", 9),
         ("generate_and_restore", 15),

@@ -56,13 +56,13 @@ def test_csv_as_spreadsheets_write_it_and_json_lines_are_the_same(folder):
 def test_every_column_reaches_its_nodes_and_nothing_else_changes(folder):
     before = as_shipped("multi_identity_cast")
     row = {"workflow": "multi_identity_cast", "prompt": "two on a bench", "negative": "rain", "seed": 12}
-    row |= {"KSampler (30 DDIM steps, guidance 5).steps": "8", "14.width": 640, "12.image": "pose.png"}
+    row |= {"KSampler (30 DDIM steps, guidance 5).steps": "8", "20.width": 640, "12.image": "pose.png"}
     (job,) = jobs_of(folder, row)
     sampler = node_of(before, "KSampler")
     expected = json.loads(json.dumps(before))
     expected["2"]["inputs"]["text"], expected["3"]["inputs"]["text"] = "two on a bench", "rain"
     expected[sampler]["inputs"] |= {"seed": 12, "steps": 8}
-    expected["14"]["inputs"]["width"] = 640
+    expected["20"]["inputs"]["width"] = 640
     ((name, file),) = job.uploads.items()
     expected["12"]["inputs"]["image"] = name
     assert job.graph == expected
