@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...fpga_core.boundaries import guarded
@@ -16,15 +16,12 @@ from .build_options import MULTIPLE_PX
 from .report import REPORT, read_report
 from .tasks import Row
 
-Progress = Callable[[int, int], None]
 
-
-def check(folder: Path, progress: Progress | None = None) -> Iterator[str]:
+def check(folder: Path) -> Iterator[str]:
     """Yields what is wrong with a built set, one sentence each.
 
     Args:
         folder: the set, with its report.
-        progress: called with the number of samples that have been read, and of all samples of a set.
     Raises:
         TrainingDataError: the folder is no built set.
     """
@@ -35,7 +32,7 @@ def check(folder: Path, progress: Progress | None = None) -> Iterator[str]:
         data = TrainingSet(place, multiple_px=MULTIPLE_PX)
         if data.note:
             yield f"{name}: {data.note}"
-        yield from (f"{name}: {fault}" for fault in faults(data, progress))
+        yield from (f"{name}: {fault}" for fault in faults(data))
         yield from (f"{name}: {fault}" for fault in place_faults(rows, name, place, keys=set(data.keys)))
 
 

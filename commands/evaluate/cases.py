@@ -14,7 +14,7 @@ from ...fpga_core.boundaries import guarded
 from ...fpga_core.errors import InvalidInputError
 from ...fpga_core.geometry import Box
 from ...fpga_core.training.data.pictures import read_picture
-from ..queue.graph import PICTURES, Photos, as_list
+from ..queue.graph import PICTURES, Photos, as_list, place_numbers
 from ..queue.table import SHOWN_FAULTS
 from ..tables import Row, read_rows
 
@@ -154,13 +154,7 @@ def files_of(text: str, photos: Photos) -> tuple[Path, ...]:
 
 def box_of(place: object) -> Box:
     """Reads x, y, width and height."""
-    numbers = place if isinstance(place, list) else str(place).replace(",", " ").split()
-    try:
-        x, y, width, height = map(float, numbers)
-    except (TypeError, ValueError):
-        raise InvalidInputError(
-            f"write each place as x y width height, with ; between places; {place!r} is not one"
-        ) from None
+    x, y, width, height = place_numbers(place, float)
     if not (width > 0 and height > 0):
         raise InvalidInputError(f"write a width and a height above 0; the place {place!r} is empty")
     return Box(x, y, x + width, y + height)

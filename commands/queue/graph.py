@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...fpga_core.errors import InvalidInputError
 
@@ -25,6 +25,8 @@ UPLOADED_TO = "fpga-queue"
 """Subfolder of a server's input folder for the photos."""
 
 ENCODE, CAST, LOAD = "FPGA_EncodeIdentity", "FPGA_MakeCast", "LoadImage"
+SIDES = ("x", "y", "width", "height")
+Number = TypeVar("Number", int, float)
 
 
 class Photos:
@@ -180,21 +182,34 @@ def replace_links(graph: Graph, nodes: dict[str, str]) -> None:
                 node["inputs"][name] = [nodes[value[0]], value[1]]
 
 
+def place_numbers(place: object, number: Callable[[Any], Number]) -> tuple[Number, Number, Number, Number]:
+    """Reads a place: x, y, width and height.
+
+    Args:
+        place: a list, or text with spaces or commas between the numbers.
+        number: reads one of them.
+    Raises:
+        InvalidInputError: these are not four numbers.
+    """
+    numbers = place if isinstance(place, list) else str(place).replace(",", " ").split()
+    try:
+        x, y, width, height = map(number, numbers)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"write each place as x y width height, with ; between places; {place!r} is not one"
+        ) from None
+    return x, y, width, height
+
+
 def set_places(graph: Graph, value: object) -> None:
     """Gives the cast one face box per person, in the order of the people; each is x, y, width and height in pixels."""
     casts = nodes_of(graph, CAST)
     if not casts:
         raise InvalidInputError(f"leave {PLACES!r} empty: the workflow has no Make Cast")
-    boxes = []
-    for place in as_list(value):
-        numbers = place if isinstance(place, list) else str(place).replace(",", " ").split()
-        try:
-            x, y, width, height = (round(float(number)) for number in numbers)
-        except (TypeError, ValueError):
-            raise InvalidInputError(
-                f"write each place as x y width height, with ; between places; {place!r} is not one"
-            ) from None
-        boxes.append({"x": x, "y": y, "width": width, "height": height})
+    boxes = [
+        dict(zip(SIDES, place_numbers(place, lambda number: round(float(number))), strict=True))
+        for place in as_list(value)
+    ]
     for cast in casts:
         inputs = {k: v for k, v in graph[cast]["inputs"].items() if k not in ("faces", "masks", "skeleton", "drawing")}
         graph[cast]["inputs"] = {**inputs, "boxes": {"__value__": boxes}, "assign": "order"}

@@ -229,3 +229,29 @@ def open_onnx(path: Path, providers: Sequence[str]) -> InferenceSession:
     session = import_onnxruntime().InferenceSession
     with guarded(CheckpointReadError, f"'{path.name}' cannot be read as ONNX", advice="download it again"):
         return session(str(path), providers=list(providers))
+
+
+class OnnxNetwork:
+    """A network of one ONNX file with one input.
+
+    Args:
+        path: the file.
+        provider: the device to run on.
+    Raises:
+        MissingPackageError: onnxruntime is missing or broken.
+        CheckpointReadError: the file is damaged.
+    """
+
+    def __init__(self, path: Path, provider: Provider) -> None:
+        available = import_onnxruntime().get_available_providers()
+        wanted = wanted_providers(provider, available)
+        self.name = path.name
+        self.session = open_onnx(path, [name for name in wanted if name in available])
+        used = self.session.get_providers()[0]
+        self.notes = provider_notes(provider, wanted=wanted[0], used=used, available=available)
+        """What differs from the request."""
+
+    @property
+    def description(self) -> str:
+        """Model and execution provider, as shown to the user."""
+        return f"{self.name} on {self.session.get_providers()[0]}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..boundaries import guarded
 from ..errors import InvalidInputError, UnknownFormatError
-from .onnx_runtimes import Provider, import_onnxruntime, open_onnx, provider_notes, wanted_providers
+from .onnx_runtimes import OnnxNetwork, Provider
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -28,19 +28,8 @@ DEFAULT_SIDE_PX = 512
 OTHER_PARSER = "choose another file, such as BiSeNet trained on CelebAMask-HQ"
 
 
-class FaceParsingNetwork:
+class FaceParsingNetwork(OnnxNetwork):
     """A BiSeNet for the 19 classes of CelebAMask-HQ. Calling it with crops returns a mask of the face in each."""
-
-    def __init__(self, name: str, session: InferenceSession, notes: tuple[str, ...]) -> None:
-        self.name = name
-        self.notes = notes
-        self._session = session
-        self._input = session.get_inputs()[0]
-
-    @property
-    def description(self) -> str:
-        """Model and execution provider, as shown to the user."""
-        return f"{self.name} on {self._session.get_providers()[0]}"
 
     @property
     def info(self) -> str:
@@ -55,7 +44,9 @@ class FaceParsingNetwork:
         Returns:
             (num_faces, height, width) float32, 1 on the face and 0 elsewhere.
         """
-        height, width = (side if isinstance(side, int) else DEFAULT_SIDE_PX for side in self._input.shape[2:])
+        height, width = (
+            side if isinstance(side, int) else DEFAULT_SIDE_PX for side in self.session.get_inputs()[0].shape[2:]
+        )
         resized = F.interpolate(crops.movedim(-1, 1).float(), (height, width), mode="bilinear", antialias=True)
         mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
         inputs = ((resized - mean) / deviation).numpy().astype(np.float32)
@@ -68,7 +59,7 @@ class FaceParsingNetwork:
 
     def _logits(self, picture: np.ndarray) -> np.ndarray:
         with guarded(UnknownFormatError, f"the face parser '{self.name}' failed on a crop", advice=OTHER_PARSER):
-            logits = np.asarray(self._session.run(None, {self._input.name: picture[None]})[0])
+            logits = np.asarray(self.session.run(None, {self.session.get_inputs()[0].name: picture[None]})[0])
         if logits.ndim != 4 or logits.shape[:2] != (1, NUM_CLASSES) or not np.isfinite(logits).all():
             raise UnknownFormatError(
                 f"the face parser '{self.name}' returned numbers of the shape {logits.shape} that are not finite "
@@ -90,13 +81,9 @@ def load_face_parser(path: Path, provider: Provider = Provider.AUTO) -> FacePars
         CheckpointReadError: the file is damaged.
         UnknownFormatError: it is a different network.
     """
-    available = import_onnxruntime().get_available_providers()
-    wanted = wanted_providers(provider, available)
-    session = open_onnx(path, [name for name in wanted if name in available])
-    _check_is_parser(path.name, session)
-    used = session.get_providers()[0]
-    notes = provider_notes(provider, wanted=wanted[0], used=used, available=available)
-    return FaceParsingNetwork(path.name, session, notes)
+    network = FaceParsingNetwork(path, provider)
+    _check_is_parser(network.name, network.session)
+    return network
 
 
 def _check_is_parser(name: str, session: InferenceSession) -> None:

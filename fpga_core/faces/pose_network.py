@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +11,9 @@ from ..boundaries import guarded
 from ..errors import UnknownFormatError
 from ..packages import OPENCV, importing
 from .face import Body
-from .onnx_runtimes import Provider, import_onnxruntime, open_onnx, provider_notes, wanted_providers
+from .onnx_runtimes import OnnxNetwork, Provider
 from .parsing import IMAGENET_DEVIATION, IMAGENET_MEAN
 from .skeleton import NUM_KEYPOINTS
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 COCO_LAYOUTS = (17, 26, 133)
 """COCO, Halpe and COCO-WholeBody: their first 17 key points are the same."""
@@ -31,19 +27,8 @@ COCO_SHOULDERS = (5, 6)
 OTHER_MODEL = "choose another file, such as RTMPose or ViTPose, exported to ONNX for one person"
 
 
-class PoseNetwork:
+class PoseNetwork(OnnxNetwork):
     """A pose model. Calling it with a picture returns the body of the person whom the picture shows."""
-
-    def __init__(self, name: str, session: InferenceSession, notes: tuple[str, ...]) -> None:
-        self.name = name
-        self.notes = notes
-        self._session = session
-        self._input = session.get_inputs()[0]
-
-    @property
-    def description(self) -> str:
-        """Model and execution provider, as shown to the user."""
-        return f"{self.name} on {self._session.get_providers()[0]}"
 
     def __call__(self, picture: np.ndarray) -> Body:
         """Finds the body of the person whom a picture shows.
@@ -57,7 +42,7 @@ class PoseNetwork:
         """
         with importing(OPENCV):
             import cv2
-        height, width = (side if isinstance(side, int) else 256 for side in self._input.shape[2:])
+        height, width = (side if isinstance(side, int) else 256 for side in self.session.get_inputs()[0].shape[2:])
         scale = min(height / picture.shape[0], width / picture.shape[1])
         size = max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1)
         x, y = (width - size[0]) // 2, (height - size[1]) // 2
@@ -73,7 +58,9 @@ class PoseNetwork:
     def _keypoints(self, inputs: np.ndarray) -> NDArray[np.float64]:
         """Returns (num_points, 3): x and y as fractions of the input, and the confidence."""
         with guarded(UnknownFormatError, f"the pose model '{self.name}' failed on a picture", advice=OTHER_MODEL):
-            outputs = [np.asarray(output) for output in self._session.run(None, {self._input.name: inputs})]
+            outputs = [
+                np.asarray(output) for output in self.session.run(None, {self.session.get_inputs()[0].name: inputs})
+            ]
         shapes = [output.shape for output in outputs]
         is_finite = all(np.isfinite(output).all() for output in outputs)
         if is_finite and len(shapes) == 2 and all(len(shape) == 3 for shape in shapes) and shapes[0][1] == shapes[1][1]:
@@ -106,16 +93,13 @@ def load_pose_network(path: Path, provider: Provider = Provider.AUTO) -> PoseNet
         CheckpointReadError: the file is damaged.
         UnknownFormatError: it does not take pictures.
     """
-    available = import_onnxruntime().get_available_providers()
-    wanted = wanted_providers(provider, available)
-    session = open_onnx(path, [name for name in wanted if name in available])
-    takes = [list(entry.shape) for entry in session.get_inputs()]
+    network = PoseNetwork(path, provider)
+    takes = [list(entry.shape) for entry in network.session.get_inputs()]
     if len(takes) != 1 or len(takes[0]) != 4 or takes[0][1] != 3:
         raise UnknownFormatError(
             f"'{path.name}' takes {takes}, but a pose model takes (1, 3, height, width); {OTHER_MODEL}"
         )
-    used = session.get_providers()[0]
-    return PoseNetwork(path.name, session, provider_notes(provider, wanted=wanted[0], used=used, available=available))
+    return network
 
 
 def _from_classes(xs: np.ndarray, ys: np.ndarray) -> NDArray[np.float64]:

@@ -46,14 +46,14 @@ function pathTo(executionId) {
 /**
  * Shows on a node, and beneath every subgraph around it, what it says.
  * @param {string} executionId
- * @param {() => HTMLElement[]} say makes the elements anew for each place
+ * @param {() => HTMLElement[]} make makes the elements anew for each place
  */
-function say(executionId, say) {
+function say(executionId, make) {
   const path = pathTo(executionId);
   const node = path.pop();
   if (!node) return;
-  fill(node, say());
-  for (const around of path) showOutside(around, executionId, node.title, say());
+  fill(node, make());
+  for (const around of path) showOutside(around, executionId, node.title, make());
 }
 
 /**
